@@ -1,0 +1,1 @@
+//! Binlog coordinates and their order.
