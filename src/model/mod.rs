@@ -1,6 +1,13 @@
 //! PURE. The nouns: serializable values with no behaviour beyond their own invariants. No IO, no clock, no randomness.
 
+pub mod ballot;
 pub mod binlog;
+pub mod cluster;
 pub mod gtid;
 pub mod instance;
+pub mod observation;
+pub mod policy;
+pub mod record;
+pub mod report;
 pub mod time;
+pub mod view;

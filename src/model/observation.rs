@@ -1,0 +1,185 @@
+//! What was seen: who looked, of whom, when, and what was seen or *how* it failed. No answer is "unknown", not "no".
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::ballot::{Ballot, Generation};
+use super::instance::InstanceId;
+use super::report::Report;
+use super::time::Moment;
+
+/// Who looked. Vantages on one host count once.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Vantage {
+    /// This manager's own connection.
+    Manager,
+    /// The agent on the named host.
+    Agent(String),
+}
+
+impl fmt::Display for Vantage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Manager => f.write_str("manager"),
+            Self::Agent(host) => write!(f, "agent on {host}"),
+        }
+    }
+}
+
+/// How looking failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unseen {
+    /// The port refused: host up, nobody listens (or a filter resets).
+    Refused,
+    /// An open connection was reset or closed.
+    Lost,
+    /// No route, or no answer to the connection attempt.
+    NoRoute,
+    /// Connected, and no greeting came in time (S1: a stopped server).
+    SilentBeforeGreeting,
+    /// Logged in, and a question was not answered in time.
+    HungAfterLogin,
+    /// Alive: the account was refused (1045, 1044, 1130 …).
+    AccessDenied(String),
+    /// Alive: 1040, 1203, 1226.
+    TooManyConnections,
+    /// Alive: another server answered than the one meant.
+    WrongServer(String),
+    /// Alive: any other error the server itself sent.
+    Server { code: u16, text: String },
+    /// The name did not resolve.
+    Name(String),
+    /// This looker could not look at all (its own failure).
+    Looker(String),
+}
+
+impl Unseen {
+    /// The server itself spoke: whatever it said, it is not dead.
+    pub fn proves_alive(&self) -> bool {
+        match self {
+            Self::AccessDenied(_) | Self::TooManyConnections | Self::Server { .. } => true,
+            Self::Refused
+            | Self::Lost
+            | Self::NoRoute
+            | Self::SilentBeforeGreeting
+            | Self::HungAfterLogin
+            | Self::WrongServer(_)
+            | Self::Name(_)
+            | Self::Looker(_) => false,
+        }
+    }
+
+    /// The connection attempt was answered by nothing at all, so nothing is known of the server.
+    pub fn says_nothing(&self) -> bool {
+        match self {
+            Self::Name(_) | Self::Looker(_) | Self::WrongServer(_) => true,
+            Self::Refused
+            | Self::Lost
+            | Self::NoRoute
+            | Self::SilentBeforeGreeting
+            | Self::HungAfterLogin
+            | Self::AccessDenied(_)
+            | Self::TooManyConnections
+            | Self::Server { .. } => false,
+        }
+    }
+}
+
+impl fmt::Display for Unseen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused => f.write_str("refused"),
+            Self::Lost => f.write_str("connection lost"),
+            Self::NoRoute => f.write_str("no answer"),
+            Self::SilentBeforeGreeting => f.write_str("connected, no greeting"),
+            Self::HungAfterLogin => f.write_str("hung after login"),
+            Self::AccessDenied(text) => write!(f, "access denied ({text})"),
+            Self::TooManyConnections => f.write_str("too many connections"),
+            Self::WrongServer(text) => write!(f, "another server answered ({text})"),
+            Self::Server { code, text } => write!(f, "error {code} ({text})"),
+            Self::Name(text) => write!(f, "name not resolved ({text})"),
+            Self::Looker(text) => write!(f, "could not look ({text})"),
+        }
+    }
+}
+
+/// One look at one server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observation {
+    pub of: InstanceId,
+    pub from: Vantage,
+    /// On the looking manager's clock.
+    pub at: Moment,
+    pub seen: Result<Report, Unseen>,
+}
+
+/// The server's process, as the agent beside it sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Process {
+    Running { pid: u32, up: Duration },
+    Gone { since: Duration },
+    /// Not found, and never seen: no proof of anything.
+    Unknown { why: String },
+}
+
+/// Whether clients reach the server, read back from the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Access {
+    /// No lease is needed: a read-only replica.
+    Admitted,
+    /// Open until the kernel closes it, unless renewed.
+    Held { remaining: Duration },
+    /// Rung 1: no client byte passes.
+    Closed,
+}
+
+/// What the agent on a member's host says. Ages, not moments: it crosses hosts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentStatus {
+    pub host: String,
+    pub boot_id: String,
+    /// Highest ballot and generation it durably accepted as a voter.
+    pub ballot: Ballot,
+    pub generation: Generation,
+    /// The generation whose lease it holds or last held.
+    pub held: Option<Generation>,
+    pub process: Process,
+    pub access: Access,
+    pub vip: bool,
+    /// Its own poll through the socket, and how old it is.
+    pub server: Result<Report, Unseen>,
+    pub server_age: Duration,
+    /// For how long the server has not answered its questions (handshake or query); zero when it answers.
+    pub unanswered: Duration,
+    /// For how long the write heartbeat in flight has not come back; `None` when none is in flight.
+    pub heartbeat_stuck: Option<Duration>,
+    /// For how long the local replica's stream has received nothing, neither event nor heartbeat. `None` while it does not replicate.
+    pub stream_still: Option<Duration>,
+    /// How long ago this host, as a voter, last granted the present primary's lease.
+    pub granted_ago: Option<Duration>,
+    /// The operator asked its service manager to stop the server or the host.
+    pub stopping: bool,
+}
+
+/// One agent's word, and when it came.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentSeen {
+    pub at: Moment,
+    pub status: AgentStatus,
+}
+
+/// A fresh probe of a server's port from another host: connect, and wait for the greeting.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    pub from: Vantage,
+    pub of: InstanceId,
+    pub at: Moment,
+    /// `Ok` when the greeting came.
+    pub outcome: Result<(), Unseen>,
+}

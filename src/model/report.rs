@@ -1,0 +1,146 @@
+//! What a server says of itself when asked: one poll's answer, already parsed.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::binlog::BinlogCoordinates;
+use super::gtid::GtidSet;
+use super::instance::{Identity, InstanceId};
+
+/// The state of one of a replica's two threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ThreadState {
+    Running,
+    /// The I/O thread is trying to reach its source.
+    Connecting,
+    Stopped,
+}
+
+/// An error a replication thread stopped with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThreadError {
+    pub code: u32,
+    pub text: String,
+}
+
+/// One replication channel, seen from the replica.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replication {
+    /// Channel or connection name; empty for the default one.
+    pub channel: String,
+    /// Where it is told to replicate from.
+    pub source: InstanceId,
+    pub receiver: ThreadState,
+    pub applier: ThreadState,
+    pub receiver_error: Option<ThreadError>,
+    pub applier_error: Option<ThreadError>,
+    /// `Seconds_Behind_Master`, unknown while the applier or receiver is stopped.
+    pub seconds_behind: Option<u64>,
+    /// Everything this channel has received and not lost: applied or still in the relay log.
+    pub received: GtidSet,
+    /// Coordinates in the source's log up to which events were read.
+    pub read_to: Option<BinlogCoordinates>,
+    /// Coordinates in the source's log up to which events were applied.
+    pub applied_to: Option<BinlogCoordinates>,
+    /// Events and heartbeats received since the thread started: it grows while the stream is alive (S2).
+    pub heartbeats: u64,
+    /// Replication heartbeat period asked of the source.
+    pub heartbeat_every: Option<Duration>,
+    /// Whether it replicates by GTID (auto position, or `Using_Gtid` ≠ No).
+    pub gtid: bool,
+    /// Configured delay of the applier.
+    pub delay: Duration,
+    /// Whether filters drop part of the stream.
+    pub filtered: bool,
+}
+
+impl Replication {
+    /// Both threads run.
+    pub fn is_running(&self) -> bool {
+        self.receiver == ThreadState::Running && self.applier == ThreadState::Running
+    }
+}
+
+/// Both sides of semi-sync, as they are in force (not as configured).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SemiSync {
+    /// The plugin is loaded, or built in.
+    pub available: bool,
+    pub source_enabled: bool,
+    /// `Rpl_semi_sync_*_status`: off also after a fallback.
+    pub source_status: bool,
+    /// After-sync (lossless), not after-commit.
+    pub after_sync: bool,
+    /// How long a commit waits before it falls back.
+    pub timeout: Duration,
+    /// a in force: `wait_for_replica_count`, 1 on MariaDB.
+    pub acks: u32,
+    /// Connected ackers.
+    pub clients: u32,
+    /// Sessions waiting for an acknowledgement.
+    pub waiting: u32,
+    /// Commits that were not acknowledged since start (`…_no_tx`): a growth voids the promise.
+    pub unacknowledged: u64,
+    pub replica_enabled: bool,
+    pub replica_status: bool,
+}
+
+/// The settings a decision turns on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    pub log_bin: bool,
+    /// Replicated transactions are written to its own log.
+    pub log_replica_updates: bool,
+    /// GTIDs are on (`gtid_mode=ON`; MariaDB always).
+    pub gtid: bool,
+    pub event_scheduler: bool,
+    /// `sync_binlog=1` and `innodb_flush_log_at_trx_commit=1`.
+    pub durable_commits: bool,
+    /// `replica_net_timeout`.
+    pub net_timeout: Duration,
+}
+
+/// One poll's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    pub identity: Identity,
+    pub uptime: Duration,
+    pub read_only: bool,
+    /// MySQL's `super_read_only`; `None` where the server has none.
+    pub super_read_only: Option<bool>,
+    /// Everything in its binary log history: executed here.
+    pub executed: GtidSet,
+    /// What its binary logs no longer hold.
+    pub purged: GtidSet,
+    pub coordinates: Option<BinlogCoordinates>,
+    /// All channels; the default one first.
+    pub replication: Vec<Replication>,
+    pub semi_sync: SemiSync,
+    pub settings: Settings,
+    /// Age of the newest write heartbeat it has applied, by the hosts' wall clocks: the true lag of a replica.
+    pub heartbeat_age: Option<Duration>,
+}
+
+impl Report {
+    /// The channel this tool manages: the default one.
+    pub fn channel(&self) -> Option<&Replication> {
+        self.replication.iter().find(|channel| channel.channel.is_empty())
+    }
+
+    /// Received ∪ executed: every transaction this server can give.
+    pub fn known(&self) -> GtidSet {
+        self.replication.iter().fold(self.executed.clone(), |all, channel| all.union(&channel.received))
+    }
+
+    /// Nothing received is left to apply.
+    pub fn is_level(&self) -> bool {
+        self.replication.iter().all(|channel| self.executed.contains(&channel.received))
+    }
+
+    /// It takes writes from ordinary users.
+    pub fn is_writable(&self) -> bool {
+        !self.read_only
+    }
+}
