@@ -10,4 +10,6 @@
 //! the rules and the words are in `ARCHITECTURE.md`.
 
 pub mod clock;
+pub mod decide;
+pub mod execute;
 pub mod model;

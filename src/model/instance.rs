@@ -43,7 +43,9 @@ impl From<InstanceId> for String {
 pub enum InstanceError {
     #[error("the host name is empty; write a name or address such as \"db1\" or \"10.0.0.11\"")]
     Empty,
-    #[error("{0:?} holds a character no host name has; use letters, digits, '-', '.', '_' (or ':' in an IPv6 address)")]
+    #[error(
+        "{0:?} holds a character no host name has; use letters, digits, '-', '.', '_' (or ':' in an IPv6 address)"
+    )]
     Character(String),
     #[error("{0:?} is longer than the 253 characters a host name may have")]
     TooLong(String),
@@ -195,7 +197,18 @@ mod tests {
 
     #[test]
     fn hostile_names_are_refused() {
-        for text in ["", "db1;rm", "db 1", "db1\n", "db`1", "db1:0", "db1:70000", "db1:x", "d\u{e9}", &"a".repeat(300)] {
+        for text in [
+            "",
+            "db1;rm",
+            "db 1",
+            "db1\n",
+            "db`1",
+            "db1:0",
+            "db1:70000",
+            "db1:x",
+            "d\u{e9}",
+            &"a".repeat(300),
+        ] {
             assert!(text.parse::<InstanceId>().is_err(), "{text:?}");
         }
     }

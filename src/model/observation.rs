@@ -121,10 +121,17 @@ pub struct Observation {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Process {
-    Running { pid: u32, up: Duration },
-    Gone { since: Duration },
+    Running {
+        pid: u32,
+        up: Duration,
+    },
+    Gone {
+        since: Duration,
+    },
     /// Not found, and never seen: no proof of anything.
-    Unknown { why: String },
+    Unknown {
+        why: String,
+    },
 }
 
 /// Whether clients reach the server, read back from the kernel.

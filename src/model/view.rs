@@ -127,7 +127,8 @@ impl ClusterView {
         if let Some(record) = &self.record {
             return Some(&record.primary);
         }
-        let mut writable = self.seen.iter().filter(|(_, seen)| seen.latest().is_some_and(Report::is_writable));
+        let mut writable =
+            self.seen.iter().filter(|(_, seen)| seen.latest().is_some_and(Report::is_writable));
         match (writable.next(), writable.next()) {
             (Some((only, _)), None) => Some(only),
             (Some(_), Some(_)) | (None, _) => None,

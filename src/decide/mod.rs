@@ -1,0 +1,3 @@
+//! PURE. The verbs: from what was seen to what to do. No IO, no clock, no randomness, no `async`.
+
+pub mod plan;

@@ -1,0 +1,379 @@
+//! Plans as data. A plan leaves no choice: a step is a wanted fact about one instance, so precise that doing it
+//! twice is doing it once. The text of a plan is the same in `--dry-run`, the log, the history and the dashboard.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::ballot::Generation;
+use crate::model::cluster::{ClusterName, VipAddress};
+use crate::model::gtid::GtidSet;
+use crate::model::instance::InstanceId;
+use crate::model::observation::{Access, AgentStatus, Process};
+use crate::model::record::ClusterRecord;
+use crate::model::report::{Report, ThreadState};
+
+/// Why a second primary cannot exist: one of the promotion rules of the design's section 4.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Proof {
+    /// (a) The old primary's agent answered "fenced" or "released" for its generation.
+    Fenced,
+    /// (c) Too few registered ackers are left to it: nothing the new primary lacks can be acknowledged.
+    AckFence,
+    /// (d) A majority of voters let its lease run out.
+    Expired,
+    /// (e) A STONITH hook cut its power.
+    Stonith,
+    /// (f) The operator said so.
+    Operator,
+    /// Asynchronous without agents: refused from two hosts and all the conditions of `assume_dead_when_refused`.
+    AssumedDead,
+    /// First adoption of a running primary: there is no older one.
+    Adoption,
+}
+
+impl fmt::Display for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Fenced => "its agent answered fenced",
+            Self::AckFence => "no acker is left to it",
+            Self::Expired => "its lease has run out at a majority of voters",
+            Self::Stonith => "its power was cut",
+            Self::Operator => "the operator said so",
+            Self::AssumedDead => "assumed dead as configured: refused everywhere",
+            Self::Adoption => "there is no older primary",
+        })
+    }
+}
+
+/// One wanted fact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub enum Step {
+    /// No client byte reaches this server, and it holds neither lease nor VIP.
+    Fence { instance: InstanceId, generation: Generation },
+    /// Its process is gone (after a fence only; never a clean stop).
+    Kill { instance: InstanceId },
+    /// The replica receives nothing more from `source`, and its applier runs (or has nothing to apply).
+    StopReceiving { instance: InstanceId, source: InstanceId },
+    /// Whatever complete transactions the dead server's log holds beyond `beyond` were read by its agent, within the time, and are
+    /// on `to`. Not being able to is told and is no failure: `required` says whether it is.
+    Salvage { from: InstanceId, to: InstanceId, beyond: GtidSet, within: Duration, required: bool },
+    /// All of `set` is applied.
+    WaitApplied { instance: InstanceId, set: GtidSet, within: Duration },
+    /// It replicates from `source` until it has all of `set`, as a replica: catching up from a more advanced one.
+    CatchUpFrom { instance: InstanceId, source: InstanceId, set: GtidSet, within: Duration },
+    /// A majority of voters durably accepted this generation for this candidate.
+    Claim { candidate: InstanceId, generation: Generation, proof: Proof },
+    /// Replication is stopped with nothing left to apply; the channel's settings are kept.
+    StopReplicating { instance: InstanceId },
+    /// Semi-sync's source side is armed for `acks` acknowledgements, or off with 0.
+    ArmSource { instance: InstanceId, acks: u32 },
+    /// It replicates from `source` by GTID; with `acker` it acknowledges.
+    PointReplica { instance: InstanceId, source: InstanceId, acker: bool },
+    /// At least so many ackers are connected.
+    AckersAttached { instance: InstanceId, acks: u32 },
+    /// The store names this primary, generation and ackers.
+    Register {
+        primary: InstanceId,
+        generation: Generation,
+        ackers: Vec<InstanceId>,
+        acks: u32,
+        degraded: Option<String>,
+    },
+    /// It holds a majority's lease for the generation, clients pass, and it is writable.
+    Open { instance: InstanceId, generation: Generation },
+    /// It is the replica that `Fence`d servers become when their history is known good: clients pass, read-only.
+    Admit { instance: InstanceId },
+    /// The VIP is on it, and announced.
+    HoldVip { instance: InstanceId, generation: Generation, vip: VipAddress },
+    /// Its replication settings are gone. Only when nothing received is unapplied.
+    ForgetSource { instance: InstanceId },
+    /// Its server runs, read-only, replication stopped, both semi-sync sides off, clients fenced.
+    StartServer { instance: InstanceId },
+    /// `read_only` (and `super_read_only` where there is one) is as wanted.
+    SetReadOnly { instance: InstanceId, on: bool },
+    /// It is taken out of automatic hands until a person decides.
+    Park { instance: InstanceId, why: String },
+}
+
+impl Step {
+    /// The instance this step is about.
+    pub fn instance(&self) -> &InstanceId {
+        match self {
+            Self::Fence { instance, .. }
+            | Self::Kill { instance }
+            | Self::StopReceiving { instance, .. }
+            | Self::WaitApplied { instance, .. }
+            | Self::CatchUpFrom { instance, .. }
+            | Self::StopReplicating { instance }
+            | Self::ArmSource { instance, .. }
+            | Self::PointReplica { instance, .. }
+            | Self::AckersAttached { instance, .. }
+            | Self::Open { instance, .. }
+            | Self::Admit { instance }
+            | Self::HoldVip { instance, .. }
+            | Self::ForgetSource { instance }
+            | Self::StartServer { instance }
+            | Self::SetReadOnly { instance, .. }
+            | Self::Park { instance, .. } => instance,
+            Self::Salvage { to, .. } => to,
+            Self::Claim { candidate, .. } => candidate,
+            Self::Register { primary, .. } => primary,
+        }
+    }
+}
+
+/// What was read after a step was done, by whoever did it. `is_satisfied` judges it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Evidence {
+    pub report: Option<Report>,
+    pub agent: Option<AgentStatus>,
+    pub record: Option<ClusterRecord>,
+    /// Voters' hosts that accepted a claim.
+    pub votes: Option<Votes>,
+    pub salvage: Option<Salvaged>,
+    /// The channel's source refuses connections from this host (its packets are reset).
+    pub source_blocked: bool,
+}
+
+/// How a claim went.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Votes {
+    pub accepted: Vec<String>,
+    /// Host and its reason.
+    pub refused: Vec<(String, String)>,
+    /// More than half of all configured voters accepted, or there are no voters.
+    pub majority: bool,
+}
+
+/// What the dead server's log gave.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Salvaged {
+    /// The log was read to its end.
+    pub complete: bool,
+    /// Transactions brought over.
+    pub transactions: u64,
+    /// What could not be done, in words; empty when all went well.
+    pub trouble: String,
+}
+
+impl Step {
+    /// Whether the wanted fact is a fact, by what was read.
+    pub fn is_satisfied(&self, seen: &Evidence) -> bool {
+        let report = seen.report.as_ref();
+        let agent = seen.agent.as_ref();
+        match self {
+            Self::Fence { .. } => agent.is_some_and(|agent| agent.access == Access::Closed && !agent.vip),
+            Self::Kill { .. } => agent.is_some_and(|agent| matches!(agent.process, Process::Gone { .. })),
+            Self::StopReceiving { source, .. } => report.is_some_and(|report| {
+                report.channel().is_none_or(|channel| {
+                    channel.source != *source || channel.receiver == ThreadState::Stopped
+                })
+            }),
+            Self::Salvage { required, .. } => {
+                !required || seen.salvage.as_ref().is_some_and(|salvage| salvage.complete)
+            }
+            Self::WaitApplied { set, .. } | Self::CatchUpFrom { set, .. } => {
+                report.is_some_and(|report| report.executed.contains(set))
+            }
+            Self::Claim { .. } => seen.votes.as_ref().is_some_and(|votes| votes.majority),
+            Self::StopReplicating { .. } => report.is_some_and(|report| {
+                report.is_level()
+                    && report.channel().is_none_or(|channel| {
+                        channel.receiver == ThreadState::Stopped && channel.applier == ThreadState::Stopped
+                    })
+            }),
+            Self::ArmSource { acks: 0, .. } => report.is_some_and(|report| !report.semi_sync.source_enabled),
+            Self::ArmSource { acks, .. } => report.is_some_and(|report| {
+                report.semi_sync.source_enabled
+                    && report.semi_sync.after_sync
+                    && report.semi_sync.acks >= *acks
+            }),
+            Self::PointReplica { source, acker, .. } => report.is_some_and(|report| {
+                report.read_only
+                    && !report.semi_sync.source_enabled
+                    && (!acker || report.semi_sync.replica_enabled)
+                    && report.channel().is_some_and(|channel| {
+                        channel.source == *source
+                            && channel.receiver != ThreadState::Stopped
+                            && channel.applier == ThreadState::Running
+                    })
+            }),
+            Self::AckersAttached { acks, .. } => {
+                report.is_some_and(|report| report.semi_sync.clients >= *acks)
+            }
+            Self::Register { primary, generation, .. } => seen
+                .record
+                .as_ref()
+                .is_some_and(|record| record.primary == *primary && record.generation == *generation),
+            Self::Open { generation, .. } => {
+                report.is_some_and(Report::is_writable)
+                    && agent.is_none_or(|agent| {
+                        agent.held == Some(*generation) && matches!(agent.access, Access::Held { .. })
+                    })
+            }
+            Self::Admit { .. } => {
+                report.is_some_and(|report| report.read_only)
+                    && agent.is_none_or(|agent| agent.access == Access::Admitted)
+            }
+            Self::HoldVip { .. } => agent.is_none_or(|agent| agent.vip),
+            Self::ForgetSource { .. } => report.is_some_and(|report| report.channel().is_none()),
+            Self::StartServer { .. } => report.is_some_and(|report| report.read_only),
+            Self::SetReadOnly { on, .. } => report.is_some_and(|report| report.read_only == *on),
+            Self::Park { instance, .. } => seen
+                .record
+                .as_ref()
+                .is_some_and(|record| record.parked.iter().any(|parked| parked.instance == *instance)),
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fence { instance, generation } => {
+                write!(f, "{instance} closed to clients (generation {generation})")
+            }
+            Self::Kill { instance } => write!(f, "{instance} server process killed"),
+            Self::StopReceiving { instance, source } => {
+                write!(f, "{instance} receives nothing more from {source}")
+            }
+            Self::Salvage { from, to, .. } => write!(f, "{to} gets what only {from}'s log holds"),
+            Self::WaitApplied { instance, set, .. } => write!(f, "{instance} applies to {set}"),
+            Self::CatchUpFrom { instance, source, set, .. } => {
+                write!(f, "{instance} catches up from {source} to {set}")
+            }
+            Self::Claim { candidate, generation, proof } => {
+                write!(f, "voters accept {candidate} for generation {generation}: {proof}")
+            }
+            Self::StopReplicating { instance } => write!(f, "{instance} stops replicating"),
+            Self::ArmSource { instance, acks: 0 } => write!(f, "{instance} waits for no acknowledgement"),
+            Self::ArmSource { instance, acks } => {
+                write!(f, "{instance} armed: commits wait for {acks} acknowledgement(s)")
+            }
+            Self::PointReplica { instance, source, acker } => {
+                write!(
+                    f,
+                    "{instance} replicates from {source}{}",
+                    if *acker { ", acknowledging" } else { "" }
+                )
+            }
+            Self::AckersAttached { instance, acks } => write!(f, "{acks} acker(s) attached to {instance}"),
+            Self::Register { primary, generation, .. } => {
+                write!(f, "{primary} recorded as primary of generation {generation}")
+            }
+            Self::Open { instance, generation } => write!(f, "{instance} writable (generation {generation})"),
+            Self::Admit { instance } => write!(f, "{instance} open for reads"),
+            Self::HoldVip { instance, vip, .. } => write!(f, "{instance} holds {}", vip.address),
+            Self::ForgetSource { instance } => write!(f, "{instance} forgets its old source"),
+            Self::StartServer { instance } => write!(f, "{instance} server started, read-only and fenced"),
+            Self::SetReadOnly { instance, on } => {
+                write!(f, "{instance} {}", if *on { "read-only" } else { "writable" })
+            }
+            Self::Park { instance, why } => write!(f, "{instance} parked: {why}"),
+        }
+    }
+}
+
+/// What a stage's failure does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnFailure {
+    /// Before the commit point: the undo of every begun stage is done, and the plan ends as undone. After it: the stage is tried again.
+    Abort,
+    /// Told, and the next stage begins: redundancy, not safety.
+    Continue,
+}
+
+/// A named phase the operator sees. Its steps run side by side.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stage {
+    pub name: String,
+    pub steps: Vec<Step>,
+    pub on_failure: OnFailure,
+    /// What takes this stage back, run in order. Empty after the commit point.
+    pub undo: Vec<Step>,
+}
+
+impl Stage {
+    /// A stage that must succeed and has nothing to take back.
+    pub fn new(name: &str, steps: Vec<Step>) -> Self {
+        Self { name: name.to_owned(), steps, on_failure: OnFailure::Abort, undo: Vec::new() }
+    }
+
+    /// The same, with what takes it back.
+    #[must_use]
+    pub fn with_undo(self, undo: Vec<Step>) -> Self {
+        Self { undo, ..self }
+    }
+
+    /// The same, but a failure is only told.
+    #[must_use]
+    pub fn or_continue(self) -> Self {
+        Self { on_failure: OnFailure::Continue, ..self }
+    }
+}
+
+/// What a plan is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PlanKind {
+    Adopt,
+    Isolate,
+    Promote,
+    Rejoin,
+    Repair,
+}
+
+impl fmt::Display for PlanKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Adopt => "adopt",
+            Self::Isolate => "isolate",
+            Self::Promote => "promote",
+            Self::Rejoin => "rejoin",
+            Self::Repair => "repair",
+        })
+    }
+}
+
+/// An immutable plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    pub cluster: ClusterName,
+    pub kind: PlanKind,
+    /// One sentence: what, of whom, why.
+    pub title: String,
+    pub stages: Vec<Stage>,
+    /// Index of the stage whose *intent*, once stored, only leads forward. `None`: every stage can be taken back.
+    pub commit: Option<usize>,
+    /// What was known when it was made, line by line.
+    pub basis: Vec<String>,
+}
+
+impl Plan {
+    /// Every step in order.
+    pub fn steps(&self) -> impl Iterator<Item = &Step> {
+        self.stages.iter().flat_map(|stage| &stage.steps)
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "plan {}: {}", self.kind, self.title)?;
+        let width = self.stages.iter().map(|stage| stage.name.len()).max().unwrap_or(0);
+        for (index, stage) in self.stages.iter().enumerate() {
+            for (row, step) in stage.steps.iter().enumerate() {
+                let name = if row == 0 { stage.name.as_str() } else { "" };
+                write!(f, "\n  {name:width$}  {step}")?;
+                if row == 0 && self.commit == Some(index) {
+                    f.write_str("        <- commit point")?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

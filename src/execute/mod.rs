@@ -1,0 +1,3 @@
+//! Carries out a plan: skip what is true, act, verify, record. It never chooses.
+
+pub mod world;
