@@ -95,6 +95,8 @@ pub enum Step {
     StartServer { instance: InstanceId },
     /// `read_only` (and `super_read_only` where there is one) is as wanted.
     SetReadOnly { instance: InstanceId, on: bool },
+    /// The accounts and the heartbeat table this tool needs exist (made on the primary, replicated from there).
+    Furnish { instance: InstanceId },
     /// It is taken out of automatic hands until a person decides.
     Park { instance: InstanceId, why: String },
 }
@@ -118,6 +120,7 @@ impl Step {
             | Self::ForgetSource { instance }
             | Self::StartServer { instance }
             | Self::SetReadOnly { instance, .. }
+            | Self::Furnish { instance }
             | Self::Park { instance, .. } => instance,
             Self::Salvage { to, .. } => to,
             Self::Claim { candidate, .. } => candidate,
@@ -135,8 +138,8 @@ pub struct Evidence {
     /// Voters' hosts that accepted a claim.
     pub votes: Option<Votes>,
     pub salvage: Option<Salvaged>,
-    /// The channel's source refuses connections from this host (its packets are reset).
-    pub source_blocked: bool,
+    /// Accounts and heartbeat table were found.
+    pub furnished: bool,
 }
 
 /// How a claim went.
@@ -223,6 +226,7 @@ impl Step {
             Self::ForgetSource { .. } => report.is_some_and(|report| report.channel().is_none()),
             Self::StartServer { .. } => report.is_some_and(|report| report.read_only),
             Self::SetReadOnly { on, .. } => report.is_some_and(|report| report.read_only == *on),
+            Self::Furnish { .. } => seen.furnished,
             Self::Park { instance, .. } => seen
                 .record
                 .as_ref()
@@ -273,6 +277,7 @@ impl fmt::Display for Step {
             Self::SetReadOnly { instance, on } => {
                 write!(f, "{instance} {}", if *on { "read-only" } else { "writable" })
             }
+            Self::Furnish { instance } => write!(f, "{instance} has the accounts and the heartbeat table"),
             Self::Park { instance, why } => write!(f, "{instance} parked: {why}"),
         }
     }
