@@ -25,13 +25,19 @@ pub enum Against {
     NotReplicating,
     NotByGtid,
     /// Its applier stopped with an error: what it received cannot be applied.
-    ApplierError { code: u32, text: String },
+    ApplierError {
+        code: u32,
+        text: String,
+    },
     Filtered,
     Delayed(Duration),
     MultiSource(usize),
     Errant(GtidSet),
     /// Newer than a replica that would have to follow it.
-    NewerThan { instance: InstanceId, version: Version },
+    NewerThan {
+        instance: InstanceId,
+        version: Version,
+    },
     /// Nobody on its host can give it the VIP and the lease.
     NoAgent,
     /// Another cluster's server: it follows a source that is no member.
@@ -53,7 +59,9 @@ impl fmt::Display for Against {
             Self::Delayed(by) => write!(f, "is delayed by {} s", by.as_secs()),
             Self::MultiSource(n) => write!(f, "replicates from {n} sources"),
             Self::Errant(set) => write!(f, "has errant transactions {set}"),
-            Self::NewerThan { instance, version } => write!(f, "is newer than {instance} ({version}), which would be stranded"),
+            Self::NewerThan { instance, version } => {
+                write!(f, "is newer than {instance} ({version}), which would be stranded")
+            }
             Self::NoAgent => f.write_str("no word from its agent"),
             Self::Stranger(source) => write!(f, "replicates from {source}, which is no member"),
         }
@@ -133,7 +141,10 @@ pub fn rank<'a>(view: &'a ClusterView, report_of: impl Fn(&InstanceId) -> Option
     let known: Vec<(&InstanceId, GtidSet)> =
         view.replicas().filter_map(|(instance, _)| Some((instance, report_of(instance)?.known()))).collect();
     let (most_advanced, incomparable) = maximal(&known);
-    let dead_zone = view.primary().and_then(|primary| view.cluster.member(primary)).and_then(|member| member.zone.clone());
+    let dead_zone = view
+        .primary()
+        .and_then(|primary| view.cluster.member(primary))
+        .and_then(|member| member.zone.clone());
     let mut candidates: Vec<Candidate> = view
         .replicas()
         .filter_map(|(instance, seen)| {
@@ -186,7 +197,9 @@ fn judge<'a>(
     if member.promotion == Promotion::Never {
         against.push(Against::Never);
     }
-    if let Some(parked) = view.record.as_ref().and_then(|r| r.parked.iter().find(|parked| parked.instance == *instance)) {
+    if let Some(parked) =
+        view.record.as_ref().and_then(|r| r.parked.iter().find(|parked| parked.instance == *instance))
+    {
         against.push(Against::Parked(parked.why.clone()));
     }
     if member.agent.is_some() && seen.agent_now().is_none() {
@@ -204,7 +217,9 @@ fn judge<'a>(
         None => {
             let why = seen.unseen().map_or_else(|| "no answer".to_owned(), ToString::to_string);
             against.push(Against::NotAnswering(why));
-            GtidSet::empty(most_advanced.map_or(crate::model::instance::Flavor::MySql, |(_, set)| set.flavor()))
+            GtidSet::empty(
+                most_advanced.map_or(crate::model::instance::Flavor::MySql, |(_, set)| set.flavor()),
+            )
         }
     };
     Candidate {

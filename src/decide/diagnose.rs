@@ -9,7 +9,7 @@ use super::evidence::{Liveness, liveness};
 use crate::model::instance::InstanceId;
 use crate::model::observation::{Access, AgentStatus, Process, Unseen};
 use crate::model::policy::Durability;
-use crate::model::report::{Report, ThreadState};
+use crate::model::report::Report;
 use crate::model::time::{Moment, human};
 use crate::model::view::{ClusterView, Seen};
 
@@ -133,7 +133,11 @@ fn primary_diagnosis(view: &ClusterView, now: Moment) -> Diagnosis {
     }
     let Some(look) = &seen.manager else {
         if seen.agent.is_none() {
-            return Diagnosis::new(Verdict::Starting, Some(primary), vec![format!("{primary} not asked yet")]);
+            return Diagnosis::new(
+                Verdict::Starting,
+                Some(primary),
+                vec![format!("{primary} not asked yet")],
+            );
         }
         return unanswering(view, primary, seen, now, None);
     };
@@ -155,7 +159,10 @@ fn answering<'a>(view: &ClusterView, seen: &'a Seen, now: Moment) -> Option<&'a 
 
 fn not_adopted(view: &ClusterView) -> Diagnosis {
     let text = match view.primary() {
-        Some(primary) => format!("{primary} takes writes; run \"mhactl adopt {}\" to see what adopting it would change", view.cluster.name),
+        Some(primary) => format!(
+            "{primary} takes writes; run \"mhactl adopt {}\" to see what adopting it would change",
+            view.cluster.name
+        ),
         None => "no single writable server is seen yet".to_owned(),
     };
     Diagnosis::new(Verdict::NotAdopted, view.primary(), vec![text])
@@ -196,7 +203,11 @@ fn alive_but_no(primary: &InstanceId, unseen: &Unseen) -> Diagnosis {
         | Unseen::Name(_)
         | Unseen::Looker(_) => Verdict::MisconfiguredPrimary,
     };
-    Diagnosis::new(verdict, Some(primary), vec![format!("{primary} answered the manager: {unseen}: it is alive")])
+    Diagnosis::new(
+        verdict,
+        Some(primary),
+        vec![format!("{primary} answered the manager: {unseen}: it is alive")],
+    )
 }
 
 /// The primary answers this manager.
@@ -235,7 +246,9 @@ fn closed(primary: &InstanceId, seen: &Seen, report: &Report) -> Option<String> 
         return Some(format!("{primary} is the recorded primary and read-only"));
     }
     match seen.agent_now()?.access {
-        Access::Closed => Some(format!("{primary} runs, and its agent keeps clients out: it holds no majority's lease")),
+        Access::Closed => {
+            Some(format!("{primary} runs, and its agent keeps clients out: it holds no majority's lease"))
+        }
         Access::Held { .. } | Access::Admitted => None,
     }
 }
@@ -250,7 +263,9 @@ fn unanswering(
 ) -> Diagnosis {
     let mut evidence: Vec<String> = unseen.map(|unseen| format!("manager: {unseen}")).into_iter().collect();
     let verdict = match seen.agent_now() {
-        Some(agent) => by_agent(view, agent, now.since(seen.agent.as_ref().map_or(now, |said| said.at)), &mut evidence),
+        Some(agent) => {
+            by_agent(view, agent, now.since(seen.agent.as_ref().map_or(now, |said| said.at)), &mut evidence)
+        }
         None => None,
     };
     let verdict = verdict.unwrap_or_else(|| match liveness(view, primary, now, &mut evidence) {
@@ -266,11 +281,17 @@ fn unanswering(
 }
 
 /// What the agent beside the primary says. `None`: it knows nothing of the process, so its word decides nothing.
-fn by_agent(view: &ClusterView, agent: &AgentStatus, age: Duration, evidence: &mut Vec<String>) -> Option<Verdict> {
+fn by_agent(
+    view: &ClusterView,
+    agent: &AgentStatus,
+    age: Duration,
+    evidence: &mut Vec<String>,
+) -> Option<Verdict> {
     let policy = &view.cluster.policy;
     match &agent.process {
         Process::Gone { since } => {
-            let access = if agent.access == Access::Closed { "access closed" } else { "access not closed yet" };
+            let access =
+                if agent.access == Access::Closed { "access closed" } else { "access not closed yet" };
             evidence.push(format!("agent: process gone for {}, {access}", human(*since + age)));
             Some(Verdict::DeadPrimary)
         }
@@ -279,7 +300,10 @@ fn by_agent(view: &ClusterView, agent: &AgentStatus, age: Duration, evidence: &m
             None
         }
         Process::Running { pid, .. } if agent.unanswered >= policy.silence => {
-            evidence.push(format!("agent: process {pid} runs and has not answered for {}", human(agent.unanswered)));
+            evidence.push(format!(
+                "agent: process {pid} runs and has not answered for {}",
+                human(agent.unanswered)
+            ));
             Some(Verdict::HungPrimary)
         }
         Process::Running { pid, .. } if agent.unanswered > Duration::ZERO => {
@@ -295,13 +319,4 @@ fn by_agent(view: &ClusterView, agent: &AgentStatus, age: Duration, evidence: &m
             Some(Verdict::ManagerCutOff)
         }
     }
-}
-
-/// Whether a replica's channel to `primary` is up, by its own words.
-pub(crate) fn follows(report: &Report, primary: &InstanceId) -> bool {
-    report.channel().is_some_and(|channel| {
-        channel.source == *primary
-            && channel.receiver == ThreadState::Running
-            && channel.applier == ThreadState::Running
-    })
 }

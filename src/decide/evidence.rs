@@ -28,7 +28,12 @@ enum Word {
 }
 
 /// Asks every host's newest word about `primary`, adding a line of evidence each.
-pub(crate) fn liveness(view: &ClusterView, primary: &InstanceId, now: Moment, evidence: &mut Vec<String>) -> Liveness {
+pub(crate) fn liveness(
+    view: &ClusterView,
+    primary: &InstanceId,
+    now: Moment,
+    evidence: &mut Vec<String>,
+) -> Liveness {
     let with_voters = view.cluster.majority();
     let words: Vec<Word> = match with_voters {
         Some(_) => view.cluster.voters.iter().map(|voter| voter_word(view, primary, voter, now)).collect(),
@@ -67,7 +72,12 @@ pub(crate) fn liveness(view: &ClusterView, primary: &InstanceId, now: Moment, ev
 fn voter_word(view: &ClusterView, primary: &InstanceId, voter: &Voter, now: Moment) -> Word {
     let silence = view.cluster.policy.silence;
     let host = &voter.host;
-    let seen = view.cluster.members.iter().find(|member| member.instance.host == *host).and_then(|m| view.of(&m.instance));
+    let seen = view
+        .cluster
+        .members
+        .iter()
+        .find(|member| member.instance.host == *host)
+        .and_then(|m| view.of(&m.instance));
     if *host == primary.host {
         return Word::Unknown(format!("{host}: its own agent is not heard"));
     }
@@ -81,11 +91,19 @@ fn voter_word(view: &ClusterView, primary: &InstanceId, voter: &Voter, now: Mome
         return Word::Hears(format!("{host}: greeted by {primary} when it probed"));
     }
     match (quiet, probe.and_then(|probe| probe.outcome.as_ref().err())) {
-        (Some(quiet), _) if quiet < silence => Word::Hears(format!("{host}: heard from {primary} {} ago", human(quiet))),
+        (Some(quiet), _) if quiet < silence => {
+            Word::Hears(format!("{host}: heard from {primary} {} ago", human(quiet)))
+        }
         (_, Some(unseen)) if unseen.proves_alive() => Word::Hears(format!("{host}: {unseen}")),
-        (_, Some(unseen)) if unseen.says_nothing() => Word::Unknown(format!("{host}: could not probe ({unseen})")),
-        (Some(quiet), Some(unseen)) => Word::Silent(format!("{host}: nothing for {}, probe {unseen}", human(quiet))),
-        (None, Some(unseen)) => Word::Unknown(format!("{host}: has no stream from {primary}, probe {unseen}")),
+        (_, Some(unseen)) if unseen.says_nothing() => {
+            Word::Unknown(format!("{host}: could not probe ({unseen})"))
+        }
+        (Some(quiet), Some(unseen)) => {
+            Word::Silent(format!("{host}: nothing for {}, probe {unseen}", human(quiet)))
+        }
+        (None, Some(unseen)) => {
+            Word::Unknown(format!("{host}: has no stream from {primary}, probe {unseen}"))
+        }
         (_, None) => Word::Unknown(format!("{host}: no probe from there yet")),
     }
 }

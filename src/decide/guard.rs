@@ -28,7 +28,7 @@ pub enum Blocker {
     /// Nobody may lead, each with its reasons.
     NobodyEligible { reasons: Vec<String> },
     /// Two histories, none of which contains the other.
-    Incomparable(Incomparable),
+    Incomparable(Box<Incomparable>),
     /// `lossless`: acknowledged rows may be on servers that do not answer.
     Incomplete { heard: Vec<InstanceId>, missing: Vec<InstanceId>, needed: usize },
     /// No promotion rule of section 4 is proven.
@@ -85,14 +85,23 @@ pub(crate) fn names(instances: &[InstanceId]) -> String {
 }
 
 /// What forbids beginning an automatic failover.
-pub(crate) fn before_failover(view: &ClusterView, ranking: &Ranking, now: Moment, wall: DateTime<Utc>) -> Vec<Blocker> {
+pub(crate) fn before_failover(
+    view: &ClusterView,
+    ranking: &Ranking,
+    now: Moment,
+    wall: DateTime<Utc>,
+) -> Vec<Blocker> {
     let policy = &view.cluster.policy;
     let mut blockers = Vec::new();
     if view.cluster.mode != Mode::Auto {
         blockers.push(Blocker::Mode(view.cluster.mode));
     }
     if let Some(record) = &view.record {
-        let spent = record.failovers.iter().filter(|at| (wall - **at).to_std().is_ok_and(|ago| ago < policy.budget_window)).count();
+        let spent = record
+            .failovers
+            .iter()
+            .filter(|at| (wall - **at).to_std().is_ok_and(|ago| ago < policy.budget_window))
+            .count();
         if spent as u32 >= policy.budget {
             blockers.push(Blocker::Budget { spent: spent as u32, window: policy.budget_window });
         }

@@ -20,9 +20,15 @@ pub(crate) fn issues(view: &ClusterView, now: Moment) -> Vec<String> {
     }
     if let Some(record) = &view.record {
         if let Some(degraded) = &record.degraded {
-            found.push(format!("lossless is not in force since {}: {}", degraded.since.format("%H:%M:%S"), degraded.why));
+            found.push(format!(
+                "lossless is not in force since {}: {}",
+                degraded.since.format("%H:%M:%S"),
+                degraded.why
+            ));
         }
-        found.extend(record.parked.iter().map(|parked| format!("{} is parked: {}", parked.instance, parked.why)));
+        found.extend(
+            record.parked.iter().map(|parked| format!("{} is parked: {}", parked.instance, parked.why)),
+        );
         found.extend(semi_sync_issue(view, &record.primary));
     }
     found
@@ -34,7 +40,8 @@ fn replica_issues(view: &ClusterView, instance: &InstanceId, seen: &Seen, now: M
             return vec![format!("{instance}: its server is not running")];
         }
         let how = seen.unseen().map_or_else(|| "not asked yet".to_owned(), ToString::to_string);
-        let since = seen.failing_since.map_or_else(String::new, |since| format!(" for {}", human(now.since(since))));
+        let since =
+            seen.failing_since.map_or_else(String::new, |since| format!(" for {}", human(now.since(since))));
         return vec![format!("{instance} does not answer{since}: {how}")];
     };
     let mut found = stream_issues(view, instance, report);
@@ -63,10 +70,14 @@ fn stream_issues(view: &ClusterView, instance: &InstanceId, report: &Report) -> 
         ("receiver", channel.receiver, &channel.receiver_error),
         ("applier", channel.applier, &channel.applier_error),
     ] {
-        let why = error.as_ref().map_or_else(String::new, |error| format!(" by error {}: {}", error.code, error.text));
+        let why = error
+            .as_ref()
+            .map_or_else(String::new, |error| format!(" by error {}: {}", error.code, error.text));
         match state {
             ThreadState::Running => {}
-            ThreadState::Connecting => found.push(format!("{instance} cannot reach its source {}{why}", channel.source)),
+            ThreadState::Connecting => {
+                found.push(format!("{instance} cannot reach its source {}{why}", channel.source))
+            }
             ThreadState::Stopped => found.push(format!("{instance}: its {name} is stopped{why}")),
         }
     }

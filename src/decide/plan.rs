@@ -91,8 +91,9 @@ pub enum Step {
     HoldVip { instance: InstanceId, generation: Generation, vip: VipAddress },
     /// Its replication settings are gone. Only when nothing received is unapplied.
     ForgetSource { instance: InstanceId },
-    /// Its server runs, read-only, replication stopped, both semi-sync sides off, clients fenced.
-    StartServer { instance: InstanceId },
+    /// Its server runs, read-only, replication stopped, both semi-sync sides off, clients fenced. `as_replica` lets recovery drop
+    /// what was never acknowledged (S7); never on a server that stays primary.
+    StartServer { instance: InstanceId, as_replica: bool },
     /// `read_only` (and `super_read_only` where there is one) is as wanted.
     SetReadOnly { instance: InstanceId, on: bool },
     /// The accounts and the heartbeat table this tool needs exist (made on the primary, replicated from there).
@@ -118,7 +119,7 @@ impl Step {
             | Self::Admit { instance }
             | Self::HoldVip { instance, .. }
             | Self::ForgetSource { instance }
-            | Self::StartServer { instance }
+            | Self::StartServer { instance, .. }
             | Self::SetReadOnly { instance, .. }
             | Self::Furnish { instance }
             | Self::Park { instance, .. } => instance,
@@ -273,7 +274,9 @@ impl fmt::Display for Step {
             Self::Admit { instance } => write!(f, "{instance} open for reads"),
             Self::HoldVip { instance, vip, .. } => write!(f, "{instance} holds {}", vip.address),
             Self::ForgetSource { instance } => write!(f, "{instance} forgets its old source"),
-            Self::StartServer { instance } => write!(f, "{instance} server started, read-only and fenced"),
+            Self::StartServer { instance, .. } => {
+                write!(f, "{instance} server started, read-only and fenced")
+            }
             Self::SetReadOnly { instance, on } => {
                 write!(f, "{instance} {}", if *on { "read-only" } else { "writable" })
             }

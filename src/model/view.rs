@@ -56,7 +56,9 @@ impl Seen {
             if report.executed != before.executed {
                 self.moved_at = Some(at);
             }
-            let sign = |report: &Report| report.channel().map(|c| (c.heartbeats, c.received.clone(), c.read_to.clone()));
+            let sign = |report: &Report| {
+                report.channel().map(|c| (c.heartbeats, c.received.clone(), c.read_to.clone()))
+            };
             if sign(report) != sign(before) {
                 self.stream_moved_at = Some(at);
             }
@@ -141,8 +143,11 @@ impl ClusterView {
         if *instance != primary {
             return;
         }
-        let Some((asked_at, executed)) =
-            self.seen.get(&primary).and_then(|seen| seen.last_report.as_ref()).map(|(at, report)| (*at, report.executed.clone()))
+        let Some((asked_at, executed)) = self
+            .seen
+            .get(&primary)
+            .and_then(|seen| seen.last_report.as_ref())
+            .map(|(at, report)| (*at, report.executed.clone()))
         else {
             return;
         };
