@@ -37,15 +37,15 @@ fn applies(step: &Step, who: &InstanceId) -> bool {
 
 /// Who is opened, and in which stage.
 fn opened(plan: &Plan) -> Vec<(usize, &InstanceId)> {
-    let open = |step| match step {
-        &Step::Open { ref instance, .. } => Some(instance),
-        _ => None,
-    };
-    plan.stages
-        .iter()
-        .enumerate()
-        .flat_map(|(at, stage)| stage.steps.iter().filter_map(open).map(move |i| (at, i)))
-        .collect()
+    let mut found = Vec::new();
+    for (at, stage) in plan.stages.iter().enumerate() {
+        for step in &stage.steps {
+            if let Step::Open { instance, .. } = step {
+                found.push((at, instance));
+            }
+        }
+    }
+    found
 }
 
 /// Armed, claimed and caught up before open; one opens; traffic and forgetting after it.
@@ -64,15 +64,7 @@ fn order(plan: &Plan, broken: &mut Vec<String>) {
     if plan.kind == PlanKind::Promote {
         let needs: [(&str, bool); 4] = [
             ("claimed", before(&|step| matches!(step, Step::Claim { candidate, .. } if candidate == leader))),
-            (
-                "caught up",
-                before(&|step| match step {
-                    Step::WaitApplied { instance, .. } | Step::CatchUpFrom { instance, .. } => {
-                        instance == leader
-                    }
-                    _ => false,
-                }),
-            ),
+            ("caught up", before(&|step| applies(step, leader))),
             (
                 "done replicating",
                 before(&|step| matches!(step, Step::StopReplicating { instance } if instance == leader)),

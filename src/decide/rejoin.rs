@@ -64,7 +64,8 @@ fn returning(
         .channel()
         .is_some_and(|channel| channel.source != record.primary && is_member(view, &channel.source));
     let idle = report.channel().is_none_or(|channel| channel.receiver == ThreadState::Stopped);
-    if !astray && !(fenced && idle) {
+    let due = astray || (fenced && idle);
+    if !due {
         return None;
     }
     let (reported_at, report) = seen.last_report.as_ref()?;
