@@ -164,6 +164,17 @@ pub struct Salvaged {
     pub trouble: String,
 }
 
+impl fmt::Display for Salvaged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.transactions, self.complete) {
+            (0, true) => f.write_str("nothing was there alone")?,
+            (n, true) => write!(f, "{n} transaction(s) saved")?,
+            (n, false) => write!(f, "log not read to its end, {n} transaction(s) saved")?,
+        }
+        if self.trouble.is_empty() { Ok(()) } else { write!(f, " ({})", self.trouble) }
+    }
+}
+
 impl Step {
     /// Whether the wanted fact is a fact, by what was read.
     pub fn is_satisfied(&self, seen: &Evidence) -> bool {
