@@ -12,5 +12,6 @@
 pub mod clock;
 pub mod decide;
 pub mod execute;
+pub mod manager;
 pub mod model;
 pub mod store;
