@@ -91,10 +91,13 @@ pub enum Step {
     HoldVip { instance: InstanceId, generation: Generation, vip: VipAddress },
     /// Its replication settings are gone. Only when nothing received is unapplied.
     ForgetSource { instance: InstanceId },
-    /// Its server runs, read-only, replication stopped, both semi-sync sides off, clients fenced.
-    StartServer { instance: InstanceId },
+    /// Its server runs, read-only, replication stopped, both semi-sync sides off, clients fenced. `as_replica` lets recovery drop
+    /// what was never acknowledged (S7); never on a server that stays primary.
+    StartServer { instance: InstanceId, as_replica: bool },
     /// `read_only` (and `super_read_only` where there is one) is as wanted.
     SetReadOnly { instance: InstanceId, on: bool },
+    /// The accounts and the heartbeat table this tool needs exist (made on the primary, replicated from there).
+    Furnish { instance: InstanceId },
     /// It is taken out of automatic hands until a person decides.
     Park { instance: InstanceId, why: String },
 }
@@ -116,8 +119,9 @@ impl Step {
             | Self::Admit { instance }
             | Self::HoldVip { instance, .. }
             | Self::ForgetSource { instance }
-            | Self::StartServer { instance }
+            | Self::StartServer { instance, .. }
             | Self::SetReadOnly { instance, .. }
+            | Self::Furnish { instance }
             | Self::Park { instance, .. } => instance,
             Self::Salvage { to, .. } => to,
             Self::Claim { candidate, .. } => candidate,
@@ -135,8 +139,8 @@ pub struct Evidence {
     /// Voters' hosts that accepted a claim.
     pub votes: Option<Votes>,
     pub salvage: Option<Salvaged>,
-    /// The channel's source refuses connections from this host (its packets are reset).
-    pub source_blocked: bool,
+    /// Accounts and heartbeat table were found.
+    pub furnished: bool,
 }
 
 /// How a claim went.
@@ -158,6 +162,17 @@ pub struct Salvaged {
     pub transactions: u64,
     /// What could not be done, in words; empty when all went well.
     pub trouble: String,
+}
+
+impl fmt::Display for Salvaged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.transactions, self.complete) {
+            (0, true) => f.write_str("nothing was there alone")?,
+            (n, true) => write!(f, "{n} transaction(s) saved")?,
+            (n, false) => write!(f, "log not read to its end, {n} transaction(s) saved")?,
+        }
+        if self.trouble.is_empty() { Ok(()) } else { write!(f, " ({})", self.trouble) }
+    }
 }
 
 impl Step {
@@ -223,6 +238,7 @@ impl Step {
             Self::ForgetSource { .. } => report.is_some_and(|report| report.channel().is_none()),
             Self::StartServer { .. } => report.is_some_and(|report| report.read_only),
             Self::SetReadOnly { on, .. } => report.is_some_and(|report| report.read_only == *on),
+            Self::Furnish { .. } => seen.furnished,
             Self::Park { instance, .. } => seen
                 .record
                 .as_ref()
@@ -269,10 +285,13 @@ impl fmt::Display for Step {
             Self::Admit { instance } => write!(f, "{instance} open for reads"),
             Self::HoldVip { instance, vip, .. } => write!(f, "{instance} holds {}", vip.address),
             Self::ForgetSource { instance } => write!(f, "{instance} forgets its old source"),
-            Self::StartServer { instance } => write!(f, "{instance} server started, read-only and fenced"),
+            Self::StartServer { instance, .. } => {
+                write!(f, "{instance} server started, read-only and fenced")
+            }
             Self::SetReadOnly { instance, on } => {
                 write!(f, "{instance} {}", if *on { "read-only" } else { "writable" })
             }
+            Self::Furnish { instance } => write!(f, "{instance} has the accounts and the heartbeat table"),
             Self::Park { instance, why } => write!(f, "{instance} parked: {why}"),
         }
     }
