@@ -1,0 +1,10 @@
+//! The agent's hands on one Linux host: the packet filter, the service address, the server's process and files.
+//!
+//! No policy lives here: each module does as it is told, within a deadline, and reads back what the kernel (or the
+//! disk) then holds. Who may be told what is decided elsewhere. Everything acts in the network namespace of the
+//! calling thread at the time a handle is opened.
+
+mod diag;
+pub mod filter;
+mod netlink;
+mod nft;
