@@ -4,7 +4,10 @@
 //! disk) then holds. Who may be told what is decided elsewhere. Everything acts in the network namespace of the
 //! calling thread at the time a handle is opened.
 
+pub mod announce;
 mod diag;
 pub mod filter;
+pub mod frames;
 mod netlink;
 mod nft;
+pub mod vip;

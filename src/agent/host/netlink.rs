@@ -21,8 +21,10 @@ const NLM_F_DUMP_INTR: u16 = 0x10;
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
 const NLM_F_DUMP: u16 = 0x300;
-/// Makes room for a new object where none is yet.
+/// Makes a new object where none is yet.
 pub(super) const NLM_F_CREATE: u16 = 0x400;
+/// Changes the object where there is one.
+pub(super) const NLM_F_REPLACE: u16 = 0x100;
 const NLA_F_NESTED: u16 = 1 << 15;
 const NLA_TYPE_MASK: u16 = 0x3fff;
 const RECEIVE_BUFFER: usize = 64 << 10;
@@ -236,9 +238,9 @@ impl Netlink {
 }
 
 fn receive(mut socket: &Socket, buffer: &mut [u8]) -> Result<usize, NetlinkError> {
-    socket.read(buffer).map_err(|error| match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => NetlinkError::Deadline,
-        _ => NetlinkError::Socket(error),
+    socket.read(buffer).map_err(|error| {
+        let late = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
+        if late { NetlinkError::Deadline } else { NetlinkError::Socket(error) }
     })
 }
 
