@@ -3,8 +3,9 @@
 //!
 //! The sending socket is opened once and kept: an announcement is on the critical path of a failover, opening is not.
 
-use std::io::{self, Read};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
@@ -83,12 +84,12 @@ pub async fn probe(addresses: &Addresses, vip: &Vip, wait: Duration) -> Result<O
     };
     let doing = "probing for";
     let socket = packet_socket(&link, protocol as u16).map_err(|source| failed(vip, doing, source))?;
-    let socket = AsyncFd::register(socket).map_err(|source| failed(vip, doing, source))?;
+    let socket = super::watch(socket.into()).map_err(|source| failed(vip, doing, source))?;
     let ask = async {
         let mut every = tokio::time::interval(PROBE_EVERY);
         loop {
             tokio::select! {
-                _ = every.tick() => { socket.get_ref().send(&question)?; }
+                _ = every.tick() => { rustix::io::write(socket.get_ref(), &question)?; }
                 found = answer(&socket, vip.address, mac) => return found,
             }
         }
@@ -100,11 +101,13 @@ pub async fn probe(addresses: &Addresses, vip: &Vip, wait: Duration) -> Result<O
 }
 
 /// The next host other than ours that says it has `address`.
-async fn answer(socket: &AsyncFd<Socket>, address: IpAddr, own: Mac) -> io::Result<Mac> {
+async fn answer(socket: &AsyncFd<OwnedFd>, address: IpAddr, own: Mac) -> io::Result<Mac> {
     let mut frame = [0_u8; 256];
     loop {
         let mut ready = socket.readable().await?;
-        let Ok(length) = ready.try_io(|socket| socket.get_ref().read(&mut frame)) else { continue };
+        let Ok(length) = ready.try_io(|socket| Ok(rustix::io::read(socket.get_ref(), &mut frame)?)) else {
+            continue;
+        };
         // A frame longer than the buffer is cut by the kernel; what is looked for is short.
         if let Some(holder) = frames::claimant(&frame[..length?], address).filter(|holder| *holder != own) {
             return Ok(holder);

@@ -11,3 +11,18 @@ pub mod frames;
 mod netlink;
 mod nft;
 pub mod vip;
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use tokio::io::unix::AsyncFd;
+
+/// Waits on a descriptor of ours. Only owned ones are taken: what stays open while it is registered is what tokio's
+/// safe constructor could not demand.
+#[expect(
+    deprecated,
+    reason = "its successor is an unsafe fn; an OwnedFd upholds what that one asks of the caller"
+)]
+fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::new(descriptor)
+}
