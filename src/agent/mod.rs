@@ -1,0 +1,3 @@
+//! The agent: one small process on each database host.
+
+pub mod host;
