@@ -10,6 +10,8 @@ pub mod filter;
 pub mod frames;
 mod netlink;
 mod nft;
+pub mod process;
+pub mod service;
 pub mod vip;
 
 use std::io;
