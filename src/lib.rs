@@ -13,3 +13,4 @@ pub mod clock;
 pub mod decide;
 pub mod execute;
 pub mod model;
+pub mod mysql;
