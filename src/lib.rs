@@ -15,4 +15,5 @@ pub mod config;
 pub mod decide;
 pub mod execute;
 pub mod model;
+pub mod mysql;
 pub mod store;
