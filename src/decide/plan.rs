@@ -181,7 +181,11 @@ impl Step {
         let report = seen.report.as_ref();
         let agent = seen.agent.as_ref();
         match self {
-            Self::Fence { .. } => agent.is_some_and(|agent| agent.access == Access::Closed && !agent.vip),
+            Self::Fence { generation, .. } => agent.is_some_and(|agent| {
+                agent.access == Access::Closed
+                    && !agent.vip
+                    && agent.fenced.is_some_and(|fenced| fenced >= *generation)
+            }),
             Self::Kill { .. } => agent.is_some_and(|agent| matches!(agent.process, Process::Gone { .. })),
             Self::StopReceiving { source, .. } => report.is_some_and(|report| {
                 report.channel().is_none_or(|channel| {
