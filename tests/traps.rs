@@ -1,5 +1,7 @@
 //! The traps of the client library and of servers that do not answer, each against a peer that springs it.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests: a failure is a panic that says where")]
+
 mod support;
 
 use std::time::Duration;
