@@ -99,7 +99,7 @@ show_status() {
     for host in "${HOSTS[@]}"; do
         link=$(in_host "$host" ip -br addr show dev eth0 | tr -s ' ')
         printf '%-6s %s\n' "$host" "$link"
-        "$0" --name "$NAME" sql "$host" "SELECT IF(@@read_only, 'read_only', 'WRITABLE')" 2>&1 | sed 's/^/       /'
+        "$0" --name "$NAME" sql "$host" "SELECT IF(@@read_only, 'read_only', 'WRITABLE')" 2>&1 | sed 's/^/       /' || true
     done
     for host in "${HOSTS[@]}"; do
         [ "$MODE" != full ] || program_alive "$host" mha-agent || echo "$host    agent not running"
