@@ -283,3 +283,85 @@ async fn an_encrypted_log_is_named_as_such() {
     let error = scan(Flavor::MariaDb, &server.index(), None, Limits::default()).await.unwrap_err();
     assert!(matches!(error, TailError::Encrypted { .. }), "{error}");
 }
+
+const MYSQL_WORK: &str = "create database d; create table d.t (a int primary key, b text); insert into d.t values (1, 'x');
+    set gtid_next='AUTOMATIC:blue'; insert into d.t values (2, 'y'); set gtid_next='AUTOMATIC'; begin;
+    insert into d.t values (3, 'z'); savepoint s; insert into d.t values (9, '9'); rollback to s; commit; xa start 'x';
+    insert into d.t values (4, 'w'); xa end 'x'; xa prepare 'x'; xa commit 'x'; create table d.c as select * from d.t;
+    set binlog_transaction_compression=1; insert into d.t values (5, repeat('v', 2000));
+    set binlog_transaction_compression=0; flush binary logs; set gtid_next='AUTOMATIC:green_2';
+    insert into d.t values (6, 'y')";
+
+/// `MHA_MYSQL_PREFIX` names the directory whose `bin` holds `mysqld`, `mysql` and `mysqlbinlog`.
+#[tokio::test]
+async fn a_killed_mysql_server_with_tagged_gtids() {
+    let Some(bin) = std::env::var_os("MHA_MYSQL_PREFIX").map(|prefix| Path::new(&prefix).join("bin")) else {
+        println!("not run: MHA_MYSQL_PREFIX names no MySQL");
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let common = [
+        bin.join("mysqld").display().to_string(),
+        "--no-defaults".to_owned(),
+        "--user=root".to_owned(),
+        format!("--datadir={}", path("data").display()),
+        "--secure-file-priv=".to_owned(),
+    ];
+    let made = Command::new(&common[0]).args(&common[1..]).arg("--initialize-insecure").output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let mut start = common.to_vec();
+    start.push(format!("--socket={}", path("sock").display()));
+    start.push(format!("--pid-file={}", path("pid").display()));
+    for option in ["--skip-networking", "--mysqlx=OFF", "--gtid-mode=ON", "--enforce-gtid-consistency=ON"] {
+        start.push(option.to_owned());
+    }
+    for option in ["--log-bin=binlog", "--server-id=7", "--performance-schema=OFF"] {
+        start.push(option.to_owned());
+    }
+    let (by, log) = (Find::PidFile(path("pid")), path("log"));
+    let service = Service::Command { start, stop: None };
+    let process = service.start(&[], &by, Some(&log), PATIENCE).await.unwrap();
+    let sql = |text: &str| {
+        let output = Command::new(bin.join("mysql"))
+            .args(["--no-defaults", "--user=root", "--batch", "--skip-column-names", "--execute", text])
+            .arg(format!("--socket={}", path("sock").display()))
+            .output()
+            .unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    while !sql("select 1").0 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(sql(MYSQL_WORK).0);
+    let server = sql("select @@server_uuid").1;
+    let watch = Watch::open(&process).unwrap().unwrap();
+    watch.kill().unwrap();
+    watch.confirm_gone(PATIENCE).await.unwrap();
+
+    let names = ["1", "2", "3", "blue:1", "4", "5", "6", "7", "8", "green_2:1"];
+    let index = path("data/binlog");
+    let limits = Limits { files: 100, ..Limits::default() };
+    let tail = scan(Flavor::MySql, &index, None, limits).await.unwrap();
+    assert_eq!(gtids(&tail), names.map(|name| format!("{server}:{name}")));
+    assert!(tail.transactions.iter().all(|transaction| transaction.complete) && !tail.torn, "{tail:?}");
+    let newest = scan(Flavor::MySql, &index, None, Limits::default()).await.unwrap();
+    assert_eq!(newest.previous.unwrap(), format!("{server}:1-8,{server}:blue:1"));
+
+    let missing = [tail.transactions[3].clone(), tail.transactions[8].clone(), tail.transactions[9].clone()];
+    let tool = [bin.join("mysqlbinlog").display().to_string()];
+    let sql = salvage(Flavor::MySql, &tool, &tail, &missing, 64 << 20, PATIENCE).await.unwrap();
+    let found: Vec<String> = statements(&sql)
+        .unwrap()
+        .iter()
+        .map(|statement| String::from_utf8_lossy(statement).into_owned())
+        .filter(|statement| {
+            statement.starts_with("SET @@SESSION.GTID_NEXT= '") && statement.contains(&server)
+        })
+        .collect();
+    let expected: Vec<String> = missing
+        .iter()
+        .map(|transaction| format!("SET @@SESSION.GTID_NEXT= '{}'", transaction.gtid))
+        .collect();
+    assert_eq!(found, expected, "exactly what is missing, although known ones stand between");
+}
