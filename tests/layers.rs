@@ -1,5 +1,7 @@
 //! The map, enforced: what the pure part may use, and where the field's old words may stand.
 
+#![allow(clippy::unwrap_used, reason = "tests: a failure is a panic that says where")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
