@@ -14,6 +14,7 @@ pub mod clock;
 pub mod config;
 pub mod decide;
 pub mod execute;
+pub mod manager;
 pub mod model;
 pub mod mysql;
 pub mod store;

@@ -3,6 +3,8 @@
 //!
 //! Needs root. Without it each test says so and passes, unless the environment variable `CI` is set: then it fails.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};

@@ -17,7 +17,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::dialect::{Dialect, SemiSyncWords};
-use super::fault::{ClientError, of_io, plain};
+use super::fault::{ClientError, plain};
 use super::greeting::{Place, Stage, look};
 use super::record::{Record, records};
 use crate::model::instance::{Flavor, Identity, InstanceId, Version};
@@ -314,10 +314,7 @@ pub(super) async fn resolve(host: &str, port: u16, deadline: Instant) -> Result<
     }
     match timeout_at(deadline, tokio::net::lookup_host((host, port))).await {
         Err(_) => Err(Unseen::Name(format!("{host}: the resolver did not answer"))),
-        Ok(Err(error)) => match of_io(&error) {
-            Unseen::Looker(text) => Err(Unseen::Name(format!("{host}: {text}"))),
-            other => Err(Unseen::Name(format!("{host}: {other}"))),
-        },
+        Ok(Err(error)) => Err(Unseen::Name(format!("{host}: {}", plain(&error.to_string())))),
         Ok(Ok(addresses)) => {
             let ips: Vec<IpAddr> = addresses.map(|address| address.ip()).collect();
             if ips.is_empty() { Err(Unseen::Name(format!("{host}: no address"))) } else { Ok(ips) }

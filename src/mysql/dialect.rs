@@ -290,7 +290,7 @@ impl Dialect {
             format!("{word}_CONNECT_RETRY=1"),
         ];
         match self.flavor {
-            // Named always: naming a host resets it to off.
+            // Both threads are stopped for it anyway, and before 10.10 it is off unless named.
             Flavor::MariaDb => options.push("MASTER_USE_GTID=slave_pos".to_owned()),
             Flavor::MySql => {
                 // 10 since 8.4, after which a replica gives up for good.

@@ -5,7 +5,7 @@
 //! ([`Step`](crate::decide::plan::Step) to statements). Words that differ by flavor and version are in `dialect` only.
 
 pub mod client;
-//CTL pub mod control;
+pub mod control;
 pub mod dialect;
 pub mod fault;
 pub mod greeting;
@@ -14,5 +14,5 @@ pub mod probe;
 pub mod record;
 
 pub use client::{Account, Connection, Target, Tls};
-//CTL pub use control::{ControlEnv, ControlError};
+pub use control::{ControlEnv, ControlError};
 pub use fault::ClientError;

@@ -116,6 +116,11 @@ impl Standing {
         let missing = self.channel()?.received.minus(&self.history.executed);
         (!missing.is_empty()).then_some(missing)
     }
+
+    /// Whether a channel without GTIDs has read more than it applied.
+    pub(super) fn is_behind_by_position(&self) -> bool {
+        self.channel().is_some_and(|channel| !channel.gtid && channel.read_to != channel.applied_to)
+    }
 }
 
 /// GTID sets and threads, in one round trip.

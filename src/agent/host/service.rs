@@ -127,11 +127,12 @@ async fn start_command(
             if let Some(process) = find(server).await? {
                 return Ok(process);
             }
-            let ended =
-                child.try_wait().map_err(|source| ServiceError::Run { program: program.clone(), source })?;
+            let ended = child
+                .try_wait()
+                .map_err(|source| Halt::Error(ServiceError::Run { program: program.clone(), source }))?;
             // A wrapper that ends well may have left the server behind it.
             if let Some(status) = ended.filter(|status| !status.success()) {
-                return Ok(Err(status.to_string())?);
+                return Err(Halt::Ended(status.to_string()));
             }
         }
     };
@@ -151,21 +152,9 @@ enum Halt {
     Ended(String),
 }
 
-impl From<ServiceError> for Halt {
-    fn from(error: ServiceError) -> Self {
-        Self::Error(error)
-    }
-}
-
 impl From<ProcessError> for Halt {
     fn from(error: ProcessError) -> Self {
         Self::Error(error.into())
-    }
-}
-
-impl From<String> for Halt {
-    fn from(status: String) -> Self {
-        Self::Ended(status)
     }
 }
 
