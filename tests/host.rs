@@ -442,7 +442,11 @@ fn neighbours_learn_of_an_announcement() {
             while !shown.contains(mac.trim()) && ms(start) < 1_500.0 {
                 shown = peer.ask(&format!("ip neigh show {}", vip.address)).0;
             }
-            println!("{vip}: learned after {:.2} ms; {}", ms(start), peer.ask("ip -s -6 address show dev wire").0);
+            println!(
+                "{vip}: learned after {:.2} ms; {}",
+                ms(start),
+                peer.ask("ip -s -6 address show dev wire").0
+            );
             assert!(shown.contains(mac.trim()), "{vip}: {shown}");
         }
     });

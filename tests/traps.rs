@@ -187,7 +187,8 @@ async fn a_timed_out_question_takes_its_connection_along() {
         // The server is told: it sees the session end.
         let mut other = server.connect().await;
         let deadline = within(5.0);
-        let sleepers = "SELECT COUNT(*) AS n FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP%'";
+        let sleepers =
+            "SELECT COUNT(*) AS n FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP%'";
         while other.query(sleepers, within(1.0)).await.unwrap()[0].number::<u32>("n") != Some(0) {
             assert!(Instant::now() < deadline);
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -201,7 +202,9 @@ async fn an_error_in_a_batch_leaves_the_connection_usable() {
     on_both(async |flavor| {
         let Some(server) = Server::start(flavor, 1, &[]).await else { return };
         let mut conn = server.connect().await;
-        let answer = conn.batch("SELECT 1 AS a; DO 1; SELECT 2 AS b; SELECT * FROM no.such; SELECT 3", within(5.0)).await;
+        let answer = conn
+            .batch("SELECT 1 AS a; DO 1; SELECT 2 AS b; SELECT * FROM no.such; SELECT 3", within(5.0))
+            .await;
         assert_eq!(answer.sets.len(), 2);
         assert_eq!(answer.sets[1][0].number("b"), Some(2));
         assert!(matches!(answer.error.unwrap().code, Some(1049 | 1146)));
@@ -219,7 +222,8 @@ async fn alive_whatever_it_says() {
         let Some(server) = Server::start(flavor, 1, &["--max-connections=10"]).await else { return };
         let mut wrong = account("mha");
         wrong.password = "no".into();
-        let denied = Connection::open(&server.target(), &wrong, &Tls::Off, None, within(5.0)).await.unwrap_err();
+        let denied =
+            Connection::open(&server.target(), &wrong, &Tls::Off, None, within(5.0)).await.unwrap_err();
         assert!(matches!(&denied.unseen, Unseen::AccessDenied(text) if text.starts_with("1045")), "{denied}");
         assert!(!format!("{denied:?}").contains("no\""));
         let mut held = Vec::new();
@@ -255,11 +259,16 @@ async fn another_server_behind_the_address_is_not_believed() {
         std::fs::remove_file(two.socket_path()).unwrap();
         std::os::unix::fs::symlink(one.socket_path(), two.socket_path()).unwrap();
         for target in [two.socket(), one.target()] {
-            let error = Connection::open(&target, &account("mha"), &Tls::Off, Some(&expected), within(5.0)).await;
+            let error =
+                Connection::open(&target, &account("mha"), &Tls::Off, Some(&expected), within(5.0)).await;
             let error = error.unwrap_err();
-            assert!(matches!(&error.unseen, Unseen::WrongServer(text) if text.contains("server_id 2")), "{error}");
+            assert!(
+                matches!(&error.unseen, Unseen::WrongServer(text) if text.contains("server_id 2")),
+                "{error}"
+            );
         }
-        let right = Connection::open(&two.target(), &account("mha"), &Tls::Off, Some(&expected), within(5.0)).await;
+        let right =
+            Connection::open(&two.target(), &account("mha"), &Tls::Off, Some(&expected), within(5.0)).await;
         assert_eq!(right.unwrap().identity(), &expected);
     })
     .await;

@@ -295,7 +295,9 @@ fn ssl(tls: &Tls) -> Option<SslOpts> {
     match tls {
         Tls::Off => None,
         Tls::Unverified => Some(
-            SslOpts::default().with_danger_accept_invalid_certs(true).with_danger_skip_domain_validation(true),
+            SslOpts::default()
+                .with_danger_accept_invalid_certs(true)
+                .with_danger_skip_domain_validation(true),
         ),
         Tls::Identity { ca, name } => {
             let mut opts = SslOpts::default();

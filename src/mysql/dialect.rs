@@ -148,9 +148,7 @@ impl Dialect {
     /// Whether semi-sync is built in, with words known beforehand.
     pub const fn built_in_semi_sync(self) -> Option<SemiSyncWords> {
         match self.flavor {
-            Flavor::MariaDb => {
-                Some(SemiSyncWords { source_is_old: Some(true), replica_is_old: Some(true) })
-            }
+            Flavor::MariaDb => Some(SemiSyncWords { source_is_old: Some(true), replica_is_old: Some(true) }),
             Flavor::MySql => None,
         }
     }
@@ -187,7 +185,9 @@ impl Dialect {
             ("log_slave_updates", "slave_net_timeout")
         };
         let own = match self.flavor {
-            Flavor::MariaDb => "@@global.gtid_binlog_state AS binlog_state, @@global.gtid_slave_pos AS position",
+            Flavor::MariaDb => {
+                "@@global.gtid_binlog_state AS binlog_state, @@global.gtid_slave_pos AS position"
+            }
             Flavor::MySql => {
                 "@@global.gtid_executed AS executed, @@global.gtid_purged AS purged, \
                  @@global.gtid_mode AS gtid_mode, @@global.super_read_only AS super_read_only"

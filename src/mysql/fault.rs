@@ -114,7 +114,10 @@ fn classify(error: &Error) -> Unseen {
 }
 
 /// What the operating system's error says of the peer.
-#[expect(clippy::wildcard_enum_match_arm, reason = "std's list of kinds is open; the rest is our own failure")]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "std's list of kinds is open; the rest is our own failure"
+)]
 pub fn of_io(error: &std::io::Error) -> Unseen {
     match error.kind() {
         // A missing socket file is a port nobody listens on.

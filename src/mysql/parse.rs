@@ -66,7 +66,11 @@ pub(super) fn settings(flavor: Flavor, row: &Record) -> Settings {
 }
 
 /// All channels, the default one first.
-pub(super) fn channels(flavor: Flavor, rows: &[Record], history: &History) -> Result<Vec<Replication>, String> {
+pub(super) fn channels(
+    flavor: Flavor,
+    rows: &[Record],
+    history: &History,
+) -> Result<Vec<Replication>, String> {
     let mut channels = Vec::new();
     // A row without a host is what RESET leaves behind: no channel.
     for row in rows.iter().filter(|row| !row.text_or_empty("source_host").is_empty()) {
@@ -79,9 +83,7 @@ pub(super) fn channels(flavor: Flavor, rows: &[Record], history: &History) -> Re
 fn channel(flavor: Flavor, row: &Record, history: &History) -> Result<Replication, String> {
     let text = |name| row.text_or_empty(name);
     let (name, gtid, received) = match flavor {
-        Flavor::MySql => {
-            ("channel_name", row.switch("auto_position").unwrap_or(false), "retrieved_gtid_set")
-        }
+        Flavor::MySql => ("channel_name", row.switch("auto_position").unwrap_or(false), "retrieved_gtid_set"),
         Flavor::MariaDb => ("connection_name", !matches!(text("using_gtid"), "" | "No"), "gtid_io_pos"),
     };
     Ok(Replication {

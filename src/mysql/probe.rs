@@ -165,9 +165,10 @@ pub async fn binlog(conn: &mut Connection, deadline: Instant) -> Result<Binlog, 
     }
     let row = sets.first().and_then(|rows| rows.first()).ok_or_else(|| broken("no variables"))?;
     let history = parse::history(flavor, row).map_err(|why| broken(&why))?;
-    let end = sets.get(1).and_then(|rows| rows.first()).and_then(|row| {
-        BinlogCoordinates::new(row.text("file")?, row.number("position")?).ok()
-    });
+    let end = sets
+        .get(1)
+        .and_then(|rows| rows.first())
+        .and_then(|row| BinlogCoordinates::new(row.text("file")?, row.number("position")?).ok());
     let purged = match (flavor, &end) {
         (Flavor::MariaDb, Some(_)) => history.purged.union(&before_first_log(conn, deadline).await?),
         (Flavor::MariaDb, None) => history.executed,

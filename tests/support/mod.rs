@@ -57,7 +57,9 @@ impl Server {
         }
         server.args([format!("--port={port}"), format!("--server-id={id}")]);
         match flavor {
-            Flavor::MariaDb => server.args(["--log-slave-updates", "--skip-slave-start", "--gtid-strict-mode=1"]),
+            Flavor::MariaDb => {
+                server.args(["--log-slave-updates", "--skip-slave-start", "--gtid-strict-mode=1"])
+            }
             Flavor::MySql => server.args([
                 "--gtid-mode=ON",
                 "--enforce-gtid-consistency=ON",
@@ -165,7 +167,8 @@ fn template(flavor: Flavor, binary: &Path) -> PathBuf {
     if place.exists() {
         return place;
     }
-    let making = tempfile::Builder::new().prefix("template-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let making =
+        tempfile::Builder::new().prefix("template-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let data = making.path().join("data");
     let datadir = format!("--datadir={}", data.display());
     let mut init = match flavor {

@@ -56,13 +56,17 @@ pub enum ControlError {
     NotApplied { server: String, missing: GtidSet, within: Duration },
     #[error("{server} has {have} of {want} acknowledging replicas after {within:?}")]
     NotAttached { server: String, have: u32, want: u32, within: Duration },
-    #[error("{sessions} session(s) of {server} wait for an acknowledgement; switching it off would let them commit unseen")]
+    #[error(
+        "{sessions} session(s) of {server} wait for an acknowledgement; switching it off would let them commit unseen"
+    )]
     WouldRelease { server: String, sessions: u32 },
     #[error("{server} cannot: {what}")]
     Unsupported { server: String, what: String },
     #[error("{server} took it without effect: {what}")]
     NoEffect { server: String, what: String },
-    #[error("statement {number} of {of} failed on {server}, none of the unfinished transaction is kept: {error}")]
+    #[error(
+        "statement {number} of {of} failed on {server}, none of the unfinished transaction is kept: {error}"
+    )]
     Salvage { server: String, number: usize, of: usize, error: ClientError },
     #[error("not a step done by SQL: {0}")]
     NotSql(String),

@@ -96,8 +96,7 @@ fn restart(
     mut sql: Vec<String>,
 ) -> Result<Vec<String>, ControlError> {
     let dialect = conn.dialect();
-    let both_stopped =
-        channel.receiver == ThreadState::Stopped && channel.applier == ThreadState::Stopped;
+    let both_stopped = channel.receiver == ThreadState::Stopped && channel.applier == ThreadState::Stopped;
     if let Some(missing) = seen.unapplied().filter(|_| both_stopped && dialect.purges_at_start()) {
         return Err(ControlError::BothStopped { server: named(conn), missing });
     }

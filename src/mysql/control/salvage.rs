@@ -64,9 +64,9 @@ async fn run(conn: &mut Connection, statements: &[String], deadline: Instant) ->
 /// `SET @@session.pseudo_…` and nothing else.
 fn is_pretence(statement: &str) -> bool {
     let text = statement.trim_start().to_ascii_lowercase();
-    let text = text.strip_prefix("/*!").map_or(text.as_str(), |rest| {
-        rest.trim_start_matches(|c: char| c.is_ascii_digit()).trim_start()
-    });
+    let text = text
+        .strip_prefix("/*!")
+        .map_or(text.as_str(), |rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()).trim_start());
     text.strip_prefix("set ").is_some_and(|rest| {
         let rest = rest.trim_start().trim_start_matches("@@").trim_start_matches("session.");
         rest.starts_with("pseudo_") && !rest.contains(',')
