@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
@@ -44,6 +44,8 @@ pub struct Promised {
 pub struct Votes {
     directory: PathBuf,
     voters: Arc<Mutex<BTreeMap<ClusterName, Voter>>>,
+    /// What was last promised, readable while a write hangs in the disk.
+    shown: Arc<std::sync::Mutex<BTreeMap<ClusterName, Voter>>>,
 }
 
 impl Votes {
@@ -68,7 +70,8 @@ impl Votes {
                 voters.insert(ClusterName(name), Voter::restored(promises, clock::now()));
             }
         }
-        Ok(Self { directory, voters: Arc::new(Mutex::new(voters)) })
+        let shown = Arc::new(std::sync::Mutex::new(voters.clone()));
+        Ok(Self { directory, voters: Arc::new(Mutex::new(voters)), shown })
     }
 
     /// A manager takes the lead.
@@ -96,8 +99,8 @@ impl Votes {
     }
 
     /// What was promised for that cluster.
-    pub async fn promised(&self, cluster: &ClusterName) -> Promised {
-        let voters = self.voters.lock().await;
+    pub fn promised(&self, cluster: &ClusterName) -> Promised {
+        let voters = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(voter) = voters.get(cluster) else { return Promised::default() };
         let Promises { ballot, generation, .. } = voter.promises().clone();
         Promised { ballot, generation, granted_ago: voter.granted_ago(clock::now()) }
@@ -126,6 +129,8 @@ impl Votes {
             let written = spawn_blocking(move || durable::write(&path, &promises)).await;
             written.map_err(|error| VoteError::Halted(error.to_string()))??;
         }
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.insert(cluster.clone(), voter.clone());
         voters.insert(cluster.clone(), voter);
         Ok(answer)
     }
@@ -158,7 +163,7 @@ mod tests {
         let votes = Votes::open(directory.path()).unwrap();
         assert!(matches!(votes.claim(&claim(3)).await, Ok(Claimed::Accepted { .. })));
         let again = Votes::open(directory.path()).unwrap();
-        assert_eq!(again.promised(&orders()).await.generation, Generation(3));
+        assert_eq!(again.promised(&orders()).generation, Generation(3));
         assert!(matches!(again.claim(&claim(2)).await, Ok(Claimed::Superseded { .. })));
         std::fs::write(directory.path().join("votes/orders.json"), "{\"ballot\":").unwrap();
         let error = Votes::open(directory.path()).unwrap_err().to_string();
@@ -171,7 +176,7 @@ mod tests {
         let votes = Votes::open(directory.path()).unwrap();
         std::fs::remove_dir_all(directory.path().join("votes")).unwrap();
         assert!(votes.claim(&claim(3)).await.is_err());
-        assert_eq!(votes.promised(&orders()).await.generation, Generation(0));
+        assert_eq!(votes.promised(&orders()).generation, Generation(0));
         let hostile = ClusterName("../../etc/x".to_owned());
         assert!(matches!(votes.lead(&hostile, &claim(1).ballot).await, Err(VoteError::Name(_))));
     }
