@@ -3,7 +3,7 @@
 oracle.py LAB FLAVOR DURABILITY PRIMARY SURVIVOR…   prints "ready", reads one line, fails over, prints timings as JSON.
 Runs inside the lab's mount and process namespaces, connected to every survivor beforehand. No sleeps, no checks.
 """
-import ctypes, fcntl, json, os, select, socket, struct, sys, time
+import ctypes, fcntl, json, os, select, socket, struct, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 import pymysql
 
@@ -11,7 +11,7 @@ LAB, FLAVOR, DURABILITY, PRIMARY, *SURVIVORS = sys.argv[1:]
 MYSQL, LOSSLESS, VIP = FLAVOR == "mysql", DURABILITY == "lossless", socket.inet_aton("10.77.0.100")
 WORD, SOURCE_SIDE, CHANGE, SOURCE = ("REPLICA", "source", "REPLICATION SOURCE", "SOURCE") if MYSQL else ("SLAVE", "master", "MASTER", "MASTER")
 clients = {host: pymysql.connect(unix_socket=f"{LAB}/{host}/run/server.sock", user="root", autocommit=True).cursor() for host in SURVIVORS}
-steps = {}
+steps, applied = {}, threading.Event()
 
 def step(what):
     steps[what] = round((time.monotonic() - started) * 1000, 2)
@@ -46,13 +46,17 @@ def received(host):  # MariaDB's applier goes on: with both threads stopped a st
 
 def follow(host, new):
     # MySQL may change the source while its applier runs and keeps the other options; MariaDB wants both threads stopped.
-    run(host, *(() if MYSQL else ("STOP SLAVE",)), f"CHANGE {CHANGE} TO {SOURCE}_HOST='{new}'", f"START {WORD}")
+    run(host, *(() if MYSQL else ("STOP SLAVE",)), f"CHANGE {CHANGE} TO {SOURCE}_HOST='{new}'")
+    applied.wait()  # MariaDB refuses, for good, a replica that asks for a transaction its source has not applied yet
+    run(host, f"START {WORD}")
     step(f"{host} follows")
 
 def promote(new, gtids):
     wait = f"SELECT WAIT_FOR_EXECUTED_GTID_SET('{gtids}')" if MYSQL else f"SELECT MASTER_GTID_WAIT('{gtids}')"
-    arm = [f"SET GLOBAL rpl_semi_sync_{SOURCE_SIDE}_{what}" for what in ("timeout=4294967295", "enabled=ON")] if LOSSLESS else []
-    run(new, wait, f"STOP {WORD}", *arm, "SET GLOBAL read_only=OFF")
+    arm = [f"SET GLOBAL rpl_semi_sync_{SOURCE_SIDE}_{what}" for what in ("wait_point=AFTER_SYNC", "timeout=4294967295", "enabled=ON")] if LOSSLESS else []
+    run(new, wait)
+    applied.set()
+    run(new, f"STOP {WORD}", *arm, "SET GLOBAL read_only=OFF")
     step("writable")
     address(new, True)
     step("announced")
