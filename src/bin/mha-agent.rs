@@ -22,8 +22,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let filter = tracing_subscriber::EnvFilter::try_from_env("MHA_LOG").unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    mha::telemetry::install();
     match start(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
