@@ -41,7 +41,7 @@ start_cluster() {
 }
 
 mhactl() {
-    in_host mgr env MHA_MANAGER=http://127.0.0.1:8420 "${MHA_BIN:-$SCRIPTS/../target/release}/mhactl" "$@"
+    in_host mgr env MHA_MANAGER=http://127.0.0.1:8420 "$(bin_dir)/mhactl" "$@"
 }
 
 adopt() {
