@@ -96,6 +96,8 @@ impl ClusterTask {
             Event::Led(result) => {
                 self.led = result;
                 if self.led.is_ok() {
+                    // Agents whose stream came up before a majority obeyed have been told of no cluster, or under no ballot.
+                    self.leadership.introduce_all(self.view.record.as_ref()).await;
                     self.resume().await;
                 }
             }
