@@ -1,3 +1,16 @@
 //! PURE. The verbs: from what was seen to what to do. No IO, no clock, no randomness, no `async`.
 
+pub mod adopt;
+pub mod candidate;
+pub mod diagnose;
+mod evidence;
+pub mod failover;
+pub mod guard;
+mod issues;
+pub mod lease;
+pub mod lint;
 pub mod plan;
+pub mod rejoin;
+mod verdict;
+
+pub use verdict::{Action, Decision, decide};

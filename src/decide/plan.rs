@@ -91,10 +91,13 @@ pub enum Step {
     HoldVip { instance: InstanceId, generation: Generation, vip: VipAddress },
     /// Its replication settings are gone. Only when nothing received is unapplied.
     ForgetSource { instance: InstanceId },
-    /// Its server runs, read-only, replication stopped, both semi-sync sides off, clients fenced.
-    StartServer { instance: InstanceId },
+    /// Its server runs, read-only, replication stopped, both semi-sync sides off, clients fenced. `as_replica` lets recovery drop
+    /// what was never acknowledged (S7); never on a server that stays primary.
+    StartServer { instance: InstanceId, as_replica: bool },
     /// `read_only` (and `super_read_only` where there is one) is as wanted.
     SetReadOnly { instance: InstanceId, on: bool },
+    /// The heartbeat table exists (made on the primary, replicated from there).
+    Furnish { instance: InstanceId },
     /// It is taken out of automatic hands until a person decides.
     Park { instance: InstanceId, why: String },
 }
@@ -116,8 +119,9 @@ impl Step {
             | Self::Admit { instance }
             | Self::HoldVip { instance, .. }
             | Self::ForgetSource { instance }
-            | Self::StartServer { instance }
+            | Self::StartServer { instance, .. }
             | Self::SetReadOnly { instance, .. }
+            | Self::Furnish { instance }
             | Self::Park { instance, .. } => instance,
             Self::Salvage { to, .. } => to,
             Self::Claim { candidate, .. } => candidate,
@@ -135,8 +139,8 @@ pub struct Evidence {
     /// Voters' hosts that accepted a claim.
     pub votes: Option<Votes>,
     pub salvage: Option<Salvaged>,
-    /// The channel's source refuses connections from this host (its packets are reset).
-    pub source_blocked: bool,
+    /// The heartbeat table was found.
+    pub furnished: bool,
 }
 
 /// How a claim went.
@@ -160,13 +164,28 @@ pub struct Salvaged {
     pub trouble: String,
 }
 
+impl fmt::Display for Salvaged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.transactions, self.complete) {
+            (0, true) => f.write_str("nothing was there alone")?,
+            (n, true) => write!(f, "{n} transaction(s) saved")?,
+            (n, false) => write!(f, "log not read to its end, {n} transaction(s) saved")?,
+        }
+        if self.trouble.is_empty() { Ok(()) } else { write!(f, " ({})", self.trouble) }
+    }
+}
+
 impl Step {
     /// Whether the wanted fact is a fact, by what was read.
     pub fn is_satisfied(&self, seen: &Evidence) -> bool {
         let report = seen.report.as_ref();
         let agent = seen.agent.as_ref();
         match self {
-            Self::Fence { .. } => agent.is_some_and(|agent| agent.access == Access::Closed && !agent.vip),
+            Self::Fence { generation, .. } => agent.is_some_and(|agent| {
+                agent.access == Access::Closed
+                    && !agent.vip
+                    && agent.fenced.is_some_and(|fenced| fenced >= *generation)
+            }),
             Self::Kill { .. } => agent.is_some_and(|agent| matches!(agent.process, Process::Gone { .. })),
             Self::StopReceiving { source, .. } => report.is_some_and(|report| {
                 report.channel().is_none_or(|channel| {
@@ -223,6 +242,7 @@ impl Step {
             Self::ForgetSource { .. } => report.is_some_and(|report| report.channel().is_none()),
             Self::StartServer { .. } => report.is_some_and(|report| report.read_only),
             Self::SetReadOnly { on, .. } => report.is_some_and(|report| report.read_only == *on),
+            Self::Furnish { .. } => seen.furnished,
             Self::Park { instance, .. } => seen
                 .record
                 .as_ref()
@@ -269,10 +289,13 @@ impl fmt::Display for Step {
             Self::Admit { instance } => write!(f, "{instance} open for reads"),
             Self::HoldVip { instance, vip, .. } => write!(f, "{instance} holds {}", vip.address),
             Self::ForgetSource { instance } => write!(f, "{instance} forgets its old source"),
-            Self::StartServer { instance } => write!(f, "{instance} server started, read-only and fenced"),
+            Self::StartServer { instance, .. } => {
+                write!(f, "{instance} server started, read-only and fenced")
+            }
             Self::SetReadOnly { instance, on } => {
                 write!(f, "{instance} {}", if *on { "read-only" } else { "writable" })
             }
+            Self::Furnish { instance } => write!(f, "{instance} has the heartbeat table"),
             Self::Park { instance, why } => write!(f, "{instance} parked: {why}"),
         }
     }

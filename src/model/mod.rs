@@ -5,6 +5,7 @@ pub mod binlog;
 pub mod cluster;
 pub mod gtid;
 pub mod instance;
+pub mod intent;
 pub mod observation;
 pub mod policy;
 pub mod record;

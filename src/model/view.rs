@@ -6,11 +6,15 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::cluster::Cluster;
+use super::gtid::GtidSet;
 use super::instance::InstanceId;
 use super::observation::{AgentSeen, AgentStatus, Observation, Probe, Unseen, Vantage};
 use super::record::ClusterRecord;
 use super::report::Report;
 use super::time::Moment;
+
+/// Uptime is told in whole seconds; looks take time. Less lost than this is no restart.
+const RESTART_SLACK: Duration = Duration::from_secs(2);
 
 /// Probes kept per instance.
 const PROBES_KEPT: usize = 32;
@@ -24,6 +28,16 @@ pub struct Seen {
     pub manager: Option<Observation>,
     /// Since when every own look has failed.
     pub failing_since: Option<Moment>,
+    /// When its executed set was last seen to grow: commits make progress.
+    pub moved_at: Option<Moment>,
+    /// When its replication stream was last seen to bring something, event or heartbeat, by our own looks (S2).
+    pub stream_moved_at: Option<Moment>,
+    /// When its server was last seen to have restarted; `None` if it never did while we looked.
+    pub restarted_at: Option<Moment>,
+    /// It has been level with the primary since that restart.
+    pub level_since_restart: bool,
+    /// Transactions it executed that the primary, asked later, did not have.
+    pub errant: Option<GtidSet>,
     pub agent: Option<AgentSeen>,
     /// Since when the agent's stream is broken. `None` while it is up, or without an agent.
     pub agent_lost_at: Option<Moment>,
@@ -31,6 +45,35 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// Takes in a new answer, noting what changed since the last one.
+    fn take_report(&mut self, at: Moment, report: &Report) {
+        if let Some((before_at, before)) = &self.last_report {
+            let elapsed = at.since(*before_at);
+            if report.uptime + RESTART_SLACK < before.uptime + elapsed {
+                self.restarted_at = Some(at);
+                self.level_since_restart = false;
+            }
+            if report.executed != before.executed {
+                self.moved_at = Some(at);
+            }
+            let sign = |report: &Report| {
+                report.channel().map(|c| (c.heartbeats, c.received.clone(), c.read_to.clone()))
+            };
+            if sign(report) != sign(before) {
+                self.stream_moved_at = Some(at);
+            }
+        } else {
+            self.moved_at = Some(at);
+            self.stream_moved_at = Some(at);
+        }
+        self.last_report = Some((at, report.clone()));
+    }
+
+    /// Its acknowledgements still stand: it did not restart since, or has been level since (S13).
+    pub fn is_in_good_standing(&self) -> bool {
+        self.restarted_at.is_none() || self.level_since_restart
+    }
+
     /// The last answer if the newest own look was one.
     pub fn report(&self) -> Option<&Report> {
         self.manager.as_ref().and_then(|look| look.seen.as_ref().ok())
@@ -80,9 +123,10 @@ impl ClusterView {
     /// Takes in one look. Looks at strangers are dropped: the configuration decides who is a member.
     pub fn record_look(&mut self, look: Observation) {
         let Some(seen) = self.seen.get_mut(&look.of) else { return };
+        let instance = look.of.clone();
         match &look.seen {
             Ok(report) => {
-                seen.last_report = Some((look.at, report.clone()));
+                seen.take_report(look.at, report);
                 seen.failing_since = None;
             }
             Err(_) => {
@@ -90,6 +134,31 @@ impl ClusterView {
             }
         }
         seen.manager = Some(look);
+        self.compare(&instance);
+    }
+
+    /// After a new report of `instance`: what the others have that the primary, asked later, has not, and who is level again.
+    fn compare(&mut self, instance: &InstanceId) {
+        let Some(primary) = self.primary().cloned() else { return };
+        if *instance != primary {
+            return;
+        }
+        let Some((asked_at, executed)) = self
+            .seen
+            .get(&primary)
+            .and_then(|seen| seen.last_report.as_ref())
+            .map(|(at, report)| (*at, report.executed.clone()))
+        else {
+            return;
+        };
+        for (_, seen) in self.seen.iter_mut().filter(|(other, _)| **other != primary) {
+            let Some((at, report)) = &seen.last_report else { continue };
+            if *at <= asked_at {
+                let extra = report.executed.minus(&executed);
+                seen.errant = (!extra.is_empty()).then_some(extra);
+            }
+            seen.level_since_restart |= report.known().contains(&executed);
+        }
     }
 
     /// Takes in one agent's word.
@@ -98,11 +167,12 @@ impl ClusterView {
         if let Ok(report) = &status.server {
             let asked_at = at.back(status.server_age);
             if seen.last_report.as_ref().is_none_or(|(when, _)| *when <= asked_at) {
-                seen.last_report = Some((asked_at, report.clone()));
+                seen.take_report(asked_at, report);
             }
         }
         seen.agent_lost_at = None;
         seen.agent = Some(AgentSeen { at, status });
+        self.compare(instance);
     }
 
     /// The agent's stream broke.

@@ -111,6 +111,7 @@ pub async fn apply(conn: &mut Connection, step: &Step, env: &ControlEnv) -> Resu
         Step::PointReplica { source, acker, .. } => point::point(conn, source, *acker, env, deadline).await,
         Step::AckersAttached { acks, .. } => semi_sync::wait_attached(conn, *acks, env.statement).await,
         Step::SetReadOnly { on, .. } => set_read_only(conn, *on, deadline).await,
+        Step::Furnish { .. } => Ok(heartbeat::furnish(conn, deadline).await?),
         Step::Fence { .. }
         | Step::Kill { .. }
         | Step::Salvage { .. }

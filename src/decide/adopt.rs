@@ -1,0 +1,139 @@
+//! Taking a running cluster into care: every change it makes is shown first, and none is made without the operator's word.
+
+use super::failover::{acks_in_force, next_generation};
+use super::plan::{Plan, PlanKind, Proof, Stage, Step};
+use crate::model::instance::InstanceId;
+use crate::model::observation::Access;
+use crate::model::policy::Durability;
+use crate::model::report::Report;
+use crate::model::view::ClusterView;
+
+/// The plan that makes `primary` the recorded one, its replicas followers and ackers.
+///
+/// # Errors
+/// Every reason in the way, one sentence each.
+pub fn adopt(view: &ClusterView, primary: Option<&InstanceId>) -> Result<Plan, Vec<String>> {
+    let primary = match primary.or_else(|| view.primary()) {
+        Some(primary) => primary.clone(),
+        None => {
+            let text = "no single writable server is seen; name the primary with --primary HOST";
+            return Err(vec![text.to_owned()]);
+        }
+    };
+    let obstacles = obstacles(view, &primary);
+    if !obstacles.is_empty() {
+        return Err(obstacles);
+    }
+    let lossless = view.cluster.policy.durability == Durability::Lossless;
+    let replicas: Vec<InstanceId> = members(view).filter(|instance| **instance != primary).cloned().collect();
+    let acks =
+        if lossless { acks_in_force(view, view.of(&primary).and_then(|seen| seen.latest())) } else { 0 };
+    let ackers = if lossless { replicas.clone() } else { Vec::new() };
+    let generation = next_generation(view);
+    let follow: Vec<Step> = replicas
+        .iter()
+        .map(|replica| Step::PointReplica {
+            instance: replica.clone(),
+            source: primary.clone(),
+            acker: lossless,
+        })
+        .collect();
+    let admit: Vec<Step> = replicas
+        .iter()
+        .filter(|replica| view.of(replica).is_some_and(|seen| seen.agent_now().is_some()))
+        .map(|replica| Step::Admit { instance: replica.clone() })
+        .collect();
+    let claim = Step::Claim { candidate: primary.clone(), generation, proof: Proof::Adoption };
+    let register = Step::Register { primary: primary.clone(), generation, ackers, acks, degraded: None };
+    let mut stages = vec![
+        Stage::new("claim", vec![claim]),
+        Stage::new("register", vec![register]),
+        Stage::new("open", vec![Step::Open { instance: primary.clone(), generation }]),
+        Stage::new("furnish", vec![Step::Furnish { instance: primary.clone() }]),
+    ];
+    stages.extend(
+        [("follow", follow), ("admit", admit)]
+            .into_iter()
+            .filter(|(_, steps)| !steps.is_empty())
+            .map(|(name, steps)| Stage::new(name, steps)),
+    );
+    if lossless {
+        stages.push(Stage::new("arm", vec![Step::ArmSource { instance: primary.clone(), acks }]));
+        stages.push(Stage::new("attach", vec![Step::AckersAttached { instance: primary.clone(), acks }]));
+    }
+    if let Some(vip) = view.cluster.vip.clone() {
+        stages
+            .push(Stage::new("traffic", vec![Step::HoldVip { instance: primary.clone(), generation, vip }]));
+    }
+    Ok(Plan {
+        cluster: view.cluster.name.clone(),
+        kind: PlanKind::Adopt,
+        title: format!("adopt {}: {primary} leads, generation {generation}", view.cluster.name),
+        stages,
+        commit: None,
+        basis: Vec::new(),
+    })
+}
+
+fn members(view: &ClusterView) -> impl Iterator<Item = &InstanceId> {
+    view.cluster.members.iter().map(|member| &member.instance)
+}
+
+fn obstacles(view: &ClusterView, primary: &InstanceId) -> Vec<String> {
+    let mut found = Vec::new();
+    if view.cluster.member(primary).is_none() {
+        return vec![format!("{primary} is no member of {}; name one of its instances", view.cluster.name)];
+    }
+    if let Some(record) = &view.record
+        && record.primary != *primary
+        && view.of(&record.primary).and_then(|seen| seen.latest()).is_some_and(Report::is_writable)
+    {
+        found.push(format!(
+            "{} is the recorded primary and still takes writes; make it read-only first",
+            record.primary
+        ));
+    }
+    let Some(leader) = view.of(primary).and_then(|seen| seen.latest()) else {
+        found.push(format!("{primary} does not answer; it cannot be adopted as primary"));
+        return found;
+    };
+    for (instance, seen) in view.seen.iter().filter(|(instance, _)| *instance != primary) {
+        let Some(report) = seen.latest() else {
+            let how = seen.unseen().map_or_else(|| "not asked yet".to_owned(), ToString::to_string);
+            found.push(format!(
+                "{instance} does not answer ({how}); start it, or take it out of the configuration"
+            ));
+            continue;
+        };
+        let fenced = seen.agent_now().is_some_and(|agent| agent.access == Access::Closed);
+        if report.is_writable() && !fenced {
+            found.push(format!("{instance} takes writes too; make all but one server read-only first"));
+        }
+        let extra = report.executed.minus(&leader.executed);
+        if !extra.is_empty() {
+            found.push(format!(
+                "{instance} has transactions {primary} lacks: {extra}; rebuild it, or choose it as primary"
+            ));
+        }
+        if report.identity.server_id == leader.identity.server_id {
+            found.push(format!(
+                "{instance} and {primary} both have server_id {}; give each its own",
+                leader.identity.server_id
+            ));
+        }
+    }
+    for member in view.cluster.members.iter().filter(|member| member.agent.is_some()) {
+        if view.of(&member.instance).is_some_and(|seen| seen.agent_now().is_none()) {
+            found.push(format!("the agent on {} is not heard; start mha-agent there", member.instance.host));
+        }
+    }
+    if !leader.settings.log_bin {
+        found.push(format!("{primary} has no binary log; set log_bin and restart it"));
+    }
+    if !leader.settings.gtid {
+        found.push(format!(
+            "{primary} has GTIDs off; set gtid_mode=ON (recovery without GTID is not supported yet)"
+        ));
+    }
+    found
+}

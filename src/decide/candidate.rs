@@ -1,0 +1,286 @@
+//! Every replica, ranked, each with its reasons for and against: "if the primary died now".
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::cluster::{Member, Promotion};
+use crate::model::gtid::GtidSet;
+use crate::model::instance::{InstanceId, Version};
+use crate::model::report::{Report, ThreadState};
+use crate::model::view::{ClusterView, Seen};
+
+/// Why a replica may not lead.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Against {
+    NotAnswering(String),
+    /// `promotion = "never"`.
+    Never,
+    Parked(String),
+    NoBinlog,
+    /// It does not write replicated transactions to its own log: nobody could follow it.
+    NoReplicaUpdates,
+    NotReplicating,
+    NotByGtid,
+    /// Its applier stopped with an error: what it received cannot be applied.
+    ApplierError {
+        code: u32,
+        text: String,
+    },
+    Filtered,
+    Delayed(Duration),
+    MultiSource(usize),
+    Errant(GtidSet),
+    /// Newer than a replica that would have to follow it.
+    NewerThan {
+        instance: InstanceId,
+        version: Version,
+    },
+    /// Nobody on its host can give it the VIP and the lease.
+    NoAgent,
+    /// Another cluster's server: it follows a source that is no member.
+    Stranger(InstanceId),
+}
+
+impl fmt::Display for Against {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotAnswering(why) => write!(f, "does not answer ({why})"),
+            Self::Never => f.write_str("promotion = \"never\""),
+            Self::Parked(why) => write!(f, "parked: {why}"),
+            Self::NoBinlog => f.write_str("has no binary log"),
+            Self::NoReplicaUpdates => f.write_str("does not log what it replicates"),
+            Self::NotReplicating => f.write_str("is no replica"),
+            Self::NotByGtid => f.write_str("does not replicate by GTID"),
+            Self::ApplierError { code, text } => write!(f, "its applier stopped with error {code}: {text}"),
+            Self::Filtered => f.write_str("filters its stream"),
+            Self::Delayed(by) => write!(f, "is delayed by {} s", by.as_secs()),
+            Self::MultiSource(n) => write!(f, "replicates from {n} sources"),
+            Self::Errant(set) => write!(f, "has errant transactions {set}"),
+            Self::NewerThan { instance, version } => {
+                write!(f, "is newer than {instance} ({version}), which would be stranded")
+            }
+            Self::NoAgent => f.write_str("no word from its agent"),
+            Self::Stranger(source) => write!(f, "replicates from {source}, which is no member"),
+        }
+    }
+}
+
+/// A replica, judged.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Candidate {
+    pub instance: InstanceId,
+    pub promotion: Promotion,
+    pub against: Vec<Against>,
+    /// Transactions others received and it did not. An upper bound on MariaDB.
+    pub behind: u64,
+    /// Transactions received and not yet applied.
+    pub to_apply: u64,
+    pub same_zone: bool,
+    /// Received ∪ executed.
+    pub known: GtidSet,
+}
+
+impl Candidate {
+    /// Nothing speaks against it.
+    pub fn is_eligible(&self) -> bool {
+        self.against.is_empty()
+    }
+}
+
+impl fmt::Display for Candidate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.instance)?;
+        if !self.against.is_empty() {
+            let reasons: Vec<String> = self.against.iter().map(ToString::to_string).collect();
+            return write!(f, " never: {}", reasons.join("; "));
+        }
+        match self.behind {
+            0 => f.write_str(" has everything")?,
+            n => write!(f, " {n} behind")?,
+        }
+        if self.to_apply > 0 {
+            write!(f, ", {} to apply", self.to_apply)?;
+        }
+        if self.promotion == Promotion::Prefer {
+            f.write_str(", preferred")?;
+        }
+        Ok(())
+    }
+}
+
+/// Two servers of which neither has everything the other has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incomparable {
+    pub left: InstanceId,
+    pub left_only: GtidSet,
+    pub right: InstanceId,
+    pub right_only: GtidSet,
+}
+
+/// The replicas in the order they would be chosen, best first; the eligible before the others.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ranking {
+    pub candidates: Vec<Candidate>,
+    /// Who holds the maximal set (it need not be eligible), and that set.
+    pub most_advanced: Option<(InstanceId, GtidSet)>,
+    pub incomparable: Option<Incomparable>,
+}
+
+impl Ranking {
+    /// Whom a failover would promote.
+    pub fn best(&self) -> Option<&Candidate> {
+        self.candidates.first().filter(|candidate| candidate.is_eligible())
+    }
+}
+
+/// Ranks every replica by the newest reports `report_of` gives: the view's, or those read after their I/O stopped.
+pub fn rank<'a>(view: &'a ClusterView, report_of: impl Fn(&InstanceId) -> Option<&'a Report>) -> Ranking {
+    let known: Vec<(&InstanceId, GtidSet)> =
+        view.replicas().filter_map(|(instance, _)| Some((instance, report_of(instance)?.known()))).collect();
+    let (most_advanced, incomparable) = maximal(&known);
+    let dead_zone = view
+        .primary()
+        .and_then(|primary| view.cluster.member(primary))
+        .and_then(|member| member.zone.clone());
+    let mut candidates: Vec<Candidate> = view
+        .replicas()
+        .filter_map(|(instance, seen)| {
+            let member = view.cluster.member(instance)?;
+            let report = report_of(instance);
+            Some(judge(view, member, seen, report, most_advanced.as_ref(), dead_zone.as_deref(), &report_of))
+        })
+        .collect();
+    candidates.sort_by_key(|candidate| {
+        (
+            !candidate.is_eligible(),
+            candidate.promotion,
+            candidate.behind > 0,
+            !candidate.same_zone,
+            candidate.behind,
+            candidate.to_apply,
+            view.cluster.order(&candidate.instance),
+        )
+    });
+    Ranking { candidates, most_advanced, incomparable }
+}
+
+/// The set that contains all others, or the first pair that shows there is none.
+fn maximal(known: &[(&InstanceId, GtidSet)]) -> (Option<(InstanceId, GtidSet)>, Option<Incomparable>) {
+    let Some(top) = known.iter().max_by_key(|(_, set)| set.count()) else { return (None, None) };
+    let top = known.iter().find(|(_, set)| known.iter().all(|(_, other)| set.contains(other))).unwrap_or(top);
+    let clash = known.iter().find(|(_, other)| !top.1.contains(other)).map(|other| Incomparable {
+        left: top.0.clone(),
+        left_only: top.1.minus(&other.1),
+        right: other.0.clone(),
+        right_only: other.1.minus(&top.1),
+    });
+    match clash {
+        Some(clash) => (None, Some(clash)),
+        None => (Some((top.0.clone(), top.1.clone())), None),
+    }
+}
+
+fn judge<'a>(
+    view: &ClusterView,
+    member: &Member,
+    seen: &Seen,
+    report: Option<&Report>,
+    most_advanced: Option<&(InstanceId, GtidSet)>,
+    dead_zone: Option<&str>,
+    report_of: &impl Fn(&InstanceId) -> Option<&'a Report>,
+) -> Candidate {
+    let instance = &member.instance;
+    let mut against = Vec::new();
+    if member.promotion == Promotion::Never {
+        against.push(Against::Never);
+    }
+    if let Some(parked) =
+        view.record.as_ref().and_then(|r| r.parked.iter().find(|parked| parked.instance == *instance))
+    {
+        against.push(Against::Parked(parked.why.clone()));
+    }
+    if member.agent.is_some() && seen.agent_now().is_none() {
+        against.push(Against::NoAgent);
+    }
+    if let Some(errant) = &seen.errant {
+        against.push(Against::Errant(errant.clone()));
+    }
+    let known = match report {
+        Some(report) => {
+            server_reasons(view, instance, report, &mut against);
+            version_reasons(view, instance, report, report_of, &mut against);
+            report.known()
+        }
+        None => {
+            let why = seen.unseen().map_or_else(|| "no answer".to_owned(), ToString::to_string);
+            against.push(Against::NotAnswering(why));
+            GtidSet::empty(
+                most_advanced.map_or(crate::model::instance::Flavor::MySql, |(_, set)| set.flavor()),
+            )
+        }
+    };
+    Candidate {
+        instance: instance.clone(),
+        promotion: member.promotion,
+        behind: most_advanced.map_or(0, |(_, all)| all.minus(&known).count()),
+        to_apply: report.map_or(0, |report| known.minus(&report.executed).count()),
+        same_zone: dead_zone.is_some() && member.zone.as_deref() == dead_zone,
+        against,
+        known,
+    }
+}
+
+fn server_reasons(view: &ClusterView, instance: &InstanceId, report: &Report, against: &mut Vec<Against>) {
+    if !report.settings.log_bin {
+        against.push(Against::NoBinlog);
+    } else if !report.settings.log_replica_updates {
+        against.push(Against::NoReplicaUpdates);
+    }
+    if report.replication.len() > 1 {
+        against.push(Against::MultiSource(report.replication.len()));
+    }
+    let Some(channel) = report.channel() else {
+        against.push(Against::NotReplicating);
+        return;
+    };
+    if view.cluster.member(&channel.source).is_none() || channel.source == *instance {
+        against.push(Against::Stranger(channel.source.clone()));
+    }
+    if !channel.gtid {
+        against.push(Against::NotByGtid);
+    }
+    if let (ThreadState::Stopped, Some(error)) = (channel.applier, &channel.applier_error) {
+        against.push(Against::ApplierError { code: error.code, text: error.text.clone() });
+    }
+    if channel.filtered {
+        against.push(Against::Filtered);
+    }
+    if channel.delay > Duration::ZERO {
+        against.push(Against::Delayed(channel.delay));
+    }
+}
+
+/// A newer server may write what an older replica cannot read (minor and patch of one series are no obstacle).
+fn version_reasons<'a>(
+    view: &ClusterView,
+    instance: &InstanceId,
+    report: &Report,
+    report_of: &impl Fn(&InstanceId) -> Option<&'a Report>,
+    against: &mut Vec<Against>,
+) {
+    if view.cluster.policy.allow_newer_primary {
+        return;
+    }
+    let series = |version: Version| (version.major, version.minor);
+    let older = view
+        .replicas()
+        .filter(|(other, _)| *other != instance)
+        .filter_map(|(other, _)| Some((other, report_of(other)?.identity.version)))
+        .find(|(_, version)| series(*version) < series(report.identity.version));
+    if let Some((other, version)) = older {
+        against.push(Against::NewerThan { instance: other.clone(), version });
+    }
+}

@@ -1,0 +1,322 @@
+//! From a view to a verdict with its evidence. Rows are tried top-down, the ones that forbid acting first, so that no two overlap.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::evidence::{Liveness, liveness};
+use crate::model::instance::InstanceId;
+use crate::model::observation::{Access, AgentStatus, Process, Unseen};
+use crate::model::policy::Durability;
+use crate::model::report::Report;
+use crate::model::time::{Moment, human};
+use crate::model::view::{ClusterView, Seen};
+
+/// What is the matter with the primary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Never adopted: nothing is known to be lost or gained.
+    NotAdopted,
+    /// Not yet looked long enough.
+    Starting,
+    Healthy,
+    /// The primary serves; something beside it needs a person or a moment.
+    Degraded,
+    /// Proven dead: process gone, by the word of its agent.
+    DeadPrimary,
+    /// Nobody has heard of it for `silence`: a majority of voters' hosts says so.
+    SilentPrimary,
+    /// Handshakes or writes hang for `silence` while its host lives.
+    HungPrimary,
+    /// It fails to answer and the evidence is not complete.
+    UnreachablePrimary,
+    /// Only this manager is blind.
+    ManagerCutOff,
+    /// It answers that it has no room (1040 …).
+    OverloadedPrimary,
+    /// It answers, but not to us (1045 …), or its port refuses while its process lives.
+    MisconfiguredPrimary,
+    /// Commits wait for acknowledgements nobody gives.
+    BlockedForAcks,
+    /// It runs, is the recorded primary, and is closed or read-only.
+    ClosedPrimary,
+    /// Dead, and every replica too.
+    DeadPrimaryAndReplicas,
+    /// Two servers take writes.
+    SplitBrain,
+}
+
+impl Verdict {
+    /// The verdicts a failover may follow from.
+    pub fn calls_for_failover(self) -> bool {
+        match self {
+            Self::DeadPrimary | Self::SilentPrimary | Self::HungPrimary => true,
+            Self::NotAdopted
+            | Self::Starting
+            | Self::Healthy
+            | Self::Degraded
+            | Self::UnreachablePrimary
+            | Self::ManagerCutOff
+            | Self::OverloadedPrimary
+            | Self::MisconfiguredPrimary
+            | Self::BlockedForAcks
+            | Self::ClosedPrimary
+            | Self::DeadPrimaryAndReplicas
+            | Self::SplitBrain => false,
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotAdopted => "not adopted",
+            Self::Starting => "starting",
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::DeadPrimary => "dead primary",
+            Self::SilentPrimary => "silent primary",
+            Self::HungPrimary => "hung primary",
+            Self::UnreachablePrimary => "unreachable primary",
+            Self::ManagerCutOff => "manager cut off",
+            Self::OverloadedPrimary => "overloaded primary",
+            Self::MisconfiguredPrimary => "misconfigured primary",
+            Self::BlockedForAcks => "blocked for acknowledgements",
+            Self::ClosedPrimary => "closed primary",
+            Self::DeadPrimaryAndReplicas => "dead primary and replicas",
+            Self::SplitBrain => "split brain",
+        })
+    }
+}
+
+/// A verdict and what it rests on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Diagnosis {
+    pub verdict: Verdict,
+    pub primary: Option<InstanceId>,
+    /// Who saw what, line by line.
+    pub evidence: Vec<String>,
+    /// What is the matter beside the primary, one sentence each.
+    pub issues: Vec<String>,
+}
+
+impl Diagnosis {
+    fn new(verdict: Verdict, primary: Option<&InstanceId>, evidence: Vec<String>) -> Self {
+        Self { verdict, primary: primary.cloned(), evidence, issues: Vec::new() }
+    }
+}
+
+/// What is the matter, by everything this manager knows at `now`.
+pub fn diagnose(view: &ClusterView, now: Moment) -> Diagnosis {
+    let mut diagnosis = primary_diagnosis(view, now);
+    diagnosis.issues = super::issues::issues(view, now);
+    if diagnosis.verdict == Verdict::Healthy && !diagnosis.issues.is_empty() {
+        diagnosis.verdict = Verdict::Degraded;
+    }
+    diagnosis
+}
+
+fn primary_diagnosis(view: &ClusterView, now: Moment) -> Diagnosis {
+    if let Some(split) = split_brain(view) {
+        return split;
+    }
+    let Some(record) = &view.record else { return not_adopted(view) };
+    let primary = &record.primary;
+    let Some(seen) = view.of(primary) else {
+        let text = format!("the recorded primary {primary} is no member of the configuration");
+        return Diagnosis::new(Verdict::MisconfiguredPrimary, Some(primary), vec![text]);
+    };
+    if let Some(report) = answering(view, seen, now) {
+        return living(view, primary, seen, report, now);
+    }
+    let Some(look) = &seen.manager else {
+        if seen.agent.is_none() {
+            return Diagnosis::new(
+                Verdict::Starting,
+                Some(primary),
+                vec![format!("{primary} not asked yet")],
+            );
+        }
+        return unanswering(view, primary, seen, now, None);
+    };
+    match look.seen.as_ref().err() {
+        Some(unseen) if unseen.proves_alive() => alive_but_no(primary, unseen),
+        other => unanswering(view, primary, seen, now, other),
+    }
+}
+
+/// The primary's last answer to this manager, if it is recent.
+fn answering<'a>(view: &ClusterView, seen: &'a Seen, now: Moment) -> Option<&'a Report> {
+    let look = seen.manager.as_ref()?;
+    let process_gone = seen.agent_now().is_some_and(|agent| matches!(agent.process, Process::Gone { .. }));
+    if process_gone || now.since(look.at) > view.cluster.policy.silence {
+        return None;
+    }
+    look.seen.as_ref().ok()
+}
+
+fn not_adopted(view: &ClusterView) -> Diagnosis {
+    let text = match view.primary() {
+        Some(primary) => format!(
+            "{primary} takes writes; run \"mhactl adopt {}\" to see what adopting it would change",
+            view.cluster.name
+        ),
+        None => "no single writable server is seen yet".to_owned(),
+    };
+    Diagnosis::new(Verdict::NotAdopted, view.primary(), vec![text])
+}
+
+/// Two servers take writes from clients. A fenced one takes none, whatever its `read_only` says.
+fn split_brain(view: &ClusterView) -> Option<Diagnosis> {
+    let reachable = |seen: &Seen| {
+        seen.latest().is_some_and(Report::is_writable)
+            && seen.agent_now().is_none_or(|agent| match agent.access {
+                Access::Closed => false,
+                Access::Admitted | Access::Held { .. } => true,
+            })
+    };
+    let writable: Vec<&InstanceId> =
+        view.seen.iter().filter(|(_, seen)| reachable(seen)).map(|(instance, _)| instance).collect();
+    if writable.len() < 2 {
+        return None;
+    }
+    let lines = writable.iter().filter_map(|instance| {
+        let report = view.of(instance)?.latest()?;
+        Some(format!("{instance} takes writes, has {}", report.executed))
+    });
+    Some(Diagnosis::new(Verdict::SplitBrain, view.primary(), lines.collect()))
+}
+
+fn alive_but_no(primary: &InstanceId, unseen: &Unseen) -> Diagnosis {
+    let verdict = match unseen {
+        Unseen::TooManyConnections => Verdict::OverloadedPrimary,
+        Unseen::AccessDenied(_)
+        | Unseen::Server { .. }
+        | Unseen::Refused
+        | Unseen::Lost
+        | Unseen::NoRoute
+        | Unseen::SilentBeforeGreeting
+        | Unseen::HungAfterLogin
+        | Unseen::WrongServer(_)
+        | Unseen::Name(_)
+        | Unseen::Looker(_) => Verdict::MisconfiguredPrimary,
+    };
+    Diagnosis::new(
+        verdict,
+        Some(primary),
+        vec![format!("{primary} answered the manager: {unseen}: it is alive")],
+    )
+}
+
+/// The primary answers this manager.
+fn living(view: &ClusterView, primary: &InstanceId, seen: &Seen, report: &Report, now: Moment) -> Diagnosis {
+    let policy = &view.cluster.policy;
+    let semi_sync = &report.semi_sync;
+    let stuck = seen.agent_now().and_then(|agent| agent.heartbeat_stuck).unwrap_or(Duration::ZERO);
+    let blocked = policy.durability == Durability::Lossless
+        && semi_sync.source_enabled
+        && semi_sync.clients < semi_sync.acks
+        && (semi_sync.waiting > 0 || stuck > policy.heartbeat_every);
+    if blocked {
+        let text = format!(
+            "{primary}: {} session(s) wait for {} acknowledgement(s), {} acker(s) connected",
+            semi_sync.waiting, semi_sync.acks, semi_sync.clients
+        );
+        return Diagnosis::new(Verdict::BlockedForAcks, Some(primary), vec![text]);
+    }
+    let still_for = seen.moved_at.map_or(Duration::ZERO, |moved| now.since(moved));
+    if stuck >= policy.silence && still_for >= policy.silence {
+        let text = format!(
+            "{primary}: a write heartbeat has waited {}, nothing was committed for {}",
+            human(stuck),
+            human(still_for)
+        );
+        return Diagnosis::new(Verdict::HungPrimary, Some(primary), vec![text]);
+    }
+    if let Some(text) = closed(primary, seen, report) {
+        return Diagnosis::new(Verdict::ClosedPrimary, Some(primary), vec![text]);
+    }
+    Diagnosis::new(Verdict::Healthy, Some(primary), vec![format!("{primary} answers and takes writes")])
+}
+
+fn closed(primary: &InstanceId, seen: &Seen, report: &Report) -> Option<String> {
+    if report.read_only {
+        return Some(format!("{primary} is the recorded primary and read-only"));
+    }
+    match seen.agent_now()?.access {
+        Access::Closed => {
+            Some(format!("{primary} runs, and its agent keeps clients out: it holds no majority's lease"))
+        }
+        Access::Held { .. } | Access::Admitted => None,
+    }
+}
+
+/// The primary does not answer this manager; its agent, its replicas and other hosts are heard.
+fn unanswering(
+    view: &ClusterView,
+    primary: &InstanceId,
+    seen: &Seen,
+    now: Moment,
+    unseen: Option<&Unseen>,
+) -> Diagnosis {
+    let mut evidence: Vec<String> = unseen.map(|unseen| format!("manager: {unseen}")).into_iter().collect();
+    let verdict = match seen.agent_now() {
+        Some(agent) => {
+            by_agent(view, agent, now.since(seen.agent.as_ref().map_or(now, |said| said.at)), &mut evidence)
+        }
+        None => None,
+    };
+    let verdict = verdict.unwrap_or_else(|| match liveness(view, primary, now, &mut evidence) {
+        Liveness::Alive => Verdict::ManagerCutOff,
+        Liveness::Silent => Verdict::SilentPrimary,
+        Liveness::Unknown => Verdict::UnreachablePrimary,
+    });
+    if verdict.calls_for_failover() && !view.replicas().any(|(_, replica)| replica.latest().is_some()) {
+        evidence.push("no replica answers either".to_owned());
+        return Diagnosis::new(Verdict::DeadPrimaryAndReplicas, Some(primary), evidence);
+    }
+    Diagnosis::new(verdict, Some(primary), evidence)
+}
+
+/// What the agent beside the primary says. `None`: it knows nothing of the process, so its word decides nothing.
+fn by_agent(
+    view: &ClusterView,
+    agent: &AgentStatus,
+    age: Duration,
+    evidence: &mut Vec<String>,
+) -> Option<Verdict> {
+    let policy = &view.cluster.policy;
+    match &agent.process {
+        Process::Gone { since } => {
+            let access =
+                if agent.access == Access::Closed { "access closed" } else { "access not closed yet" };
+            evidence.push(format!("agent: process gone for {}, {access}", human(*since + age)));
+            Some(Verdict::DeadPrimary)
+        }
+        Process::Unknown { why } => {
+            evidence.push(format!("agent: {why}"));
+            None
+        }
+        Process::Running { pid, .. } if agent.unanswered >= policy.silence => {
+            evidence.push(format!(
+                "agent: process {pid} runs and has not answered for {}",
+                human(agent.unanswered)
+            ));
+            Some(Verdict::HungPrimary)
+        }
+        Process::Running { pid, .. } if agent.unanswered > Duration::ZERO => {
+            evidence.push(format!("agent: process {pid} runs, no answer for {}", human(agent.unanswered)));
+            Some(Verdict::UnreachablePrimary)
+        }
+        Process::Running { pid, .. } => {
+            evidence.push(format!("agent: process {pid} runs and answers"));
+            if agent.access == Access::Closed {
+                evidence.push("agent: no majority's lease, clients kept out".to_owned());
+                return Some(Verdict::ClosedPrimary);
+            }
+            Some(Verdict::ManagerCutOff)
+        }
+    }
+}

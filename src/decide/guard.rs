@@ -1,0 +1,125 @@
+//! What forbids acting now. Every "no" is a value with its reason, and says when it will be looked at again.
+
+use std::fmt;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::candidate::{Incomparable, Ranking};
+use crate::model::cluster::Mode;
+use crate::model::gtid::GtidSet;
+use crate::model::instance::InstanceId;
+use crate::model::time::{Moment, human};
+use crate::model::view::ClusterView;
+
+/// One reason not to act.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Blocker {
+    /// `mode` is not `auto`, and no operator asked.
+    Mode(Mode),
+    /// Too many failovers in the window.
+    Budget { spent: u32, window: Duration },
+    /// This manager has not looked long enough to act (F079).
+    JustStarted { remaining: Duration },
+    /// The last attempt was undone a moment ago.
+    JustUndone { remaining: Duration, why: String },
+    /// Nobody may lead, each with its reasons.
+    NobodyEligible { reasons: Vec<String> },
+    /// Two histories, none of which contains the other.
+    Incomparable(Box<Incomparable>),
+    /// `lossless`: acknowledged rows may be on servers that do not answer.
+    Incomplete { heard: Vec<InstanceId>, missing: Vec<InstanceId>, needed: usize },
+    /// No promotion rule of section 4 is proven.
+    NotFenced { why: String },
+    /// The host asked for is no candidate.
+    NotEligible { instance: InstanceId, reasons: Vec<String> },
+    /// Errant transactions would be spread.
+    WouldLose { instance: InstanceId, set: GtidSet },
+}
+
+impl fmt::Display for Blocker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mode(Mode::Observe) => {
+                f.write_str("mode is \"observe\": nothing is done without \"mhactl adopt\" and mode \"manual\" or \"auto\"")
+            }
+            Self::Mode(Mode::Manual) => f.write_str("mode is \"manual\": run \"mhactl failover\" to act"),
+            Self::Mode(Mode::Auto) => f.write_str("mode is \"auto\""),
+            Self::Budget { spent, window } => write!(
+                f,
+                "{spent} automatic failovers within {} spend the budget; look why they happen, then run \"mhactl ack\" or \"mhactl failover\"",
+                human(*window)
+            ),
+            Self::JustStarted { remaining } => write!(f, "this manager has just started and looks {} longer", human(*remaining)),
+            Self::JustUndone { remaining, why } => {
+                write!(f, "the last attempt was undone ({why}); next look in {}", human(*remaining))
+            }
+            Self::NobodyEligible { reasons } => write!(f, "nobody may lead: {}", reasons.join("; ")),
+            Self::Incomparable(clash) => write!(
+                f,
+                "{} has {} and {} has {}, which the other lacks; decide with \"mhactl failover --to HOST --accept-loss\"",
+                clash.left, clash.left_only, clash.right, clash.right_only
+            ),
+            Self::Incomplete { heard, missing, needed } => write!(
+                f,
+                "acknowledged rows may be missing: {needed} registered acker(s) must be heard, {} are ({}), not heard: {}; bring one back, or accept the loss with \"mhactl failover --accept-loss\"",
+                heard.len(),
+                names(heard),
+                names(missing)
+            ),
+            Self::NotFenced { why } => write!(f, "the old primary may still write: {why}"),
+            Self::NotEligible { instance, reasons } => write!(f, "{instance} may not lead: {}", reasons.join("; ")),
+            Self::WouldLose { instance, set } => write!(f, "promoting {instance} would lose {set}"),
+        }
+    }
+}
+
+/// Names in a row, or "nobody".
+pub(crate) fn names(instances: &[InstanceId]) -> String {
+    if instances.is_empty() {
+        return "nobody".to_owned();
+    }
+    instances.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// What forbids beginning an automatic failover.
+pub(crate) fn before_failover(
+    view: &ClusterView,
+    ranking: &Ranking,
+    now: Moment,
+    wall: DateTime<Utc>,
+) -> Vec<Blocker> {
+    let policy = &view.cluster.policy;
+    let mut blockers = Vec::new();
+    if view.cluster.mode != Mode::Auto {
+        blockers.push(Blocker::Mode(view.cluster.mode));
+    }
+    if let Some(record) = &view.record {
+        let spent = record
+            .failovers
+            .iter()
+            .filter(|at| (wall - **at).to_std().is_ok_and(|ago| ago < policy.budget_window))
+            .count();
+        if spent as u32 >= policy.budget {
+            blockers.push(Blocker::Budget { spent: spent as u32, window: policy.budget_window });
+        }
+    }
+    blockers.extend(nobody(ranking));
+    let looked = now.since(view.since);
+    let enough = policy.poll_every * 2;
+    if looked < enough {
+        blockers.push(Blocker::JustStarted { remaining: enough.saturating_sub(looked) });
+    }
+    blockers
+}
+
+/// Nobody to promote, whoever asks.
+pub(crate) fn nobody(ranking: &Ranking) -> Option<Blocker> {
+    if ranking.best().is_some() {
+        return None;
+    }
+    let reasons = ranking.candidates.iter().map(ToString::to_string).collect();
+    Some(Blocker::NobodyEligible { reasons })
+}

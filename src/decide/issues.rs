@@ -1,0 +1,104 @@
+//! What is the matter beside the primary: one sentence each, for the operator and the metrics.
+
+use crate::model::instance::InstanceId;
+use crate::model::observation::{Access, Process};
+use crate::model::policy::Durability;
+use crate::model::report::{Report, ThreadState};
+use crate::model::time::{Moment, human};
+use crate::model::view::{ClusterView, Seen};
+
+/// All issues, members in configuration order.
+pub(crate) fn issues(view: &ClusterView, now: Moment) -> Vec<String> {
+    let mut found = Vec::new();
+    for (instance, seen) in view.replicas() {
+        found.extend(replica_issues(view, instance, seen, now));
+    }
+    for member in view.cluster.members.iter().filter(|member| member.agent.is_some()) {
+        if view.of(&member.instance).is_some_and(|seen| seen.agent_now().is_none()) {
+            found.push(format!("no word from the agent on {}", member.instance.host));
+        }
+    }
+    if let Some(record) = &view.record {
+        if let Some(degraded) = &record.degraded {
+            found.push(format!(
+                "lossless is not in force since {}: {}",
+                degraded.since.format("%H:%M:%S"),
+                degraded.why
+            ));
+        }
+        found.extend(
+            record.parked.iter().map(|parked| format!("{} is parked: {}", parked.instance, parked.why)),
+        );
+        found.extend(semi_sync_issue(view, &record.primary));
+    }
+    found
+}
+
+fn replica_issues(view: &ClusterView, instance: &InstanceId, seen: &Seen, now: Moment) -> Vec<String> {
+    let Some(report) = seen.latest() else {
+        if seen.agent_now().is_some_and(|agent| matches!(agent.process, Process::Gone { .. })) {
+            return vec![format!("{instance}: its server is not running")];
+        }
+        let how = seen.unseen().map_or_else(|| "not asked yet".to_owned(), ToString::to_string);
+        let since =
+            seen.failing_since.map_or_else(String::new, |since| format!(" for {}", human(now.since(since))));
+        return vec![format!("{instance} does not answer{since}: {how}")];
+    };
+    let mut found = stream_issues(view, instance, report);
+    if seen.agent_now().is_some_and(|agent| agent.access == Access::Closed) {
+        found.push(format!("{instance} is fenced: not compared with the primary yet"));
+    }
+    if report.is_writable() {
+        found.push(format!("{instance} is a replica and writable"));
+    }
+    if let Some(errant) = &seen.errant {
+        found.push(format!("{instance} has transactions the primary lacks: {errant}"));
+    }
+    found
+}
+
+fn stream_issues(view: &ClusterView, instance: &InstanceId, report: &Report) -> Vec<String> {
+    let Some(channel) = report.channel() else { return vec![format!("{instance} does not replicate")] };
+    let mut found = Vec::new();
+    if let Some(primary) = view.primary() {
+        let wanted = view.cluster.members.iter().any(|member| member.instance == channel.source);
+        if channel.source != *primary && !wanted {
+            found.push(format!("{instance} replicates from the stranger {}", channel.source));
+        }
+    }
+    for (name, state, error) in [
+        ("receiver", channel.receiver, &channel.receiver_error),
+        ("applier", channel.applier, &channel.applier_error),
+    ] {
+        let why = error
+            .as_ref()
+            .map_or_else(String::new, |error| format!(" by error {}: {}", error.code, error.text));
+        match state {
+            ThreadState::Running => {}
+            ThreadState::Connecting => {
+                found.push(format!("{instance} cannot reach its source {}{why}", channel.source))
+            }
+            ThreadState::Stopped => found.push(format!("{instance}: its {name} is stopped{why}")),
+        }
+    }
+    found
+}
+
+fn semi_sync_issue(view: &ClusterView, primary: &InstanceId) -> Option<String> {
+    let report = view.of(primary)?.latest()?;
+    if view.cluster.policy.durability != Durability::Lossless || view.record.as_ref()?.acks == 0 {
+        return None;
+    }
+    let semi_sync = &report.semi_sync;
+    if !semi_sync.source_enabled || !semi_sync.after_sync {
+        return Some(format!("{primary} is not armed: an acknowledged row may be on it alone"));
+    }
+    let ackers = view.record.as_ref()?.ackers.len();
+    if semi_sync.clients as usize > ackers {
+        return Some(format!(
+            "{primary} has {} connected ackers, only {ackers} are registered: the ack fence proves nothing",
+            semi_sync.clients
+        ));
+    }
+    None
+}

@@ -1,0 +1,166 @@
+//! What must hold of every plan, whoever made it. Run before executing, and in every test.
+
+use super::plan::{OnFailure, Plan, PlanKind, Stage, Step};
+use crate::model::instance::InstanceId;
+
+/// Every rule the plan breaks; empty for a sound one.
+pub fn lint(plan: &Plan) -> Vec<String> {
+    let mut broken = Vec::new();
+    order(plan, &mut broken);
+    commit(plan, &mut broken);
+    threads(plan, &mut broken);
+    for stage in &plan.stages {
+        if stage.steps.is_empty() {
+            broken.push(format!("stage {:?} has no steps", stage.name));
+        }
+        for step in &stage.steps {
+            if let Step::PointReplica { instance, source, .. } | Step::CatchUpFrom { instance, source, .. } =
+                step
+                && instance == source
+            {
+                broken.push(format!("{instance} would replicate from itself"));
+            }
+        }
+    }
+    broken
+}
+
+/// Index of the first stage that holds such a step.
+fn stage_of(plan: &Plan, wanted: impl Fn(&Step) -> bool) -> Option<usize> {
+    plan.stages.iter().position(|stage| stage.steps.iter().any(&wanted))
+}
+
+/// The step makes `who` apply what it received.
+fn applies(step: &Step, who: &InstanceId) -> bool {
+    matches!(step, Step::WaitApplied { instance, .. } | Step::CatchUpFrom { instance, .. } if instance == who)
+}
+
+/// Who is opened, and in which stage.
+fn opened(plan: &Plan) -> Vec<(usize, &InstanceId)> {
+    let mut found = Vec::new();
+    for (at, stage) in plan.stages.iter().enumerate() {
+        for step in &stage.steps {
+            if let Step::Open { instance, .. } = step {
+                found.push((at, instance));
+            }
+        }
+    }
+    found
+}
+
+/// Armed, claimed and caught up before open; one opens; traffic and forgetting after it.
+fn order(plan: &Plan, broken: &mut Vec<String>) {
+    let opened = opened(plan);
+    let Some(&(at, leader)) = opened.first() else {
+        if let Some(stage) = stage_of(plan, |step| matches!(step, Step::HoldVip { .. })) {
+            broken.push(format!("stage {stage} moves the VIP, and nobody is opened"));
+        }
+        return;
+    };
+    if opened.len() > 1 {
+        broken.push("two servers would be opened".to_owned());
+    }
+    let before = |wanted: &dyn Fn(&Step) -> bool| stage_of(plan, wanted).is_some_and(|stage| stage < at);
+    if plan.kind == PlanKind::Promote {
+        let needs: [(&str, bool); 4] = [
+            ("claimed", before(&|step| matches!(step, Step::Claim { candidate, .. } if candidate == leader))),
+            ("caught up", before(&|step| applies(step, leader))),
+            (
+                "done replicating",
+                before(&|step| matches!(step, Step::StopReplicating { instance } if instance == leader)),
+            ),
+            ("armed", before(&|step| matches!(step, Step::ArmSource { instance, .. } if instance == leader))),
+        ];
+        broken.extend(
+            needs
+                .iter()
+                .filter(|(_, met)| !met)
+                .map(|(what, _)| format!("{leader} would be opened before it is {what}")),
+        );
+        if stage_of(plan, |step| matches!(step, Step::Fence { instance, .. } | Step::Kill { instance } if instance == leader)).is_some() {
+            broken.push(format!("{leader} would be fenced by the plan that opens it"));
+        }
+    }
+    for (index, stage) in plan.stages.iter().enumerate() {
+        for step in &stage.steps {
+            if let Step::HoldVip { instance, .. } = step
+                && (instance != leader || index <= at)
+            {
+                broken.push(format!("the VIP would move to {instance} before it is open"));
+            }
+            if let Step::ForgetSource { instance } = step
+                && instance == leader
+                && index <= at
+            {
+                broken.push(format!("{instance} would forget its source before it is open"));
+            }
+        }
+    }
+}
+
+/// The commit point is the stage that opens; before it everything that changes something can be taken back, after it nothing is.
+fn commit(plan: &Plan, broken: &mut Vec<String>) {
+    let opens = opened(plan).first().map(|(at, _)| *at);
+    if plan.kind == PlanKind::Promote && plan.commit != opens {
+        broken.push("the commit point is not the stage that opens the new primary".to_owned());
+    }
+    let Some(commit) = plan.commit else { return };
+    for (index, stage) in plan.stages.iter().enumerate() {
+        if index >= commit && !stage.undo.is_empty() {
+            broken.push(format!("stage {:?} comes after the commit point and has an undo", stage.name));
+        }
+        if index < commit && stage.undo.is_empty() && stage.steps.iter().any(changes_a_server) {
+            broken.push(format!(
+                "stage {:?} changes a server before the commit point and cannot be taken back",
+                stage.name
+            ));
+        }
+        if index < commit && stage.on_failure == OnFailure::Continue {
+            broken.push(format!(
+                "stage {:?} comes before the commit point and its failure would be passed over",
+                stage.name
+            ));
+        }
+    }
+}
+
+fn changes_a_server(step: &Step) -> bool {
+    match step {
+        Step::StopReplicating { .. }
+        | Step::ArmSource { .. }
+        | Step::PointReplica { .. }
+        | Step::CatchUpFrom { .. }
+        | Step::SetReadOnly { .. }
+        | Step::StopReceiving { .. } => true,
+        // Fences and claims are never taken back by a command: a lease is won again by votes. Salvage only adds what the old primary had.
+        Step::Fence { .. }
+        | Step::Kill { .. }
+        | Step::Claim { .. }
+        | Step::Salvage { .. }
+        | Step::WaitApplied { .. }
+        | Step::AckersAttached { .. }
+        | Step::Register { .. }
+        | Step::Open { .. }
+        | Step::Admit { .. }
+        | Step::HoldVip { .. }
+        | Step::ForgetSource { .. }
+        | Step::StartServer { .. }
+        | Step::Furnish { .. }
+        | Step::Park { .. } => false,
+    }
+}
+
+/// N1: MariaDB purges relay logs when a thread starts while both are stopped, so both may stop only when nothing is left to apply.
+fn threads(plan: &Plan, broken: &mut Vec<String>) {
+    let waits = |stage: &Stage, who: &InstanceId| stage.steps.iter().any(|step| applies(step, who));
+    for (index, stage) in plan.stages.iter().enumerate() {
+        for step in &stage.steps {
+            let Step::StopReplicating { instance } = step else { continue };
+            if !plan.stages[..index].iter().any(|earlier| waits(earlier, instance)) {
+                broken.push(format!(
+                    "{instance} would stop both threads before it has applied what it received"
+                ));
+            }
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! A server that returned, and a primary that was closed: compared first, then led back, or parked with the reason.
+
+use super::failover::acks_in_force;
+use super::plan::{Plan, PlanKind, Stage, Step};
+use crate::model::gtid::GtidSet;
+use crate::model::instance::InstanceId;
+use crate::model::intent::Intents;
+use crate::model::observation::{Access, AgentStatus, Process};
+use crate::model::policy::Durability;
+use crate::model::record::ClusterRecord;
+use crate::model::report::{Report, ThreadState};
+use crate::model::time::Moment;
+use crate::model::view::{ClusterView, Seen};
+
+/// After so many failed attempts in a row a returning server is left to a person (F096).
+const ATTEMPTS: u32 = 5;
+
+/// What to do next for some member that is not where it belongs, while the primary serves. One at a time.
+pub fn rejoin(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan> {
+    let record = view.record.as_ref()?;
+    let primary = view.of(&record.primary)?.report()?;
+    let (asked_at, _) = view.of(&record.primary)?.last_report.as_ref()?;
+    view.replicas().find_map(|(instance, seen)| {
+        if record.parked.iter().any(|parked| parked.instance == *instance)
+            || intents.pause(instance, now).is_some()
+        {
+            return None;
+        }
+        let agent = seen.agent_now()?;
+        if intents.failures(instance) >= ATTEMPTS {
+            let why = intents
+                .undone
+                .iter()
+                .find(|undone| undone.instance == *instance)
+                .map_or("", |undone| &undone.why);
+            return Some(park(
+                view,
+                instance,
+                &format!("{ATTEMPTS} attempts to bring it back failed; the last: {why}"),
+            ));
+        }
+        returning(view, record, instance, seen, agent, (*asked_at, primary))
+    })
+}
+
+fn returning(
+    view: &ClusterView,
+    record: &ClusterRecord,
+    instance: &InstanceId,
+    seen: &Seen,
+    agent: &AgentStatus,
+    (asked_at, primary): (Moment, &Report),
+) -> Option<Plan> {
+    let fenced = agent.access == Access::Closed;
+    if let Process::Gone { .. } = agent.process {
+        return (fenced && view.cluster.policy.restart && !agent.stopping).then(|| start(view, instance));
+    }
+    let report = agent.server.as_ref().ok()?;
+    if report.is_writable() || report.semi_sync.source_enabled {
+        // It led once and its sockets may hold waiting commits: no clean stop, no switching off (S5, N2, N3).
+        return Some(restart(view, record, instance));
+    }
+    let astray = report
+        .channel()
+        .is_some_and(|channel| channel.source != record.primary && is_member(view, &channel.source));
+    let idle = report.channel().is_none_or(|channel| channel.receiver == ThreadState::Stopped);
+    let due = astray || (fenced && idle);
+    if !due {
+        return None;
+    }
+    let (reported_at, report) = seen.last_report.as_ref()?;
+    if *reported_at > asked_at {
+        return None;
+    }
+    let extra = report.known().minus(&primary.executed);
+    if !extra.is_empty() {
+        return Some(park(view, instance, &format!("it has transactions the primary lacks: {extra}")));
+    }
+    Some(follow(view, record, instance, primary))
+}
+
+fn is_member(view: &ClusterView, instance: &InstanceId) -> bool {
+    view.cluster.member(instance).is_some()
+}
+
+fn plan(view: &ClusterView, kind: PlanKind, title: String, stages: Vec<Stage>) -> Plan {
+    Plan { cluster: view.cluster.name.clone(), kind, title, stages, commit: None, basis: Vec::new() }
+}
+
+fn start(view: &ClusterView, instance: &InstanceId) -> Plan {
+    let stage = Stage::new("start", vec![Step::StartServer { instance: instance.clone(), as_replica: true }]);
+    plan(view, PlanKind::Rejoin, format!("start {instance} again, fenced"), vec![stage])
+}
+
+fn restart(view: &ClusterView, record: &ClusterRecord, instance: &InstanceId) -> Plan {
+    let stages = vec![
+        Stage::new("fence", vec![Step::Fence { instance: instance.clone(), generation: record.generation }]),
+        Stage::new("kill", vec![Step::Kill { instance: instance.clone() }]),
+        Stage::new("start", vec![Step::StartServer { instance: instance.clone(), as_replica: true }]),
+    ];
+    plan(view, PlanKind::Rejoin, format!("{instance} led once: restart it fenced, as a replica"), stages)
+}
+
+fn park(view: &ClusterView, instance: &InstanceId, why: &str) -> Plan {
+    let stage = Stage::new("park", vec![Step::Park { instance: instance.clone(), why: why.to_owned() }]);
+    plan(view, PlanKind::Rejoin, format!("park {instance}: {why}"), vec![stage])
+}
+
+/// Its history is the primary's: a replica again. The larger R is recorded before the acker is armed (H4).
+fn follow(view: &ClusterView, record: &ClusterRecord, instance: &InstanceId, primary: &Report) -> Plan {
+    let lossless = view.cluster.policy.durability == Durability::Lossless;
+    let mut ackers = record.ackers.clone();
+    if lossless && !ackers.contains(instance) {
+        ackers.push(instance.clone());
+    }
+    let acks = acks_in_force(view, Some(primary));
+    let rearm = lossless && record.acks < acks && ackers.len() >= acks as usize;
+    let register = |acks, degraded| Step::Register {
+        primary: record.primary.clone(),
+        generation: record.generation,
+        ackers: ackers.clone(),
+        acks,
+        degraded,
+    };
+    let mut stages = vec![
+        Stage::new(
+            "register",
+            vec![register(record.acks, record.degraded.as_ref().map(|degraded| degraded.why.clone()))],
+        ),
+        Stage::new(
+            "follow",
+            vec![Step::PointReplica {
+                instance: instance.clone(),
+                source: record.primary.clone(),
+                acker: lossless,
+            }],
+        ),
+        Stage::new("admit", vec![Step::Admit { instance: instance.clone() }]),
+    ];
+    if rearm {
+        stages.push(Stage::new("arm", vec![Step::ArmSource { instance: record.primary.clone(), acks }]));
+        stages.push(Stage::new(
+            "attach",
+            vec![Step::AckersAttached { instance: record.primary.clone(), acks }],
+        ));
+        stages.push(Stage::new("lossless", vec![register(acks, None)]));
+    }
+    plan(
+        view,
+        PlanKind::Rejoin,
+        format!("{instance} has nothing the primary lacks: it follows {}", record.primary),
+        stages,
+    )
+}
+
+/// The recorded primary runs and is closed. If it has everything every member that answers has, it leads again under its
+/// own generation (design section 4, isolation; F124).
+pub fn reopen(view: &ClusterView, intents: &Intents, now: Moment) -> Result<Plan, String> {
+    let record = view.record.as_ref().ok_or("the cluster is not adopted")?;
+    let primary = &record.primary;
+    if let Some((remaining, why)) = intents.pause(primary, now) {
+        return Err(format!("the last attempt failed ({why}), next in {} s", remaining.as_secs() + 1));
+    }
+    let seen = view.of(primary).ok_or("the recorded primary is no member")?;
+    let agent = seen.agent_now().ok_or("no word from its agent")?;
+    let report =
+        agent.server.as_ref().map_err(|unseen| format!("its server does not answer its agent: {unseen}"))?;
+    if agent.generation > record.generation {
+        return Err(format!(
+            "its agent knows of generation {}, the record of {}",
+            agent.generation, record.generation
+        ));
+    }
+    for (instance, replica) in view.replicas() {
+        let Some(other) = replica.latest() else { continue };
+        let extra: GtidSet = other.known().minus(&report.executed);
+        if !extra.is_empty() {
+            return Err(format!("{instance} has what {primary} lacks: {extra}"));
+        }
+    }
+    Ok(reopen_plan(view, record, report))
+}
+
+fn reopen_plan(view: &ClusterView, record: &ClusterRecord, report: &Report) -> Plan {
+    let primary = &record.primary;
+    let acks = if record.acks == 0 { 0 } else { acks_in_force(view, Some(report)) };
+    let mut stages = vec![
+        Stage::new("arm", vec![Step::ArmSource { instance: primary.clone(), acks }]),
+        Stage::new("open", vec![Step::Open { instance: primary.clone(), generation: record.generation }]),
+    ];
+    if let Some(vip) = view.cluster.vip.clone() {
+        let step = Step::HoldVip { instance: primary.clone(), generation: record.generation, vip };
+        stages.push(Stage::new("traffic", vec![step]));
+    }
+    plan(view, PlanKind::Repair, format!("{primary} leads again, generation {}", record.generation), stages)
+}
+
+/// A dead primary whose failover is refused is started in place, as the primary it was (D2): nothing of it may be dropped.
+pub fn restart_in_place(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan> {
+    let record = view.record.as_ref()?;
+    let agent = view.of(&record.primary)?.agent_now()?;
+    let gone = matches!(agent.process, Process::Gone { .. }) && agent.access == Access::Closed;
+    let allowed =
+        view.cluster.policy.restart && !agent.stopping && intents.failures(&record.primary) < ATTEMPTS;
+    if !gone || !allowed || intents.pause(&record.primary, now).is_some() {
+        return None;
+    }
+    let stage =
+        Stage::new("start", vec![Step::StartServer { instance: record.primary.clone(), as_replica: false }]);
+    let title = format!("no failover is possible: start {} again in place", record.primary);
+    Some(plan(view, PlanKind::Repair, title, vec![stage]))
+}

@@ -1,0 +1,190 @@
+//! The one entry: everything known in, one decision out, which always reads as one sentence.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::candidate::{Ranking, rank};
+use super::diagnose::{Diagnosis, Verdict, diagnose};
+use super::failover::{self, Isolation};
+use super::guard::{self, Blocker};
+use super::plan::Plan;
+use super::rejoin;
+use crate::model::cluster::Mode;
+use crate::model::intent::{FailoverAsk, Intents};
+use crate::model::time::Moment;
+use crate::model::view::ClusterView;
+
+/// What to do now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "action", content = "of", rename_all = "snake_case")]
+pub enum Action {
+    /// Nothing is the matter, or nothing that is ours to mend.
+    Rest,
+    /// The evidence does not decide yet. No mutating effect.
+    Wait {
+        why: String,
+    },
+    /// Something should be done and must not be.
+    Refuse {
+        blockers: Vec<Blocker>,
+    },
+    Act(Plan),
+}
+
+/// A decision with everything it rests on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    pub diagnosis: Diagnosis,
+    /// "If the primary died now."
+    pub ranking: Ranking,
+    pub action: Action,
+    /// What, of whom, why, what next.
+    pub sentence: String,
+}
+
+/// Decides. `wall` only counts the failover budget, `now` everything else.
+pub fn decide(view: &ClusterView, intents: &Intents, now: Moment, wall: DateTime<Utc>) -> Decision {
+    let diagnosis = diagnose(view, now);
+    let ranking = rank(view, |instance| view.of(instance).and_then(|seen| seen.latest()));
+    let action = act(view, intents, &diagnosis, &ranking, now, wall);
+    let sentence = sentence(view, &diagnosis, &action);
+    Decision { diagnosis, ranking, action, sentence }
+}
+
+fn act(
+    view: &ClusterView,
+    intents: &Intents,
+    diagnosis: &Diagnosis,
+    ranking: &Ranking,
+    now: Moment,
+    wall: DateTime<Utc>,
+) -> Action {
+    if let Some(ask) = &intents.failover {
+        return asked(view, diagnosis, ranking, ask);
+    }
+    match diagnosis.verdict {
+        Verdict::DeadPrimary | Verdict::SilentPrimary | Verdict::HungPrimary => {
+            unplanned(view, intents, diagnosis, ranking, now, wall)
+        }
+        Verdict::Healthy | Verdict::Degraded if view.cluster.mode != Mode::Observe => {
+            rejoin::rejoin(view, intents, now).map_or(Action::Rest, Action::Act)
+        }
+        Verdict::ClosedPrimary if view.cluster.mode != Mode::Observe => {
+            match rejoin::reopen(view, intents, now) {
+                Ok(plan) => Action::Act(plan),
+                Err(why) => Action::Wait { why },
+            }
+        }
+        Verdict::UnreachablePrimary | Verdict::Starting => {
+            Action::Wait { why: diagnosis.evidence.last().cloned().unwrap_or_default() }
+        }
+        Verdict::NotAdopted
+        | Verdict::Healthy
+        | Verdict::Degraded
+        | Verdict::ManagerCutOff
+        | Verdict::OverloadedPrimary
+        | Verdict::MisconfiguredPrimary
+        | Verdict::BlockedForAcks
+        | Verdict::ClosedPrimary
+        | Verdict::DeadPrimaryAndReplicas
+        | Verdict::SplitBrain => Action::Rest,
+    }
+}
+
+/// The primary failed by itself.
+fn unplanned(
+    view: &ClusterView,
+    intents: &Intents,
+    diagnosis: &Diagnosis,
+    ranking: &Ranking,
+    now: Moment,
+    wall: DateTime<Utc>,
+) -> Action {
+    let Some(primary) = &diagnosis.primary else { return Action::Rest };
+    let mut blockers = guard::before_failover(view, ranking, now, wall);
+    if let Some((remaining, why)) = intents.pause(primary, now) {
+        blockers.push(Blocker::JustUndone { remaining, why: why.to_owned() });
+    }
+    // What promoting would refuse is known before anything is touched.
+    if let Err(more) = failover::promote(view, &Isolation::supposed(view, primary), None) {
+        blockers
+            .extend(more.into_iter().filter(|blocker| !matches!(blocker, Blocker::NobodyEligible { .. })));
+    }
+    if blockers.is_empty() {
+        return Action::Act(failover::isolate(view, diagnosis, primary));
+    }
+    let only_ours = blockers.iter().all(|blocker| match blocker {
+        Blocker::JustStarted { .. } | Blocker::JustUndone { .. } => true,
+        Blocker::Mode(_)
+        | Blocker::Budget { .. }
+        | Blocker::NobodyEligible { .. }
+        | Blocker::Incomparable(_)
+        | Blocker::Incomplete { .. }
+        | Blocker::NotFenced { .. }
+        | Blocker::NotEligible { .. }
+        | Blocker::WouldLose { .. } => false,
+    });
+    if !only_ours
+        && view.cluster.mode == Mode::Auto
+        && let Some(plan) = rejoin::restart_in_place(view, intents, now)
+    {
+        return Action::Act(plan);
+    }
+    Action::Refuse { blockers }
+}
+
+/// An operator asked: mode, budget and pauses do not hold them back; proofs and histories do.
+fn asked(view: &ClusterView, diagnosis: &Diagnosis, ranking: &Ranking, ask: &FailoverAsk) -> Action {
+    let Some(primary) = &diagnosis.primary else {
+        let why = "no primary is recorded; adopt the cluster first".to_owned();
+        return Action::Refuse { blockers: vec![Blocker::NotFenced { why }] };
+    };
+    let dead = match diagnosis.verdict {
+        Verdict::DeadPrimary | Verdict::SilentPrimary | Verdict::HungPrimary => true,
+        Verdict::UnreachablePrimary => ask.old_primary_is_dead,
+        Verdict::NotAdopted
+        | Verdict::Starting
+        | Verdict::Healthy
+        | Verdict::Degraded
+        | Verdict::ManagerCutOff
+        | Verdict::OverloadedPrimary
+        | Verdict::MisconfiguredPrimary
+        | Verdict::BlockedForAcks
+        | Verdict::ClosedPrimary
+        | Verdict::DeadPrimaryAndReplicas
+        | Verdict::SplitBrain => false,
+    };
+    if !dead {
+        let why =
+            format!("the verdict is \"{}\", not death: {}", diagnosis.verdict, diagnosis.evidence.join("; "));
+        return Action::Refuse { blockers: vec![Blocker::NotFenced { why }] };
+    }
+    if let Some(blocker) = guard::nobody(ranking).filter(|_| ranking.incomparable.is_none()) {
+        return Action::Refuse { blockers: vec![blocker] };
+    }
+    match failover::promote(view, &Isolation::supposed(view, primary), Some(ask)) {
+        Ok(_) => Action::Act(failover::isolate(view, diagnosis, primary)),
+        Err(blockers) => Action::Refuse { blockers },
+    }
+}
+
+fn sentence(view: &ClusterView, diagnosis: &Diagnosis, action: &Action) -> String {
+    let name = &view.cluster.name;
+    let about = match &diagnosis.primary {
+        Some(primary) => format!("{name}: {} {primary}", diagnosis.verdict),
+        None => format!("{name}: {}", diagnosis.verdict),
+    };
+    let served = matches!(diagnosis.verdict, Verdict::Healthy | Verdict::Degraded);
+    let evidence = if served { diagnosis.issues.join("; ") } else { diagnosis.evidence.join("; ") };
+    let about = if evidence.is_empty() { about } else { format!("{about} ({evidence})") };
+    match action {
+        Action::Rest => about,
+        Action::Wait { why } if about.contains(why.as_str()) => format!("{about}; waiting"),
+        Action::Wait { why } => format!("{about}; waiting: {why}"),
+        Action::Refuse { blockers } => {
+            let reasons: Vec<String> = blockers.iter().map(ToString::to_string).collect();
+            format!("{about}; nothing is done: {}", reasons.join("; "))
+        }
+        Action::Act(plan) => format!("{about}; {}", plan.title),
+    }
+}

@@ -1,0 +1,78 @@
+//! What was asked of this manager, and what it remembers of its own attempts: data, beside the view.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::instance::InstanceId;
+use super::time::Moment;
+
+/// An operator's word for a failover.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailoverAsk {
+    /// Promote this one, or nobody.
+    #[serde(default)]
+    pub to: Option<InstanceId>,
+    /// Go on although acknowledged rows may be lost; what may be lost is named in the plan.
+    #[serde(default)]
+    pub accept_loss: bool,
+    /// The operator vouches that the old primary cannot write (promotion rule f).
+    #[serde(default)]
+    pub old_primary_is_dead: bool,
+    /// Who asked, for the history.
+    #[serde(default)]
+    pub by: String,
+}
+
+/// A plan that was taken back, or a repair that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Undone {
+    /// Whom it was about.
+    pub instance: InstanceId,
+    pub at: Moment,
+    /// How many times in a row.
+    pub times: u32,
+    pub why: String,
+}
+
+impl Undone {
+    /// How long to wait before the next attempt: 2 s, doubled each time, at most 5 min.
+    pub fn pause(&self) -> Duration {
+        Duration::from_secs(2)
+            .saturating_mul(1 << self.times.saturating_sub(1).min(10))
+            .min(Duration::from_secs(300))
+    }
+}
+
+/// Everything `decide` is given beside the view.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intents {
+    pub failover: Option<FailoverAsk>,
+    pub undone: Vec<Undone>,
+}
+
+impl Intents {
+    /// How long to leave `instance` alone, and why.
+    pub fn pause(&self, instance: &InstanceId, now: Moment) -> Option<(Duration, &str)> {
+        let last = self.undone.iter().find(|undone| undone.instance == *instance)?;
+        let remaining = last.pause().saturating_sub(now.since(last.at));
+        (!remaining.is_zero()).then_some((remaining, last.why.as_str()))
+    }
+
+    /// How many attempts at `instance` failed in a row.
+    pub fn failures(&self, instance: &InstanceId) -> u32 {
+        self.undone.iter().find(|undone| undone.instance == *instance).map_or(0, |undone| undone.times)
+    }
+
+    /// Notes a failed attempt.
+    pub fn note_undone(&mut self, instance: &InstanceId, at: Moment, why: &str) {
+        let times = self.failures(instance) + 1;
+        self.undone.retain(|undone| undone.instance != *instance);
+        self.undone.push(Undone { instance: instance.clone(), at, times, why: why.to_owned() });
+    }
+
+    /// Forgets failed attempts at `instance`: the last one succeeded.
+    pub fn note_done(&mut self, instance: &InstanceId) {
+        self.undone.retain(|undone| undone.instance != *instance);
+    }
+}

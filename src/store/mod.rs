@@ -1,0 +1,150 @@
+//! What must survive this process: records, recoveries, this manager's identity and ballot. One SQLite file, `synchronous=FULL`, one
+//! writer thread; an operator can open it with `sqlite3`. A write that returned is on the disk.
+
+mod journal;
+mod sqlite;
+
+use std::path::{Path, PathBuf};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::execute::journal::{Entry, Recovery};
+use crate::model::ballot::Ballot;
+use crate::model::cluster::ClusterName;
+use crate::model::record::ClusterRecord;
+
+pub use journal::RecoveryJournal;
+
+/// Writes that may wait for the disk at once.
+const QUEUE: usize = 256;
+
+/// Why the store did not do as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error(
+        "cannot open the store {path}: {source}; check the directory's owner and free space (data_dir in [manager])"
+    )]
+    Open { path: PathBuf, source: rusqlite::Error },
+    #[error("the store failed: {0}; no plan is begun before it can be written down")]
+    Sql(#[from] rusqlite::Error),
+    #[error(
+        "the store holds what this version cannot read: {0}; it may have been written by a newer version"
+    )]
+    Decode(#[from] serde_json::Error),
+    #[error("the store's writer thread has ended")]
+    Closed,
+    #[error("cannot read random bytes for this manager's id: {0}")]
+    Random(#[from] std::io::Error),
+}
+
+type Work = Box<dyn FnOnce(&mut sqlite::Database) + Send>;
+
+/// A handle to the store; clones share the one writer.
+#[derive(Debug, Clone)]
+pub struct Store {
+    work: mpsc::Sender<Work>,
+}
+
+impl Store {
+    /// Opens or creates the store in `data_dir`.
+    ///
+    /// # Errors
+    /// When the directory or file cannot be made, read or written.
+    pub fn open(data_dir: &Path) -> Result<Self, StoreError> {
+        let mut database = sqlite::Database::open(&data_dir.join("mha.sqlite"))?;
+        let (work, mut queue) = mpsc::channel::<Work>(QUEUE);
+        std::thread::Builder::new().name("store".to_owned()).spawn(move || {
+            while let Some(job) = queue.blocking_recv() {
+                job(&mut database);
+            }
+        })?;
+        Ok(Self { work })
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut sqlite::Database) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        let job: Work = Box::new(move |database| {
+            // An asker that went away wants no answer.
+            let _ = answer.send(job(database));
+        });
+        self.work.send(job).await.map_err(|_| StoreError::Closed)?;
+        answered.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// The record of an adopted cluster.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn record(&self, cluster: &ClusterName) -> Result<Option<ClusterRecord>, StoreError> {
+        let cluster = cluster.clone();
+        self.ask(move |database| database.record(&cluster)).await
+    }
+
+    /// Replaces the record of a cluster.
+    ///
+    /// # Errors
+    /// When it could not be made durable.
+    pub async fn save_record(&self, cluster: &ClusterName, record: &ClusterRecord) -> Result<(), StoreError> {
+        let (cluster, record) = (cluster.clone(), record.clone());
+        self.ask(move |database| database.save_record(&cluster, &record)).await
+    }
+
+    /// Writes down that a recovery begins.
+    ///
+    /// # Errors
+    /// When it could not be made durable.
+    pub async fn begin(&self, recovery: &Recovery) -> Result<(), StoreError> {
+        let recovery = recovery.clone();
+        self.ask(move |database| database.begin(&recovery)).await
+    }
+
+    /// Appends to a recovery, in one transaction.
+    ///
+    /// # Errors
+    /// When it could not be made durable.
+    pub async fn append(&self, recovery: &str, entries: Vec<Entry>) -> Result<(), StoreError> {
+        let recovery = recovery.to_owned();
+        self.ask(move |database| database.append(&recovery, &entries)).await
+    }
+
+    /// The recovery of that cluster that did not end; at most one.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn unfinished(&self, cluster: &ClusterName) -> Result<Option<Recovery>, StoreError> {
+        let cluster = cluster.clone();
+        self.ask(move |database| database.unfinished(&cluster)).await
+    }
+
+    /// The newest recoveries of a cluster, newest first.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn history(&self, cluster: &ClusterName, limit: u32) -> Result<Vec<Recovery>, StoreError> {
+        let cluster = cluster.clone();
+        self.ask(move |database| database.history(&cluster, limit)).await
+    }
+
+    /// The highest ballot this store has led with, under this manager's own id.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or on the first start when no random id can be drawn.
+    pub async fn ballot(&self) -> Result<Ballot, StoreError> {
+        self.ask(sqlite::Database::ballot).await
+    }
+
+    /// Remembers the ballot this manager leads with from now on.
+    ///
+    /// # Errors
+    /// When it could not be made durable.
+    pub async fn save_ballot(&self, ballot: &Ballot) -> Result<(), StoreError> {
+        let number = ballot.number;
+        self.ask(move |database| database.save_ballot(number)).await
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,78 @@
+use chrono::DateTime;
+
+use super::*;
+use crate::decide::plan::PlanKind;
+use crate::execute::Outcome;
+use crate::execute::journal::What;
+use crate::model::ballot::Generation;
+use crate::model::instance::InstanceId;
+
+fn recovery(id: &str) -> Recovery {
+    Recovery {
+        id: id.to_owned(),
+        cluster: ClusterName("orders".to_owned()),
+        title: "failover".to_owned(),
+        about: InstanceId::new("db1", 3306),
+        kind: PlanKind::Isolate,
+        ask: None,
+        began_at: DateTime::UNIX_EPOCH,
+        entries: Vec::new(),
+    }
+}
+
+fn entry(what: What) -> Entry {
+    Entry { at: DateTime::UNIX_EPOCH, after: Default::default(), what }
+}
+
+#[tokio::test]
+async fn what_was_written_is_there_after_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let orders = ClusterName("orders".to_owned());
+    let record = ClusterRecord {
+        generation: Generation(7),
+        primary: InstanceId::new("db1", 3306),
+        ballot: Ballot::default(),
+        ackers: vec![],
+        acks: 1,
+        degraded: None,
+        parked: vec![],
+        failovers: vec![],
+        adopted_at: DateTime::UNIX_EPOCH,
+    };
+    let id = {
+        let store = Store::open(dir.path()).unwrap();
+        store.save_record(&orders, &record).await.unwrap();
+        let mut ballot = store.ballot().await.unwrap();
+        ballot.number = 4;
+        store.save_ballot(&ballot).await.unwrap();
+        ballot
+    };
+    let store = Store::open(dir.path()).unwrap();
+    assert_eq!(store.record(&orders).await.unwrap(), Some(record));
+    assert_eq!(store.ballot().await.unwrap(), id);
+    assert_eq!(store.record(&ClusterName("other".to_owned())).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_recovery_is_unfinished_until_its_end_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let orders = ClusterName("orders".to_owned());
+    store.begin(&recovery("r1")).await.unwrap();
+    let stage = entry(What::Stage { plan: PlanKind::Isolate, index: 0, name: "isolate".to_owned() });
+    store.append("r1", vec![stage.clone(), stage]).await.unwrap();
+    let unfinished = store.unfinished(&orders).await.unwrap().unwrap();
+    assert_eq!(unfinished.entries.len(), 2);
+    assert_eq!(unfinished.stage_begun(PlanKind::Isolate), Some(0));
+    store.append("r1", vec![entry(What::Ended { outcome: Outcome::Done })]).await.unwrap();
+    assert_eq!(store.unfinished(&orders).await.unwrap(), None);
+    assert_eq!(store.history(&orders, 10).await.unwrap()[0].outcome(), Some(&Outcome::Done));
+}
+
+#[tokio::test]
+async fn entries_of_an_unknown_recovery_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let ended = entry(What::Ended { outcome: Outcome::Done });
+    assert!(store.append("never begun", vec![ended]).await.is_err());
+}
