@@ -26,6 +26,12 @@ pub fn rejoin(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan
         {
             return None;
         }
+        let stale = |at: &Moment| intents.settled_at.is_some_and(|settled| *at <= settled);
+        if seen.manager.as_ref().is_none_or(|look| stale(&look.at))
+            || seen.agent.as_ref().is_none_or(|said| stale(&said.at))
+        {
+            return None;
+        }
         let agent = seen.agent_now()?;
         if intents.failures(instance) >= ATTEMPTS {
             let why = intents

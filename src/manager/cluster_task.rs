@@ -228,6 +228,7 @@ impl ClusterTask {
     async fn ended(&mut self, about: &InstanceId, outcome: Result<Outcome, String>, now: Moment) {
         self.running = None;
         self.intents.failover = None;
+        self.intents.settled_at = Some(now);
         match self.store.record(&self.view.cluster.name).await {
             Ok(record) => self.view.record = record,
             Err(error) => tracing::error!(%error, "the record could not be read back"),
