@@ -3,6 +3,7 @@
 //! test starts itself again inside it.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests: a failure is a panic that says where")]
+#![allow(clippy::disallowed_methods, reason = "a measurement of seconds, on a host that does not sleep")]
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
