@@ -284,7 +284,7 @@ async fn wrong_token_and_older_ballot(cluster: &Cluster) {
 
 async fn a_restarted_agent_adopts(cluster: &Cluster, host: &'static str) {
     let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let (seen, ends) = (stop.clone(), std::sync::atomic::Ordering::Relaxed);
+    let (seen, ends) = (std::sync::Arc::clone(&stop), std::sync::atomic::Ordering::Relaxed);
     let watcher = std::thread::spawn(move || {
         let mut tries = 0;
         while !seen.load(ends) {
@@ -324,7 +324,7 @@ async fn a_dead_server_is_told_closed(cluster: &Cluster) {
     let mut events = cluster.of("db1").events(SOON).await.unwrap();
     let pid = match events.next(SOON).await.unwrap().process {
         Process::Running { pid, .. } => pid,
-        other => panic!("{other:?}"),
+        other @ (Process::Gone { .. } | Process::Unknown { .. }) => panic!("{other:?}"),
     };
     let pid = rustix::process::Pid::from_raw(pid.try_into().unwrap()).unwrap();
     let began = Instant::now();
