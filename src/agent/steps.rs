@@ -206,9 +206,15 @@ pub(super) async fn open(
     let (ordered, conn) = tokio::join!(shared.order(Input::Open { generation, epoch }), connecting);
     ordered?;
     let mut conn = conn.map_err(|error| StepError::Failed(error.to_string()))?;
-    wait_for(shared, deadline, |shared| holds(shared, generation)).await.map_err(|_| {
+    let decided = |shared: &Shared| holds(shared, generation) || !asks_for(shared, generation);
+    wait_for(shared, deadline, decided).await.map_err(|_| {
         StepError::Failed(format!("no majority of voters granted generation {generation} in time"))
     })?;
+    if !asks_for(shared, generation) {
+        return Err(StepError::Deposed(format!(
+            "a majority of voters can no longer grant generation {generation}"
+        )));
+    }
     let by = deadline.min(Instant::now() + env.statement);
     let written = control::set_read_only(&mut conn, false, by).await;
     shared.spare.give(conn).await;
@@ -216,6 +222,10 @@ pub(super) async fn open(
         true => StepError::NoAnswer { within: env.statement, what: error.to_string() },
         false => StepError::Failed(error.to_string()),
     })
+}
+
+fn asks_for(shared: &Shared, generation: Generation) -> bool {
+    shared.seen().kept.role == (Role::Primary { generation })
 }
 
 fn holds(shared: &Shared, generation: Generation) -> bool {
