@@ -5,10 +5,14 @@ pub mod candidate;
 pub mod diagnose;
 mod evidence;
 pub mod failover;
+mod feeding;
 pub mod guard;
 mod issues;
 pub mod lint;
 pub mod plan;
+mod promotion;
+mod proof;
+mod prospect;
 pub mod rejoin;
 mod verdict;
 

@@ -56,7 +56,11 @@ fn returning(
         return (fenced && view.cluster.policy.restart && !agent.stopping).then(|| start(view, instance));
     }
     let report = agent.server.as_ref().ok()?;
-    if report.is_writable() || report.semi_sync.source_enabled {
+    // A replica that follows the primary with its source side left on in my.cnf never led: nobody waits on it.
+    let follows =
+        report.channel().is_some_and(|c| c.source == record.primary && c.receiver == ThreadState::Running);
+    let led = report.semi_sync.source_enabled && (report.semi_sync.waiting > 0 || !follows);
+    if report.is_writable() || led {
         // It led once and its sockets may hold waiting commits: no clean stop, no switching off (S5, N2, N3).
         return Some(restart(view, record, instance));
     }
@@ -171,8 +175,21 @@ pub fn reopen(view: &ClusterView, intents: &Intents, now: Moment) -> Result<Plan
             agent.generation, record.generation
         ));
     }
+    if report.channel().is_some_and(|channel| channel.receiver != ThreadState::Stopped) {
+        return Err(format!(
+            "{primary} replicates from another server: the topology was changed by hand; run \"mhactl adopt {}\"",
+            view.cluster.name
+        ));
+    }
     for (instance, replica) in view.replicas() {
         let Some(other) = replica.latest() else { continue };
+        let fenced = replica.agent_now().is_some_and(|agent| agent.access == Access::Closed);
+        if other.is_writable() && !fenced {
+            return Err(format!(
+                "opening {primary} beside {instance} would make two writers; run \"mhactl adopt {} --primary HOST\"",
+                view.cluster.name
+            ));
+        }
         let extra: GtidSet = other.known().minus(&report.executed);
         if !extra.is_empty() {
             return Err(format!("{instance} has what {primary} lacks: {extra}"));

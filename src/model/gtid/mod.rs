@@ -113,6 +113,20 @@ impl GtidSet {
         }
     }
 
+    /// What is here and was written by servers (MariaDB: servers within a domain) of which `other` holds something too:
+    /// what a replica of several clusters has of one of them. Nothing where the families differ.
+    pub fn of_origins(&self, other: &Self) -> Self {
+        match (self, other) {
+            (Self::MySql(ours), Self::MySql(theirs)) => Self::MySql(MySqlSet(ours.0.under_keys_of(&theirs.0))),
+            (Self::MariaDb(ours), Self::MariaDb(theirs)) => {
+                Self::MariaDb(MariaDbSet(ours.0.under_keys_of(&theirs.0)))
+            }
+            (Self::MySql(_), Self::MariaDb(_)) | (Self::MariaDb(_), Self::MySql(_)) => {
+                Self::empty(self.flavor())
+            }
+        }
+    }
+
     /// What is in both; nothing where the families differ.
     pub fn intersect(&self, other: &Self) -> Self {
         match (self, other) {
