@@ -8,6 +8,7 @@ pub mod failover;
 mod feeding;
 pub mod guard;
 mod issues;
+pub mod lease;
 pub mod lint;
 pub mod plan;
 mod promotion;

@@ -13,11 +13,13 @@ pub struct Token {
     pub ballot: Ballot,
     /// The recovery this belongs to, for logs on both sides.
     pub recovery: String,
+    /// No operator asked for it: it counts against the budget of automatic failovers.
+    pub automatic: bool,
 }
 
 /// Why a step was not done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
-#[serde(tag = "error", rename_all = "snake_case")]
+#[serde(tag = "error", content = "why", rename_all = "snake_case")]
 pub enum StepError {
     /// Nobody answered in time: the effect may or may not have happened.
     #[error("no answer within {within:?}: {what}")]
