@@ -121,10 +121,10 @@ impl Candidate {
             | Against::Parked(_)
             | Against::ApplierError { .. }
             | Against::Filtered
-            | Against::Errant(_)
             | Against::NotReplicating
             | Against::Stranger(_) => false,
             Against::Never
+            | Against::Errant(_)
             | Against::NoBinlog
             | Against::NoReplicaUpdates
             | Against::NotByGtid
@@ -187,7 +187,9 @@ pub fn rank<'a>(view: &'a ClusterView, report_of: impl Fn(&InstanceId) -> Option
     let reference = reference(view, &report_of);
     let ours: BTreeMap<&InstanceId, GtidSet> = view
         .replicas()
-        .filter_map(|(instance, seen)| Some((instance, ours(seen, report_of(instance)?, reference.as_ref()))))
+        .filter_map(|(instance, seen)| {
+            Some((instance, ours(view, seen, report_of(instance)?, reference.as_ref())))
+        })
         .collect();
     let compared: Vec<(&InstanceId, GtidSet)> = ours
         .iter()
@@ -257,13 +259,24 @@ fn reference<'a>(
     primary.into_iter().chain(single).reduce(|all, set| all.try_union(&set).unwrap_or(all))
 }
 
-fn ours(seen: &Seen, report: &Report, reference: Option<&GtidSet>) -> GtidSet {
+/// What of its set is the history that `reference` is of, without errant transactions.
+/// Errant is what another server than the primary wrote: what the primary itself wrote and no longer has, it has lost (a crash without
+/// durable commits), and here it survives.
+fn ours(view: &ClusterView, seen: &Seen, report: &Report, reference: Option<&GtidSet>) -> GtidSet {
     let known = report.known();
     let known = match reference {
         Some(reference) if report.replication.len() > 1 => known.of_origins(reference),
         Some(_) | None => known,
     };
-    seen.errant.as_ref().map_or_else(|| known.clone(), |errant| known.minus(errant))
+    errant(view, seen).map_or_else(|| known.clone(), |errant| known.minus(&errant))
+}
+
+fn errant(view: &ClusterView, seen: &Seen) -> Option<GtidSet> {
+    let errant = seen.errant.as_ref()?;
+    let primary = view.primary().and_then(|primary| view.of(primary)?.last_report.as_ref());
+    let lost = primary.map(|(_, primary)| errant.written_by(&primary.identity));
+    let errant = lost.map_or_else(|| errant.clone(), |lost| errant.minus(&lost));
+    (!errant.is_empty()).then_some(errant)
 }
 
 /// Whether what it has counts. A parked one diverged and a person was told, unless it may hold an acknowledged row; a stranger's
@@ -302,8 +315,8 @@ fn against<'a>(
     match report {
         Some(report) => {
             // What another cluster wrote is foreign, not errant: `MultiSource` says so already.
-            if let Some(errant) = seen.errant.as_ref().filter(|_| report.replication.len() < 2) {
-                against.push(Against::Errant(errant.clone()));
+            if let Some(errant) = errant(view, seen).filter(|_| report.replication.len() < 2) {
+                against.push(Against::Errant(errant));
             }
             server_reasons(view, instance, report, &mut against);
             version_reasons(view, instance, report, report_of, &mut against);

@@ -192,7 +192,11 @@ fn split_brain(view: &ClusterView) -> Option<Diagnosis> {
         let report = view.of(instance)?.latest()?;
         Some(format!("{instance} takes writes, has {}", report.executed))
     });
-    Some(Diagnosis::new(Verdict::SplitBrain, view.primary(), lines.collect()))
+    let next = format!(
+        "nothing is touched: make all but one read-only, then run \"mhactl adopt {} --primary HOST\"",
+        view.cluster.name
+    );
+    Some(Diagnosis::new(Verdict::SplitBrain, view.primary(), lines.chain([next]).collect()))
 }
 
 fn alive_but_no(primary: &InstanceId, unseen: &Unseen) -> Diagnosis {
@@ -223,8 +227,8 @@ fn living(view: &ClusterView, primary: &InstanceId, seen: &Seen, report: &Report
     let stuck = seen.agent_now().and_then(|agent| agent.heartbeat_stuck).unwrap_or(Duration::ZERO);
     // Ackers that vanished without a word stay connected for minutes, so what counts is that a session waits, not how many are
     // connected. One that waits is never killed (S5): this row stands before "hung".
-    let starved = semi_sync.clients < semi_sync.acks
-        && (semi_sync.waiting > 0 || stuck > policy.heartbeat_every);
+    let starved =
+        semi_sync.clients < semi_sync.acks && (semi_sync.waiting > 0 || stuck > policy.heartbeat_every);
     let unheard = semi_sync.waiting > 0 && stuck >= policy.silence;
     if policy.durability == Durability::Lossless && semi_sync.source_enabled && (starved || unheard) {
         let text = format!(
@@ -307,7 +311,7 @@ fn by_agent(
 ) -> Option<Verdict> {
     let policy = &view.cluster.policy;
     // A host that stands still keeps its connections open: what its agent said last is no word of now.
-    if age > policy.silence && !matches!(agent.process, Process::Gone { .. }) {
+    if age > policy.silence / 2 && !matches!(agent.process, Process::Gone { .. }) {
         evidence.push(format!("agent: its last word is {} old", human(age)));
         return None;
     }
@@ -324,10 +328,8 @@ fn by_agent(
             None
         }
         Process::Running { pid, .. } if unanswered >= policy.silence => {
-            evidence.push(format!(
-                "agent: process {pid} runs and has not answered for {}",
-                human(unanswered)
-            ));
+            evidence
+                .push(format!("agent: process {pid} runs and has not answered for {}", human(unanswered)));
             Some(Verdict::HungPrimary)
         }
         Process::Running { pid, .. } if unanswered > Duration::ZERO => {

@@ -72,7 +72,11 @@ pub(crate) fn liveness(
     if silent >= needed && own_silence {
         return Liveness::Silent;
     }
-    evidence.push(format!("{silent} of the {needed} hosts needed confirm silence"));
+    evidence.push(if silent >= needed {
+        "this manager has not failed to reach it itself for long enough".to_owned()
+    } else {
+        format!("{silent} of the {needed} hosts needed confirm silence")
+    });
     Liveness::Unknown
 }
 
@@ -107,8 +111,11 @@ fn voter_word(view: &ClusterView, primary: &InstanceId, voter: &Voter, now: Mome
         return Word::Hears(format!("{host}: greeted by {primary} when it probed"));
     }
     match (quiet, probe.and_then(|probe| probe.outcome.as_ref().err())) {
-        (Some(quiet), _) if quiet < policy.silence => {
+        (Some(quiet), _) if quiet < policy.silence / 2 => {
             Word::Hears(format!("{host}: heard from {primary} {} ago", human(quiet)))
+        }
+        (Some(quiet), _) if quiet < policy.silence => {
+            Word::Unknown(format!("{host}: heard nothing from {primary} for {}", human(quiet)))
         }
         (_, Some(unseen)) if unseen.proves_alive() => Word::Hears(format!("{host}: {unseen}")),
         (_, Some(unseen)) if unseen.says_nothing() => {
@@ -120,9 +127,10 @@ fn voter_word(view: &ClusterView, primary: &InstanceId, voter: &Voter, now: Mome
         (None, Some(unseen)) => {
             let failing = view.of(primary).and_then(|seen| seen.failing_since);
             match failing.map(|since| now.since(since)).filter(|span| *span >= policy.silence) {
-                Some(span) => {
-                    Word::Silent(format!("{host}: probe {unseen}; the manager heard nothing for {}", human(span)))
-                }
+                Some(span) => Word::Silent(format!(
+                    "{host}: probe {unseen}; the manager heard nothing for {}",
+                    human(span)
+                )),
                 None => Word::Unknown(format!("{host}: has no stream from {primary}, probe {unseen}")),
             }
         }
@@ -141,14 +149,20 @@ fn replica_word(view: &ClusterView, instance: &InstanceId, seen: &Seen, now: Mom
         return Word::Unknown(format!("{instance}: not asked lately"));
     }
     // A stream that was stopped stands still whoever lives.
+    let quiet = seen.stream_moved_at.map_or(Duration::ZERO, |moved| now.since(moved));
     match report.channel().map(|channel| channel.receiver) {
         None => return Word::Unknown(format!("{instance}: is no replica")),
         Some(ThreadState::Stopped) => return Word::Unknown(format!("{instance}: its receiver is stopped")),
+        Some(ThreadState::Running) if quiet < policy.silence => {
+            return Word::Hears(format!("{instance}: its stream moved {} ago", human(quiet)));
+        }
+        Some(ThreadState::Connecting) if quiet < policy.silence => {
+            return Word::Unknown(format!(
+                "{instance}: lost its stream less than {} ago",
+                human(policy.silence)
+            ));
+        }
         Some(ThreadState::Running | ThreadState::Connecting) => {}
-    }
-    let quiet = seen.stream_moved_at.map_or(Duration::ZERO, |moved| now.since(moved));
-    if quiet < policy.silence {
-        return Word::Hears(format!("{instance}: its stream moved {} ago", human(quiet)));
     }
     Word::Silent(format!("{instance}: its stream has stood still for {}", human(quiet)))
 }

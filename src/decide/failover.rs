@@ -33,15 +33,43 @@ pub struct Isolation {
 }
 
 impl Isolation {
-    /// What a dry run assumes: everybody who answers now would stop, and nothing more arrives.
+    /// What a dry run assumes: every replica of the primary that answers now would stop, and nothing more arrives.
     pub fn supposed(view: &ClusterView, primary: &InstanceId) -> Self {
         let stopped = view
             .replicas()
             .filter_map(|(instance, seen)| Some((instance.clone(), seen.latest()?.clone())))
+            .filter(|(_, report)| report.channel().is_some_and(|channel| channel.source == *primary))
             .collect();
-        let agent = view.of(primary).is_some_and(|seen| seen.agent_now().is_some());
+        let agent = agent_is_heard(view, primary);
         Self { primary: primary.clone(), fenced: agent, stopped, log_readable: agent }
     }
+
+    /// What it said after its receiver stopped; its newest word where it never listened to the old primary (a replica's replica, a
+    /// server that returned). One that listens and was not stopped counts as unknown: more may come to it.
+    pub(super) fn report_of<'a>(
+        &'a self,
+        view: &'a ClusterView,
+        instance: &InstanceId,
+    ) -> Option<&'a Report> {
+        self.stopped.get(instance).or_else(|| {
+            let report = view.of(instance)?.latest()?;
+            let listens = report.channel().is_some_and(|channel| channel.source == self.primary);
+            (!listens).then_some(report)
+        })
+    }
+}
+
+/// Its agent speaks: its word is not older than `silence`, measured by the newest word of anybody. A host that stands still keeps
+/// its connections open, and nobody waits for it to fence itself.
+pub(crate) fn agent_is_heard(view: &ClusterView, instance: &InstanceId) -> bool {
+    let words = view.seen.values().flat_map(|seen| {
+        [seen.manager.as_ref().map(|look| look.at), seen.agent.as_ref().map(|said| said.at)]
+    });
+    let newest = words.flatten().max().unwrap_or(view.since);
+    view.of(instance)
+        .filter(|seen| seen.agent_lost_at.is_none())
+        .and_then(|seen| seen.agent.as_ref())
+        .is_some_and(|said| newest.since(said.at) <= view.cluster.policy.silence)
 }
 
 /// The generation after every one anybody has accepted.
@@ -56,7 +84,7 @@ pub(crate) fn next_generation(view: &ClusterView) -> Generation {
 pub fn isolate(view: &ClusterView, diagnosis: &Diagnosis, primary: &InstanceId) -> Plan {
     let generation = view.record.as_ref().map_or(Generation::default(), |record| record.generation);
     let acking = view.cluster.policy.durability == Durability::Lossless;
-    let agent = view.of(primary).is_some_and(|seen| seen.agent_now().is_some());
+    let agent = agent_is_heard(view, primary);
     let replicas: Vec<InstanceId> = view
         .replicas()
         .filter(|(_, seen)| {
@@ -66,7 +94,9 @@ pub fn isolate(view: &ClusterView, diagnosis: &Diagnosis, primary: &InstanceId) 
         .collect();
     let mut stages = Vec::new();
     let fence = Step::Fence { instance: primary.clone(), generation };
-    let hung = diagnosis.verdict == Verdict::HungPrimary;
+    // A server that may still run has sockets, known to be dead or not.
+    let hung =
+        diagnosis.verdict == Verdict::HungPrimary || (agent && diagnosis.verdict != Verdict::DeadPrimary);
     if hung {
         // The server still has sockets: no replica is touched before no client byte passes, or its waiters would be let go.
         stages.push(Stage::new("fence", vec![fence.clone()]));
@@ -112,11 +142,14 @@ pub fn promote(
     isolation: &Isolation,
     ask: Option<&FailoverAsk>,
 ) -> Result<Plan, Vec<Blocker>> {
-    let ranking = rank(view, |instance| isolation.stopped.get(instance));
-    let (chosen, feeding) = choose(view, isolation, &ranking, ask)?;
+    let ranking = rank(view, |instance| isolation.report_of(view, instance));
+    let (chosen, feeding) = choose(view, isolation, &ranking, ask).map_err(|mut blockers| {
+        blockers.extend(second_writer(view, None));
+        blockers
+    })?;
     let proof = proof(view, isolation, ask);
     let completeness = completeness(view, isolation, ask);
-    let others = [majority(view), second_writer(view, chosen)].into_iter().flatten();
+    let others = [majority(view), second_writer(view, Some(&chosen.instance))].into_iter().flatten();
     match (proof, completeness) {
         (Ok(proof), Ok(required)) => {
             let others: Vec<Blocker> = others.collect();
@@ -152,14 +185,15 @@ fn choose<'r>(
         Some(wanted) => vec![asked_for(view, ranking, wanted)?],
         None => ranking.candidates.iter().filter(|candidate| candidate.is_eligible()).collect(),
     };
-    let mut first_refusal = None;
+    let (mut second_best, mut refusal) = (None, None);
     for candidate in eligible {
-        match feeding(isolation, ranking, candidate, accept_loss) {
-            Ok(feeding) => return Ok((candidate, feeding)),
-            Err(blocker) => first_refusal = first_refusal.or(Some(blocker)),
+        match feeding(view, isolation, ranking, candidate, accept_loss) {
+            Ok(feeding) if feeding.is_whole() => return Ok((candidate, feeding)),
+            Ok(feeding) => second_best = second_best.or(Some((candidate, feeding))),
+            Err(blocker) => refusal = refusal.or(Some(blocker)),
         }
     }
-    Err(first_refusal.or_else(|| guard::nobody(ranking)).into_iter().collect())
+    second_best.ok_or_else(|| refusal.or_else(|| guard::nobody(ranking)).into_iter().collect())
 }
 
 fn asked_for<'r>(

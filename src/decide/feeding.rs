@@ -6,6 +6,7 @@ use super::failover::Isolation;
 use super::guard::Blocker;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
+use crate::model::view::ClusterView;
 
 /// Where the candidate's missing transactions come from.
 #[derive(Debug)]
@@ -20,11 +21,19 @@ pub(super) struct Feeding {
     pub(super) given_up: Option<GtidSet>,
 }
 
+impl Feeding {
+    /// Everything known to exist is fed by servers that answer.
+    pub(super) fn is_whole(&self) -> bool {
+        !self.salvage_required && self.given_up.is_none()
+    }
+}
+
 /// The way with the least loss.
 ///
 /// # Errors
 /// [`Blocker::WouldLose`] when something that is known to exist can reach the candidate by no way and no loss was accepted.
 pub(super) fn feeding(
+    view: &ClusterView,
     isolation: &Isolation,
     ranking: &Ranking,
     candidate: &Candidate,
@@ -44,7 +53,7 @@ pub(super) fn feeding(
     let (holder, target) = ranking
         .candidates
         .iter()
-        .filter(|other| feeds(isolation, other, candidate))
+        .filter(|other| feeds(view, isolation, other, candidate))
         .map(|other| (other.instance.clone(), other.ours.clone()))
         .fold(itself, |best, other| if best.1.contains(&other.1) { best } else { other });
     let missing = all.minus(&target);
@@ -72,12 +81,11 @@ pub(super) fn feeding(
 }
 
 /// `other` has more than the candidate and can hand all of it on: applied into its own log, and not purged from there.
-fn feeds(isolation: &Isolation, other: &Candidate, candidate: &Candidate) -> bool {
+fn feeds(view: &ClusterView, isolation: &Isolation, other: &Candidate, candidate: &Candidate) -> bool {
     other.instance != candidate.instance
         && other.cannot_feed().is_none()
         && other.ours.contains(&candidate.ours)
         && isolation
-            .stopped
-            .get(&other.instance)
+            .report_of(view, &other.instance)
             .is_some_and(|report| candidate.known.contains(&report.purged))
 }

@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::candidate::{Incomparable, Ranking};
+use super::diagnose::Verdict;
 use crate::model::cluster::{ClusterName, Mode};
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
@@ -40,7 +41,7 @@ pub enum Blocker {
     /// No promotion rule of section 4 is proven.
     NotFenced { why: String },
     /// An operator asked, and the primary is not known to be dead.
-    NotDead { why: String },
+    NotDead { verdict: Verdict },
     /// No primary is recorded.
     NotAdopted { cluster: ClusterName },
     /// The host asked for is no candidate.
@@ -94,7 +95,10 @@ impl fmt::Display for Blocker {
                 "{instance} takes writes by somebody else's hand; make it read-only, or take it as primary with \"mhactl adopt {cluster} --primary {instance}\""
             ),
             Self::NotFenced { why } => write!(f, "the old primary may still write: {why}"),
-            Self::NotDead { why } => f.write_str(why),
+            Self::NotDead { verdict: Verdict::UnreachablePrimary } => f.write_str(
+                "too little is known of the primary; if it is dead for certain, add --old-primary-is-dead",
+            ),
+            Self::NotDead { verdict } => write!(f, "a failover replaces a dead primary, and this one is \"{verdict}\""),
             Self::NotAdopted { cluster } => {
                 write!(f, "no primary is recorded; run \"mhactl adopt {cluster} --primary HOST\" first")
             }

@@ -51,13 +51,15 @@ impl<'a> Promotion<'a> {
             .candidates
             .iter()
             .filter(|other| {
-                other.instance != candidate.instance && isolation.stopped.contains_key(&other.instance)
+                other.instance != candidate.instance && isolation.report_of(view, &other.instance).is_some()
             })
             .collect();
         others.sort_by_key(|other| {
-            (!other.can_acknowledge(), other.to_apply, view.cluster.order(&other.instance))
+            let errant = other.against.iter().any(|against| matches!(against, Against::Errant(_)));
+            let far = (other.behind, other.to_apply);
+            (!other.can_acknowledge(), errant, far, view.cluster.order(&other.instance))
         });
-        let leader_log = isolation.stopped.get(&candidate.instance).map(|report| &report.purged);
+        let leader_log = isolation.report_of(view, &candidate.instance).map(|report| &report.purged);
         let why_left = |other: &&Candidate| cannot_follow(other, candidate, &feeding, leader_log);
         let left: Vec<(InstanceId, String)> =
             others.iter().filter_map(|other| Some((other.instance.clone(), why_left(other)?))).collect();
@@ -70,7 +72,7 @@ impl<'a> Promotion<'a> {
                 .collect(),
             Durability::Async => Vec::new(),
         };
-        let wanted = acks_in_force(view, isolation.stopped.get(&candidate.instance));
+        let wanted = acks_in_force(view, isolation.report_of(view, &candidate.instance));
         let short = policy.durability == Durability::Lossless && ackers.len() < wanted as usize;
         let (acks, degraded) = match (policy.durability, policy.without_ackers) {
             (Durability::Async, WithoutAckers::Block | WithoutAckers::Degrade) => (0, None),
@@ -174,8 +176,7 @@ impl<'a> Promotion<'a> {
         // Where everything acknowledged is among what was heard, the log only spares the old primary a rebuild.
         let nothing_in_it = matches!(promise(self.view), Promise::Lossless(_))
             && !self.ask.is_some_and(|ask| ask.accept_loss);
-        let within =
-            if required || !nothing_in_it { policy.salvage_async } else { policy.salvage_lossless };
+        let within = if required || !nothing_in_it { policy.salvage_async } else { policy.salvage_lossless };
         Some(Step::Salvage {
             from: self.isolation.primary.clone(),
             to: self.leader(),
@@ -296,15 +297,16 @@ fn cannot_follow(
     if let Some(parked) = other.against.iter().find(|against| matches!(against, Against::Parked(_))) {
         return Some(parked.to_string());
     }
-    if let Some(stranger) = other.against.iter().find(|against| matches!(against, Against::Stranger(_))) {
-        return Some(stranger.to_string());
+    // One that returned is compared and led back after this; a stranger is another cluster's.
+    let apart = |against: &&Against| matches!(against, Against::Stranger(_) | Against::NotReplicating);
+    if let Some(apart) = other.against.iter().find(apart) {
+        return Some(apart.to_string());
     }
     let beyond = other.ours.minus(&feeding.target);
     if !beyond.is_empty() && !feeding.salvage_required {
         return Some(format!("it has {beyond}, which {} lacks", leader.instance));
     }
     let purged = leader_log?.minus(&other.known);
-    (!purged.is_empty()).then(|| {
-        format!("{}'s log no longer holds {purged}, which it lacks; rebuild it", leader.instance)
-    })
+    (!purged.is_empty())
+        .then(|| format!("{}'s log no longer holds {purged}, which it lacks; rebuild it", leader.instance))
 }

@@ -1,7 +1,6 @@
 //! Whether the old primary can still acknowledge, and whether everything it acknowledged is known: the two questions before
 //! a promotion. Never answers "probably": what is not proven is a [`Blocker`].
 
-use super::candidate::Candidate;
 use super::evidence::assumed_dead;
 use super::failover::Isolation;
 use super::guard::Blocker;
@@ -57,9 +56,11 @@ pub(super) fn proof(
     if isolation.fenced {
         return Ok(Proof::Fenced);
     }
-    if !view.cluster.policy.fenced_reads && acks_are_fenced(view, isolation) {
-        return Ok(Proof::AckFence);
-    }
+    let unfenced = match acks_are_fenced(view, isolation) {
+        Ok(()) if !view.cluster.policy.fenced_reads => return Ok(Proof::AckFence),
+        Ok(()) => "reads = \"fenced\" asks for more than stopped ackers".to_owned(),
+        Err(why) => why,
+    };
     if !view.cluster.voters.is_empty() {
         return Ok(Proof::Expired);
     }
@@ -70,7 +71,7 @@ pub(super) fn proof(
         return Ok(Proof::AssumedDead);
     }
     let why = format!(
-        "{} is not fenced by an agent and too few ackers were stopped; give it an agent, or cut its power and run \"mhactl failover --old-primary-is-dead\"",
+        "{} is not fenced by an agent, and {unfenced}; give it an agent, or cut its power and run \"mhactl failover --old-primary-is-dead\"",
         isolation.primary
     );
     Err(Blocker::NotFenced { why })
@@ -78,14 +79,30 @@ pub(super) fn proof(
 
 /// Too few registered ackers are left to the old primary. Void when `lossless` was not in force, or when more ackers than the
 /// registered ones were connected: the one nobody knows would acknowledge on (H4).
-fn acks_are_fenced(view: &ClusterView, isolation: &Isolation) -> bool {
-    let Promise::Lossless(record) = promise(view) else { return false };
-    let strangers = view
+fn acks_are_fenced(view: &ClusterView, isolation: &Isolation) -> Result<(), String> {
+    let record = match promise(view) {
+        Promise::Lossless(record) => record,
+        Promise::Local => return Err("its acknowledgements wait for no replica".to_owned()),
+        Promise::Broken { why, .. } => {
+            return Err(format!("its acknowledgements waited for no replica: {why}"));
+        }
+    };
+    let registered = record.ackers.len();
+    let clients = view
         .of(&record.primary)
         .and_then(|seen| seen.last_report.as_ref())
-        .is_some_and(|(_, report)| report.semi_sync.clients as usize > record.ackers.len());
+        .map_or(0, |(_, report)| report.semi_sync.clients as usize);
+    if clients > registered {
+        return Err(format!(
+            "{clients} ackers were connected to it, of which only {registered} are registered"
+        ));
+    }
     let stopped = record.ackers.iter().filter(|acker| isolation.stopped.contains_key(*acker)).count();
-    !strangers && stopped >= needed_ackers(record.ackers.len(), record.acks)
+    let needed = needed_ackers(registered, record.acks);
+    if stopped < needed {
+        return Err(format!("{stopped} of its {registered} ackers can be stopped, {needed} must be"));
+    }
+    Ok(())
 }
 
 /// R − a + 1: so many of R registered ackers, and no acknowledgement can have gone to others only.
@@ -110,8 +127,7 @@ pub(super) fn completeness(
         Promise::Lossless(record) => record,
     };
     let standing = |instance: &InstanceId| {
-        isolation.stopped.contains_key(instance)
-            && view.of(instance).is_some_and(Seen::is_in_good_standing)
+        isolation.stopped.contains_key(instance) && view.of(instance).is_some_and(Seen::is_in_good_standing)
     };
     let (heard, missing): (Vec<InstanceId>, Vec<InstanceId>) =
         record.ackers.iter().cloned().partition(standing);
@@ -145,12 +161,11 @@ pub(super) fn majority(view: &ClusterView) -> Option<Blocker> {
 }
 
 /// Another server already takes writes, by somebody's hand: opening a second one would make two (F079, F123).
-pub(super) fn second_writer(view: &ClusterView, candidate: &Candidate) -> Option<Blocker> {
-    let (instance, _) = view.replicas().filter(|(instance, _)| **instance != candidate.instance).find(
-        |(_, seen)| {
+pub(super) fn second_writer(view: &ClusterView, candidate: Option<&InstanceId>) -> Option<Blocker> {
+    let (instance, _) =
+        view.replicas().filter(|(instance, _)| Some(*instance) != candidate).find(|(_, seen)| {
             seen.latest().is_some_and(Report::is_writable)
                 && seen.agent_now().is_none_or(|agent| agent.access != Access::Closed)
-        },
-    )?;
+        })?;
     Some(Blocker::SecondWriter { instance: instance.clone(), cluster: view.cluster.name.clone() })
 }

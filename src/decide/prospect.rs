@@ -1,7 +1,5 @@
 //! "If the primary died now": who would lead and what would be lost, told while there is still time to mend it. Never acts.
 
-use std::collections::BTreeMap;
-
 use super::diagnose::{Diagnosis, Verdict};
 use super::failover::{Isolation, promote};
 use super::guard::Blocker;
@@ -9,7 +7,6 @@ use super::plan::{Plan, Step};
 use super::proof::{Promise, promise};
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
-use crate::model::report::Report;
 use crate::model::view::ClusterView;
 
 /// One sentence while the primary serves (well or badly); empty when it is dead, unknown or not adopted.
@@ -17,25 +14,19 @@ pub(super) fn prospect(view: &ClusterView, diagnosis: &Diagnosis) -> String {
     let Some(primary) = diagnosis.primary.as_ref().filter(|_| serves(diagnosis.verdict)) else {
         return String::new();
     };
-    let stopped: BTreeMap<InstanceId, Report> = view
-        .replicas()
-        .filter_map(|(instance, seen)| Some((instance.clone(), seen.latest()?.clone())))
-        .collect();
-    let fenced = view.of(primary).is_some_and(|seen| seen.agent_now().is_some());
-    let host = Isolation { primary: primary.clone(), fenced: false, stopped, log_readable: false };
+    let server = Isolation::supposed(view, primary);
+    let fenced = server.fenced;
+    let host = Isolation { fenced: false, log_readable: false, ..server.clone() };
     match promote(view, &host, None) {
         Ok(plan) => format!("if {primary} died now: {}", outcome(view, primary, &plan)),
-        Err(blockers) if fenced => {
-            let server = Isolation { fenced: true, log_readable: true, ..host };
-            match promote(view, &server, None) {
-                Ok(plan) => format!(
-                    "if {primary}'s server died now: {}; if its host did: nobody would lead: {}",
-                    outcome(view, primary, &plan),
-                    told(&blockers)
-                ),
-                Err(blockers) => format!("if {primary} died now: nobody would lead: {}", told(&blockers)),
-            }
-        }
+        Err(blockers) if fenced => match promote(view, &server, None) {
+            Ok(plan) => format!(
+                "if {primary}'s server died now: {}; if its host did: nobody would lead: {}",
+                outcome(view, primary, &plan),
+                told(&blockers)
+            ),
+            Err(blockers) => format!("if {primary} died now: nobody would lead: {}", told(&blockers)),
+        },
         Err(blockers) => format!("if {primary} died now: nobody would lead: {}", told(&blockers)),
     }
 }
@@ -79,12 +70,13 @@ fn outcome(view: &ClusterView, primary: &InstanceId, plan: &Plan) -> String {
 /// What the primary had when last asked and the plan does not bring over. Not less than the truth: what it commits between two polls
 /// is not known here, and is said so.
 fn at_most(view: &ClusterView, primary: &InstanceId, plan: &Plan) -> String {
-    let last = view.of(primary).and_then(|seen| seen.last_report.as_ref()).map(|(_, report)| &report.executed);
+    let last =
+        view.of(primary).and_then(|seen| seen.last_report.as_ref()).map(|(_, report)| &report.executed);
     let target: Option<&GtidSet> =
         plan.steps().find_map(|step| if let Step::WaitApplied { set, .. } = step { Some(set) } else { None });
     match (last, target) {
         (Some(last), Some(target)) => format!(
-            "at most {} transaction(s) lost of those seen, and what was committed since the last look",
+            "up to {} transaction(s) lost, and what it commits after the last look",
             last.minus(target).count()
         ),
         (Some(_) | None, Some(_) | None) => "an unknown number of transactions lost".to_owned(),

@@ -1,6 +1,7 @@
 //! A server that returned, and a primary that was closed: compared first, then led back, or parked with the reason.
 
 use super::failover::acks_in_force;
+use super::guard::Blocker;
 use super::plan::{Plan, PlanKind, Stage, Step};
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
@@ -76,11 +77,19 @@ fn returning(
     if *reported_at > asked_at {
         return None;
     }
-    let extra = report.known().minus(&primary.executed);
+    let extra = of_ours(report, primary).minus(&primary.executed);
     if !extra.is_empty() {
         return Some(park(view, instance, &format!("it has transactions the primary lacks: {extra}")));
     }
     Some(follow(view, record, instance, primary))
+}
+
+/// What it has of the cluster's history: all of it, unless it replicates from several clusters.
+fn of_ours(report: &Report, primary: &Report) -> GtidSet {
+    match report.replication.len() {
+        0 | 1 => report.known(),
+        _ => report.known().of_origins(&primary.executed),
+    }
 }
 
 fn is_member(view: &ClusterView, instance: &InstanceId) -> bool {
@@ -175,25 +184,30 @@ pub fn reopen(view: &ClusterView, intents: &Intents, now: Moment) -> Result<Plan
             agent.generation, record.generation
         ));
     }
-    if report.channel().is_some_and(|channel| channel.receiver != ThreadState::Stopped) {
-        return Err(format!(
-            "{primary} replicates from another server: the topology was changed by hand; run \"mhactl adopt {}\"",
-            view.cluster.name
-        ));
-    }
+    let adopt = |primary: &InstanceId| format!("\"mhactl adopt {} --primary {primary}\"", view.cluster.name);
     for (instance, replica) in view.replicas() {
         let Some(other) = replica.latest() else { continue };
         let fenced = replica.agent_now().is_some_and(|agent| agent.access == Access::Closed);
         if other.is_writable() && !fenced {
             return Err(format!(
-                "opening {primary} beside {instance} would make two writers; run \"mhactl adopt {} --primary HOST\"",
-                view.cluster.name
+                "opening {primary} beside {instance} would make two writers; make {instance} read-only, or run {}",
+                adopt(instance)
             ));
         }
-        let extra: GtidSet = other.known().minus(&report.executed);
+        let extra: GtidSet = of_ours(other, report).minus(&report.executed);
         if !extra.is_empty() {
-            return Err(format!("{instance} has what {primary} lacks: {extra}"));
+            return Err(format!(
+                "{instance} has what {primary} lacks: {extra}; to go on from it run {}",
+                adopt(instance)
+            ));
         }
+    }
+    if let Some(channel) = report.channel().filter(|channel| channel.receiver != ThreadState::Stopped) {
+        return Err(format!(
+            "{primary} replicates from {}: the topology was changed by hand; run {}",
+            channel.source,
+            adopt(&channel.source)
+        ));
     }
     Ok(reopen_plan(view, record, report))
 }
@@ -213,7 +227,12 @@ fn reopen_plan(view: &ClusterView, record: &ClusterRecord, report: &Report) -> P
 }
 
 /// A dead primary whose failover is refused is started in place, as the primary it was (D2): nothing of it may be dropped.
-pub fn restart_in_place(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan> {
+pub fn restart_in_place(
+    view: &ClusterView,
+    intents: &Intents,
+    now: Moment,
+    blockers: &[Blocker],
+) -> Option<Plan> {
     let record = view.record.as_ref()?;
     let agent = view.of(&record.primary)?.agent_now()?;
     let gone = matches!(agent.process, Process::Gone { .. }) && agent.access == Access::Closed;
@@ -224,6 +243,8 @@ pub fn restart_in_place(view: &ClusterView, intents: &Intents, now: Moment) -> O
     }
     let stage =
         Stage::new("start", vec![Step::StartServer { instance: record.primary.clone(), as_replica: false }]);
-    let title = format!("no failover is possible: start {} again in place", record.primary);
+    let why: Vec<String> = blockers.iter().map(ToString::to_string).collect();
+    let title =
+        format!("start {} again in place, for no failover is possible: {}", record.primary, why.join("; "));
     Some(plan(view, PlanKind::Repair, title, vec![stage]))
 }

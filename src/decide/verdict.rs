@@ -101,13 +101,14 @@ fn act(
 }
 
 fn start_or_refuse(view: &ClusterView, intents: &Intents, ranking: &Ranking, now: Moment) -> Action {
+    let mode = (view.cluster.mode != Mode::Auto).then_some(Blocker::Mode(view.cluster.mode));
+    let blockers: Vec<Blocker> = mode.into_iter().chain(guard::nobody(ranking)).collect();
     if view.cluster.mode == Mode::Auto
-        && let Some(plan) = rejoin::restart_in_place(view, intents, now)
+        && let Some(plan) = rejoin::restart_in_place(view, intents, now, &blockers)
     {
         return Action::Act(plan);
     }
-    let mode = (view.cluster.mode != Mode::Auto).then_some(Blocker::Mode(view.cluster.mode));
-    Action::Refuse { blockers: mode.into_iter().chain(guard::nobody(ranking)).collect() }
+    Action::Refuse { blockers }
 }
 
 /// The primary failed by itself.
@@ -126,8 +127,9 @@ fn unplanned(
     }
     // What promoting would refuse is known before anything is touched.
     if let Err(more) = failover::promote(view, &Isolation::supposed(view, primary), None) {
-        blockers
-            .extend(more.into_iter().filter(|blocker| !matches!(blocker, Blocker::NobodyEligible { .. })));
+        let told = blockers.iter().any(|blocker| matches!(blocker, Blocker::NobodyEligible { .. }));
+        let again = |blocker: &Blocker| told && matches!(blocker, Blocker::NobodyEligible { .. });
+        blockers.extend(more.into_iter().filter(|blocker| !again(blocker)));
     }
     if blockers.is_empty() {
         return Action::Act(failover::isolate(view, diagnosis, primary));
@@ -150,7 +152,7 @@ fn unplanned(
     });
     if !only_ours
         && view.cluster.mode == Mode::Auto
-        && let Some(plan) = rejoin::restart_in_place(view, intents, now)
+        && let Some(plan) = rejoin::restart_in_place(view, intents, now, &blockers)
     {
         return Action::Act(plan);
     }
@@ -178,9 +180,7 @@ fn asked(view: &ClusterView, diagnosis: &Diagnosis, ranking: &Ranking, ask: &Fai
         | Verdict::SplitBrain => false,
     };
     if !dead {
-        let why =
-            format!("the verdict is \"{}\", not death: {}", diagnosis.verdict, diagnosis.evidence.join("; "));
-        return Action::Refuse { blockers: vec![Blocker::NotDead { why }] };
+        return Action::Refuse { blockers: vec![Blocker::NotDead { verdict: diagnosis.verdict }] };
     }
     if let Some(blocker) = guard::nobody(ranking).filter(|_| ranking.incomparable.is_none()) {
         return Action::Refuse { blockers: vec![blocker] };

@@ -66,7 +66,11 @@ fn promotion(out: &mut String, world: &World, decision: &Decision, name: &str) {
         "{} {}fenced, {}, its log {}readable",
         isolation.primary,
         if isolation.fenced { "" } else { "not " },
-        if stopped.is_empty() { "nobody stopped".to_owned() } else { format!("{} stopped", stopped.join(" ")) },
+        if stopped.is_empty() {
+            "nobody stopped".to_owned()
+        } else {
+            format!("{} stopped", stopped.join(" "))
+        },
         if isolation.log_readable { "" } else { "not " }
     );
     line(out, title, &what);

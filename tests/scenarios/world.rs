@@ -90,7 +90,13 @@ pub(crate) struct World {
 }
 
 impl Host {
-    pub(crate) fn new(instance: InstanceId, id: u32, source: Option<InstanceId>, flavor: Flavor, now: Moment) -> Self {
+    pub(crate) fn new(
+        instance: InstanceId,
+        id: u32,
+        source: Option<InstanceId>,
+        flavor: Flavor,
+        now: Moment,
+    ) -> Self {
         Self {
             instance,
             id,
@@ -222,9 +228,10 @@ impl World {
             .iter()
             .map(|host| {
                 let reaches = |other: &Host| self.can_talk(&host.instance.host, &other.instance.host);
-                let stream = host.source.as_ref().and_then(|source| self.find(source)).is_some_and(|source| {
-                    !host.receiver_stopped && host.answers() && source.answers() && reaches(source)
-                });
+                let stream =
+                    host.source.as_ref().and_then(|source| self.find(source)).is_some_and(|source| {
+                        !host.receiver_stopped && host.answers() && source.answers() && reaches(source)
+                    });
                 let granted = primary.as_ref().and_then(|primary| self.find(primary)).is_some_and(|holder| {
                     holder.agent_up && holder.is_host_up() && reaches(holder) && holder.answers()
                 });
@@ -371,7 +378,8 @@ impl World {
                 flavor: self.flavor,
                 version: host.version,
                 server_id: host.id,
-                server_uuid: None,
+                server_uuid: (self.flavor == Flavor::MySql)
+                    .then(|| format!("00000000-0000-0000-0000-0000000000{:02}", host.id)),
                 hostname: host.instance.host.clone(),
                 port: host.instance.port,
             },

@@ -178,7 +178,12 @@ impl<K: Ord + Clone> Keyed<K> {
 
     /// What is here under the keys that `other` has too.
     pub(super) fn under_keys_of(&self, other: &Self) -> Self {
-        let kept = self.0.iter().filter(|(key, _)| other.0.contains_key(key));
+        self.under(|key| other.0.contains_key(key))
+    }
+
+    /// What is here under such keys.
+    pub(super) fn under(&self, wanted: impl Fn(&K) -> bool) -> Self {
+        let kept = self.0.iter().filter(|(key, _)| wanted(key));
         Self(kept.map(|(key, set)| (key.clone(), set.clone())).collect())
     }
 
