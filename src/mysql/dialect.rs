@@ -377,3 +377,35 @@ pub fn literal(text: &str) -> String {
     quoted.push('\'');
     quoted
 }
+/// Arguments of the server's program.
+impl Dialect {
+    /// Starts read-only and replicating nothing.
+    pub fn start_closed(self) -> &'static [&'static str] {
+        match self.flavor() {
+            Flavor::MySql if self.version >= Version::new(8, 0, 26) => {
+                &["--read-only=1", "--skip-replica-start"]
+            }
+            Flavor::MySql | Flavor::MariaDb => &["--read-only=1", "--skip-slave-start"],
+        }
+    }
+
+    /// Lets MariaDB's recovery drop what was never acknowledged (S7). Before the switch of its own it took the role from the
+    /// semi-sync setting (MDEV-33465). MySQL has neither.
+    pub fn start_as_replica(self) -> Option<&'static str> {
+        let Version { major, minor, patch } = self.version;
+        let has_role = match (major, minor) {
+            (10, 6) => patch >= 19,
+            (10, 11) => patch >= 9,
+            (11, 1) => patch >= 6,
+            (11, 2) => patch >= 5,
+            (11, 4) => patch >= 3,
+            (major, minor) => major > 11 || (major == 11 && minor > 4),
+        };
+        match (self.flavor(), has_role) {
+            (Flavor::MySql, _) => None,
+            (Flavor::MariaDb, true) => Some("--init-rpl-role=SLAVE"),
+            (Flavor::MariaDb, false) => Some("--rpl-semi-sync-slave-enabled=ON"),
+        }
+    }
+}
+

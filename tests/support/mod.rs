@@ -1,6 +1,6 @@
 //! Private database servers for tests: real ones, on loopback, from a data directory of their own, ended when dropped.
 //! Never the system's server, and nothing is left behind but an initialized template in the build directory.
-#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
 use std::fs;
 use std::net::TcpListener;
