@@ -79,7 +79,11 @@ pub(super) fn mysql_account(account: &config::Account) -> Account {
 ///
 /// # Errors
 /// How looking failed by `deadline`.
-pub(super) async fn fresh_report(shared: &Shared, spare: &Spare, deadline: Instant) -> Result<Report, Unseen> {
+pub(super) async fn fresh_report(
+    shared: &Shared,
+    spare: &Spare,
+    deadline: Instant,
+) -> Result<Report, Unseen> {
     let mut conn = spare.take(shared, deadline).await.map_err(|error| error.unseen)?;
     let report = probe::report(&mut conn, deadline).await;
     spare.give(conn).await;

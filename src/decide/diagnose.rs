@@ -311,7 +311,7 @@ fn by_agent(
 ) -> Option<Verdict> {
     let policy = &view.cluster.policy;
     // A host that stands still keeps its connections open: what its agent said last is no word of now.
-    if age > policy.silence / 2 && !matches!(agent.process, Process::Gone { .. }) {
+    if age > (policy.silence / 2).max(policy.poll_every) && !matches!(agent.process, Process::Gone { .. }) {
         evidence.push(format!("agent: its last word is {} old", human(age)));
         return None;
     }

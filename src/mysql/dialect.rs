@@ -408,4 +408,3 @@ impl Dialect {
         }
     }
 }
-
