@@ -32,7 +32,7 @@ pub fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), DurableError> {
 /// The same without syncing, for directories a reboot empties.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_volatile<T: Serialize>(path: &Path, value: &T) -> Result<(), DurableError> {
     put(path, value, false)
 }
