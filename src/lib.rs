@@ -10,6 +10,7 @@
 //! the rules and the words are in `ARCHITECTURE.md`.
 
 pub mod clock;
+pub mod config;
 pub mod decide;
 pub mod execute;
 pub mod manager;
