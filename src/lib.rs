@@ -9,10 +9,12 @@
 //! to what to do ([`decide::plan::Plan`], data so specific that [`execute`] has nothing left to choose). The map,
 //! the rules and the words are in `ARCHITECTURE.md`.
 
+pub mod agent;
 pub mod clock;
 pub mod config;
 pub mod decide;
 pub mod execute;
 pub mod manager;
 pub mod model;
+pub mod mysql;
 pub mod store;

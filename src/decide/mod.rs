@@ -7,6 +7,7 @@ mod evidence;
 pub mod failover;
 pub mod guard;
 mod issues;
+pub mod lease;
 pub mod lint;
 pub mod plan;
 pub mod rejoin;

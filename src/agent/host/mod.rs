@@ -1,0 +1,33 @@
+//! The agent's hands on one Linux host: the packet filter, the service address, the server's process and files.
+//!
+//! No policy lives here: each module does as it is told, within a deadline, and reads back what the kernel (or the
+//! disk) then holds. Who may be told what is decided elsewhere. Everything acts in the network namespace of the
+//! calling thread at the time a handle is opened.
+
+pub mod announce;
+mod diag;
+mod events;
+pub mod filter;
+pub mod frames;
+mod netlink;
+mod nft;
+pub mod process;
+pub mod salvage;
+pub mod service;
+pub mod tail;
+pub mod vip;
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use tokio::io::unix::AsyncFd;
+
+/// Waits on a descriptor of ours. Only owned ones are taken: what stays open while it is registered is what tokio's
+/// safe constructor could not demand.
+#[expect(
+    deprecated,
+    reason = "its successor is an unsafe fn; an OwnedFd upholds what that one asks of the caller"
+)]
+fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::new(descriptor)
+}

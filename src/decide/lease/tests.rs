@@ -1,0 +1,343 @@
+//! The two machines, one rule at a time.
+
+use std::time::Duration;
+
+use super::Terms;
+use super::holder::{Effect, Holder, Input, Kept, Refusal, Role, Start};
+use super::voter::{Claim, Claimed, Outstanding, Persist, Promises, Renew, Renewed, Voter};
+use crate::decide::plan::Proof;
+use crate::model::ballot::{Ballot, Generation};
+use crate::model::cluster::ClusterName;
+use crate::model::instance::InstanceId;
+use crate::model::policy::Policy;
+use crate::model::time::Moment;
+
+const T: Duration = Duration::from_secs(3);
+
+fn at(ms: u64) -> Moment {
+    Moment::from_micros(1_000_000 + ms * 1_000)
+}
+
+fn db(host: &str) -> InstanceId {
+    InstanceId::new(host, 3306)
+}
+
+fn ballot(number: u64, manager: &str) -> Ballot {
+    Ballot { number, manager: manager.to_owned() }
+}
+
+fn renew(holder: &str, generation: u64) -> Renew {
+    Renew {
+        cluster: ClusterName("orders".to_owned()),
+        holder: db(holder),
+        generation: Generation(generation),
+        lasts: T,
+    }
+}
+
+fn claim(number: u64, generation: u64, candidate: &str, proof: Proof) -> Claim {
+    Claim {
+        cluster: ClusterName("orders".to_owned()),
+        ballot: ballot(number, "m"),
+        generation: Generation(generation),
+        candidate: db(candidate),
+        proof,
+        released: Vec::new(),
+    }
+}
+
+fn adopted() -> Voter {
+    let mut voter = Voter::restored(Promises::default(), at(0));
+    let (answer, persist) = voter.claim(&claim(1, 1, "db1", Proof::Adoption), at(0));
+    assert_eq!((answer, persist), (Claimed::Accepted { outstanding: Vec::new() }, Persist::First));
+    assert_eq!(voter.renew(&renew("db1", 1), at(0)), (Renewed::Granted { lasts: T }, Persist::First));
+    voter
+}
+
+#[test]
+fn a_voter_renews_without_writing() {
+    let mut voter = adopted();
+    assert_eq!(voter.renew(&renew("db1", 1), at(500)), (Renewed::Granted { lasts: T }, Persist::Unchanged));
+    assert_eq!(voter.granted_ago(at(700)), Some(Duration::from_millis(200)));
+}
+
+#[test]
+fn a_voter_gives_one_generation_to_one_holder() {
+    let mut voter = adopted();
+    assert_eq!(voter.renew(&renew("db2", 1), at(0)).0, Renewed::OtherHolder { holder: Some(db("db1")) });
+    let (answer, _) = voter.claim(&claim(2, 1, "db2", Proof::Operator), at(9_000));
+    assert_eq!(answer, Claimed::Taken { holder: Some(db("db1")) });
+}
+
+#[test]
+fn a_voter_that_granted_lately_holds_a_failover_back() {
+    let mut voter = adopted();
+    let (answer, persist) = voter.claim(&claim(2, 2, "db2", Proof::Expired), at(1_000));
+    let remaining = Duration::from_secs(2);
+    assert_eq!((answer, persist), (Claimed::HeldBack { by: db("db1"), remaining }, Persist::Unchanged));
+    let (answer, persist) = voter.claim(&claim(2, 2, "db2", Proof::Expired), at(3_000));
+    let outstanding = vec![Outstanding { granted_ago: T, lasts: T }];
+    assert_eq!((answer, persist), (Claimed::Accepted { outstanding }, Persist::First));
+    let answer = voter.renew(&renew("db1", 1), at(3_001)).0;
+    assert_eq!(answer, Renewed::Superseded { generation: Generation(2), holder: Some(db("db2")) });
+}
+
+#[test]
+fn a_fence_lifts_only_the_grants_of_whom_it_fenced() {
+    let mut voter = adopted();
+    let mut wrong = claim(2, 2, "db3", Proof::Fenced);
+    wrong.released = vec![db("db2")];
+    assert!(matches!(voter.claim(&wrong, at(100)).0, Claimed::HeldBack { .. }));
+    let mut right = claim(2, 2, "db3", Proof::Fenced);
+    right.released = vec![db("db1")];
+    assert_eq!(voter.claim(&right, at(100)).0, Claimed::Accepted { outstanding: Vec::new() });
+}
+
+#[test]
+fn a_candidate_keeps_what_it_was_granted_before() {
+    let mut voter = adopted();
+    assert!(matches!(voter.claim(&claim(2, 2, "db1", Proof::Expired), at(100)).0, Claimed::Accepted { .. }));
+    // db1 may still be open by its grant for generation 1.
+    assert!(matches!(voter.claim(&claim(3, 3, "db2", Proof::Expired), at(200)).0, Claimed::HeldBack { .. }));
+}
+
+#[test]
+fn a_restarted_voter_counts_its_grants_as_given_now() {
+    let mut voter = Voter::restored(adopted().promises().clone(), at(60_000));
+    let (answer, _) = voter.claim(&claim(2, 2, "db2", Proof::Expired), at(62_000));
+    assert_eq!(answer, Claimed::HeldBack { by: db("db1"), remaining: Duration::from_secs(1) });
+}
+
+#[test]
+fn a_long_grant_is_remembered_over_a_restart_and_forgotten_after_its_end() {
+    let mut voter = adopted();
+    let long = Renew { lasts: Duration::from_secs(3_600), ..renew("db1", 1) };
+    let minute = Duration::from_secs(60);
+    assert_eq!(voter.renew(&long, at(0)), (Renewed::Granted { lasts: minute }, Persist::First));
+    assert_eq!(voter.renew(&renew("db1", 1), at(5_000)).1, Persist::Unchanged);
+    assert_eq!(voter.promises().lasts, minute);
+    assert_eq!(voter.renew(&renew("db1", 1), at(58_000)).1, Persist::First);
+    assert_eq!(voter.promises().lasts, T);
+}
+
+#[test]
+fn an_older_ballot_is_refused_and_a_leader_change_touches_no_lease() {
+    let mut voter = adopted();
+    let (led, persist) = voter.lead(&ballot(5, "n"));
+    assert_eq!((led.accepted, led.generation, persist), (true, Generation(1), Persist::First));
+    assert!(!voter.obeys(&ballot(5, "m")) && voter.obeys(&ballot(5, "n")));
+    let (answer, _) = voter.claim(&claim(4, 2, "db2", Proof::Operator), at(9_000));
+    assert_eq!(answer, Claimed::OlderBallot { accepted: ballot(5, "n") });
+    assert!(matches!(voter.renew(&renew("db1", 1), at(100)).0, Renewed::Granted { .. }));
+}
+
+#[test]
+fn a_voter_that_missed_the_claim_believes_the_new_holder() {
+    let mut voter = adopted();
+    assert_eq!(voter.renew(&renew("db2", 2), at(100)).1, Persist::First);
+    assert!(matches!(voter.renew(&renew("db1", 1), at(200)).0, Renewed::Superseded { .. }));
+    // And still knows that db1 may be open by what it granted.
+    let Claimed::HeldBack { .. } = voter.claim(&claim(2, 3, "db3", Proof::Expired), at(2_900)).0 else {
+        panic!("not held back")
+    };
+}
+
+#[test]
+fn the_wait_covers_clocks_that_run_apart() {
+    let terms = terms();
+    let outstanding = |ms, lasts| Outstanding { granted_ago: Duration::from_millis(ms), lasts };
+    assert_eq!(terms.wait_after_claim(&[]), Duration::ZERO);
+    let wait = terms.wait_after_claim(&[outstanding(2_000, T), outstanding(1_000, T)]);
+    assert_eq!(wait, Duration::from_millis(2_000 + 30 + 300));
+    assert_eq!(terms.wait_after_claim(&[outstanding(60_000, T)]), Duration::from_millis(300));
+}
+
+// === the holder ===
+
+fn terms() -> Terms {
+    let voters = ["db1", "db2", "db3"].map(str::to_owned).to_vec();
+    Terms::new("db1", voters, &Policy::default())
+}
+
+const UP: Start = Start { same_boot: true, until: None, server_up: true, same_server: true };
+
+fn granted(from: &str, generation: u64, sent: u64) -> Input {
+    Input::Answer {
+        from: from.to_owned(),
+        generation: Generation(generation),
+        sent_at: at(sent),
+        answer: Renewed::Granted { lasts: T },
+    }
+}
+
+fn superseded(from: &str, sent: u64) -> Input {
+    Input::Answer {
+        from: from.to_owned(),
+        generation: Generation(1),
+        sent_at: at(sent),
+        answer: Renewed::Superseded { generation: Generation(2), holder: Some(db("db2")) },
+    }
+}
+
+/// Opened for generation 1 by grants asked for at 0.
+fn opened() -> Holder {
+    let (mut holder, effects) = Holder::restored(terms(), Kept::default(), UP, at(0));
+    assert_eq!(effects, []);
+    let effects = holder.handle(Input::Open { generation: Generation(1), epoch: 0 }, at(0)).unwrap();
+    let renewal = Effect::SendRenew { generation: Generation(1), lasts: T };
+    assert_eq!(effects, [Effect::Persist, renewal]);
+    assert_eq!(holder.handle(granted("db1", 1, 0), at(1)).unwrap(), []);
+    assert_eq!(holder.handle(granted("db2", 1, 0), at(5)).unwrap(), [Effect::HoldOpen { until: at(3_000) }]);
+    holder
+}
+
+#[test]
+fn it_opens_by_a_majority_and_holds_from_when_it_asked() {
+    let mut holder = opened();
+    assert!(holder.holds(at(2_999)) && !holder.holds(at(3_000)));
+    assert_eq!(holder.handle(granted("db1", 1, 500), at(501)).unwrap(), []);
+    let effects = holder.handle(granted("db3", 1, 500), at(900)).unwrap();
+    assert_eq!(effects, [Effect::HoldOpen { until: at(3_500) }]);
+}
+
+#[test]
+fn a_stranger_has_no_vote_and_one_voter_has_one() {
+    let (mut holder, _) = Holder::restored(terms(), Kept::default(), UP, at(0));
+    holder.handle(Input::Open { generation: Generation(1), epoch: 0 }, at(0)).unwrap();
+    for _ in 0..3 {
+        assert_eq!(holder.handle(granted("db1", 1, 0), at(1)).unwrap(), []);
+        assert_eq!(holder.handle(granted("db9", 1, 0), at(1)).unwrap(), []);
+        assert_eq!(holder.handle(granted("db2", 7, 0), at(1)).unwrap(), []);
+    }
+}
+
+#[test]
+fn isolated_it_closes_goes_on_asking_and_opens_again_by_itself() {
+    let mut holder = opened();
+    holder.handle(Input::TakeVip { generation: Generation(1) }, at(10)).unwrap();
+    let effects = holder.handle(Input::Tick, at(3_000)).unwrap();
+    let renewal = Effect::SendRenew { generation: Generation(1), lasts: T };
+    assert_eq!(effects, [renewal, Effect::Close, Effect::ReleaseVip]);
+    holder.handle(granted("db1", 1, 3_000), at(3_001)).unwrap();
+    let effects = holder.handle(granted("db3", 1, 3_000), at(3_002)).unwrap();
+    assert_eq!(effects, [Effect::HoldOpen { until: at(6_000) }, Effect::HoldVip { until: at(6_000) }]);
+}
+
+#[test]
+fn one_voter_that_knows_more_does_not_fence_a_holder_but_forbids_reopening() {
+    let mut holder = opened();
+    assert_eq!(holder.handle(superseded("db3", 500), at(600)).unwrap(), []);
+    assert!(holder.holds(at(700)));
+    let effects = holder.handle(Input::Tick, at(3_000)).unwrap();
+    assert!(effects.contains(&Effect::Close) && effects.contains(&Effect::Persist));
+    assert_eq!(holder.role(), Role::Deposed { generation: Generation(1) });
+    let refused = holder.handle(Input::Open { generation: Generation(1), epoch: 1 }, at(3_100));
+    assert_eq!(refused, Err(Refusal::Superseded(Generation(1))));
+}
+
+#[test]
+fn it_steps_down_when_no_majority_can_grant_any_more() {
+    let mut holder = opened();
+    holder.handle(superseded("db3", 500), at(600)).unwrap();
+    let effects = holder.handle(superseded("db2", 500), at(610)).unwrap();
+    assert_eq!(effects, [Effect::Close, Effect::ReleaseVip, Effect::Persist]);
+    assert_eq!(holder.handle(Input::Tick, at(5_000)).unwrap(), []);
+}
+
+#[test]
+fn a_dead_server_is_closed_first_and_asks_for_nothing() {
+    let mut holder = opened();
+    let effects = holder.handle(Input::ServerGone, at(600)).unwrap();
+    assert_eq!(effects, [Effect::Close, Effect::ReleaseVip]);
+    assert_eq!(holder.due(), None);
+    assert_eq!(holder.handle(granted("db1", 1, 500), at(601)).unwrap(), []);
+}
+
+#[test]
+fn a_restarted_server_opens_only_after_its_set_was_compared() {
+    let mut holder = opened();
+    holder.handle(Input::ServerGone, at(600)).unwrap();
+    holder.handle(Input::ServerStarted, at(900)).unwrap();
+    holder.handle(granted("db1", 1, 900), at(901)).unwrap();
+    let effects = holder.handle(granted("db2", 1, 900), at(902)).unwrap();
+    assert_eq!(effects, [Effect::AskCompare { incarnation: 2 }]);
+    let stale = Input::Compared { incarnation: 1, contains_all: true };
+    assert_eq!(holder.handle(stale, at(903)).unwrap(), []);
+    let missing = Input::Compared { incarnation: 2, contains_all: false };
+    assert_eq!(holder.handle(missing, at(904)).unwrap(), []);
+    let all = Input::Compared { incarnation: 2, contains_all: true };
+    let effects = holder.handle(all, at(905)).unwrap();
+    assert_eq!(effects, [Effect::HoldOpen { until: at(3_900) }, Effect::Resume]);
+}
+
+#[test]
+fn fenced_it_asks_for_nothing_and_orders_from_before_are_refused() {
+    let mut holder = opened();
+    assert_eq!(
+        holder.handle(Input::Fence { generation: Generation(0) }, at(9)),
+        Err(Refusal::Older { known: Generation(1), asked: Generation(0) })
+    );
+    let before = holder.kept().epoch;
+    let effects = holder.handle(Input::Fence { generation: Generation(1) }, at(10)).unwrap();
+    assert_eq!(effects, [Effect::Close, Effect::ReleaseVip, Effect::Persist]);
+    assert_eq!(holder.handle(Input::Tick, at(5_000)).unwrap(), []);
+    let late = Input::Open { generation: Generation(1), epoch: before };
+    assert_eq!(holder.handle(late, at(20)), Err(Refusal::Stale { known: before + 1, asked: before }));
+    let undo = Input::Open { generation: Generation(1), epoch: before + 1 };
+    assert!(holder.handle(undo, at(30)).is_ok());
+    // A grant from before the fence does not count.
+    assert_eq!(holder.handle(granted("db1", 1, 5), at(31)).unwrap(), []);
+    assert_eq!(holder.handle(granted("db2", 1, 5), at(31)).unwrap(), []);
+}
+
+#[test]
+fn a_restarted_agent_adopts_what_the_kernel_holds() {
+    let kept = Kept { role: Role::Primary { generation: Generation(1) }, epoch: 4, vip: true };
+    let start = Start { until: Some(at(9_000)), ..UP };
+    let (mut holder, effects) = Holder::restored(terms(), kept, start, at(1_000));
+    assert_eq!(effects, [Effect::HoldOpen { until: at(9_000) }, Effect::HoldVip { until: at(9_000) }]);
+    assert!(matches!(holder.handle(Input::Tick, at(1_000)).unwrap()[..], [Effect::SendRenew { .. }]));
+    for start in [
+        Start { same_boot: false, ..start },
+        Start { same_server: false, ..start },
+        Start { until: Some(at(900)), ..start },
+    ] {
+        let (_, effects) = Holder::restored(terms(), kept, start, at(1_000));
+        assert_eq!(effects, [Effect::Close, Effect::ReleaseVip]);
+    }
+}
+
+#[test]
+fn after_a_boot_a_replica_waits_to_be_told_and_an_unmanaged_one_is_left_alone() {
+    let replica = Kept { role: Role::Replica, epoch: 1, vip: false };
+    let boot = Start { same_boot: false, ..UP };
+    assert_eq!(Holder::restored(terms(), replica, UP, at(0)).1, [Effect::Admit]);
+    let (holder, effects) = Holder::restored(terms(), replica, boot, at(0));
+    assert_eq!(effects, [Effect::Close, Effect::ReleaseVip, Effect::Persist]);
+    assert_eq!(holder.role(), Role::Unknown);
+    assert_eq!(Holder::restored(terms(), Kept::default(), boot, at(0)).1, []);
+}
+
+#[test]
+fn a_primary_is_not_admitted_as_a_replica() {
+    let mut holder = opened();
+    assert_eq!(holder.handle(Input::Admit, at(9)), Err(Refusal::Leads(Generation(1))));
+    holder.handle(Input::Fence { generation: Generation(1) }, at(10)).unwrap();
+    let effects = holder.handle(Input::Admit, at(20)).unwrap();
+    assert_eq!(effects, [Effect::ReleaseVip, Effect::Persist, Effect::Admit]);
+}
+
+#[test]
+fn a_planned_restart_holds_for_as_long_as_was_granted() {
+    let mut holder = opened();
+    let lasts = Duration::from_secs(60);
+    let effects = holder.handle(Input::Grace { lasts }, at(600)).unwrap();
+    assert_eq!(effects, [Effect::SendRenew { generation: Generation(1), lasts }]);
+    for voter in ["db1", "db3"] {
+        let answer = Renewed::Granted { lasts };
+        let input =
+            Input::Answer { from: voter.to_owned(), generation: Generation(1), sent_at: at(600), answer };
+        holder.handle(input, at(601)).unwrap();
+    }
+    assert_eq!(holder.open_until(), Some(at(60_600)));
+}

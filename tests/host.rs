@@ -1,0 +1,510 @@
+//! The agent's hands on real kernels: each test makes two network namespaces joined by a wire, runs itself again
+//! inside the one ("here", the server's host), and drives a helper in the other ("there", a client's host).
+//!
+//! Needs root. Without it each test says so and passes, unless the environment variable `CI` is set: then it fails.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use mha::agent::host::announce::{self, Announcer};
+use mha::agent::host::filter::{AGENT_MARK, Access, Filter, FilterError};
+use mha::agent::host::vip::{Addresses, Vip};
+use mha::clock::now;
+
+const ROLE: &str = "MHA_TEST_ROLE";
+const OTHER: &str = "MHA_TEST_OTHER_NAMESPACE";
+const HERE: &str = "10.77.0.1:3306";
+const HERE6: &str = "[fd77::1]:3306";
+
+fn ms(from: mha::model::time::Moment) -> f64 {
+    now().since(from).as_secs_f64() * 1_000.0
+}
+
+// === Two hosts ===
+
+struct Hosts {
+    names: [String; 2],
+}
+
+impl Hosts {
+    fn new(test: &str) -> Self {
+        let short: String = test.chars().take(12).collect();
+        let names = ["a", "b"].map(|end| format!("mha{}{short}{end}", std::process::id()));
+        let hosts = Self { names };
+        let [a, b] = &hosts.names;
+        for name in [a, b] {
+            run(&["netns", "add", name]);
+            run(&["-n", name, "link", "set", "lo", "up"]);
+        }
+        run(&["link", "add", "wire", "netns", a, "type", "veth", "peer", "name", "wire", "netns", b]);
+        for (name, host) in [(a, 1), (b, 2)] {
+            run(&["-n", name, "address", "add", &format!("10.77.0.{host}/24"), "dev", "wire"]);
+            run(&["-n", name, "address", "add", &format!("fd77::{host}/64"), "dev", "wire", "nodad"]);
+            run(&["-n", name, "link", "set", "wire", "up"]);
+        }
+        hosts
+    }
+}
+
+impl Drop for Hosts {
+    fn drop(&mut self) {
+        for name in &self.names {
+            let _ = Command::new("ip").args(["netns", "delete", name]).status();
+        }
+    }
+}
+
+fn run(arguments: &[&str]) {
+    let status = Command::new("ip").args(arguments).status().unwrap();
+    assert!(status.success(), "ip {arguments:?}");
+}
+
+/// Runs `body` inside the first of two new namespaces, in a process of its own.
+fn on_two_hosts<F: Future<Output = ()>>(test: &str, body: impl FnOnce(Peer) -> F) {
+    if std::env::var(ROLE).as_deref() == Ok(test) {
+        let peer = Peer::start(&std::env::var(OTHER).unwrap());
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(body(peer));
+        return;
+    }
+    if !rustix::process::geteuid().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "{test} needs root to make network namespaces");
+        println!("not run: {test} needs root to make network namespaces");
+        return;
+    }
+    let hosts = Hosts::new(test);
+    let output = Command::new("ip")
+        .args(["netns", "exec", &hosts.names[0]])
+        .arg(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture"])
+        .env(ROLE, test)
+        .env(OTHER, &hosts.names[1])
+        .output()
+        .unwrap();
+    println!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{test} failed inside its namespace");
+}
+
+// === The helper on the other host ===
+
+struct Peer {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Peer {
+    fn start(namespace: &str) -> Self {
+        let mut child = Command::new("ip")
+            .args(["netns", "exec", namespace])
+            .arg(std::env::current_exe().unwrap())
+            .args(["peer", "--exact", "--nocapture"])
+            .env(ROLE, "peer")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (input, output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+        Self { child, input, output }
+    }
+
+    fn tell(&mut self, line: &str) {
+        writeln!(self.input, "{line}").unwrap();
+    }
+
+    /// The next answer: its text, and the moment it was true on the other host (same kernel, same clock).
+    fn hear(&mut self) -> (String, u64) {
+        loop {
+            let mut line = String::new();
+            assert!(self.output.read_line(&mut line).unwrap() > 0, "the helper is gone");
+            if let Some(answer) = line.trim_end().split_once('@').map(|(_, answer)| answer) {
+                let (text, at) = answer.rsplit_once(' ').unwrap();
+                return (text.to_owned(), at.parse().unwrap());
+            }
+        }
+    }
+
+    fn ask(&mut self, line: &str) -> (String, u64) {
+        self.tell(line);
+        self.hear()
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Not a test: the helper. `connect A`, `send`, `read` (answers when the read returns), `local`, `ip ARGS`, `listen A`.
+#[test]
+fn peer() {
+    if std::env::var(ROLE).as_deref() != Ok("peer") {
+        return;
+    }
+    let mut stream: Option<TcpStream> = None;
+    let say = |text: String| println!("@{text} {}", now().as_micros());
+    for line in std::io::stdin().lines() {
+        let line = line.unwrap();
+        let (verb, rest) = line.split_once(' ').unwrap_or((&line, ""));
+        match verb {
+            "connect" => match TcpStream::connect_timeout(&rest.parse().unwrap(), Duration::from_secs(2)) {
+                Ok(open) => {
+                    stream = Some(open);
+                    say("ok".to_owned());
+                }
+                Err(error) => say(format!("{:?}", error.kind())),
+            },
+            "send" => say(match stream.as_ref().unwrap().write_all(b"x") {
+                Ok(()) => "ok".to_owned(),
+                Err(error) => format!("{:?}", error.kind()),
+            }),
+            "read" => {
+                let mut stream = stream.as_ref().unwrap();
+                stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+                say(match stream.read(&mut [0; 16]) {
+                    Ok(count) => format!("ok {count}"),
+                    Err(error) => format!("{:?}", error.kind()),
+                });
+            }
+            "local" => say(stream.as_ref().unwrap().local_addr().unwrap().to_string()),
+            "listen" => {
+                echo(rest);
+                say("ok".to_owned());
+            }
+            "ip" => {
+                let output = Command::new("ip").args(rest.split(' ')).output().unwrap();
+                say(format!("ok {}", String::from_utf8_lossy(&output.stdout).trim().replace('\n', " ")));
+            }
+            _ => panic!("{verb}?"),
+        }
+    }
+}
+
+/// A server that answers each byte with itself.
+fn echo(address: &str) {
+    let listener = TcpListener::bind(address).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            std::thread::spawn(move || {
+                let mut stream = stream.unwrap();
+                let mut bytes = [0; 16];
+                while let Ok(count @ 1..) = stream.read(&mut bytes) {
+                    if stream.write_all(&bytes[..count]).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+}
+
+// === The packet filter ===
+
+#[test]
+fn closing_resets_everybody_at_once() {
+    on_two_hosts("closing_resets_everybody_at_once", async |mut peer| {
+        echo("[::]:3306");
+        let filter = Filter::open_or_adopt(&[3306]).await.unwrap();
+        assert_eq!(filter.read_back().await.unwrap(), Access::Admitted, "a new filter admits");
+        for address in [HERE, HERE6] {
+            filter.admit().await.unwrap();
+            assert_eq!(peer.ask(&format!("connect {address}")).0, "ok");
+            assert_eq!(peer.ask("send").0, "ok");
+            assert_eq!(peer.ask("read").0, "ok 1");
+            let mut local = TcpStream::connect(address).unwrap();
+            peer.tell("read");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let closing = now();
+            filter.close().await.unwrap();
+            let took = ms(closing);
+            let (seen, at) = peer.hear();
+            let after = at.saturating_sub(closing.as_micros()) as f64 / 1_000.0;
+            println!("{address}: close took {took:.2} ms; a blocked reader saw {seen} after {after:.2} ms");
+            assert_eq!(seen, "ConnectionReset");
+            assert!(after < 50.0);
+            assert!(local.read(&mut [0; 16]).is_err(), "loopback is no way in");
+            let trying = now();
+            assert_eq!(peer.ask(&format!("connect {address}")).0, "ConnectionRefused");
+            println!("{address}: a new connection was refused after {:.2} ms", ms(trying));
+            assert!(ms(trying) < 50.0);
+            assert!(TcpStream::connect(address).is_err(), "nor is a new local connection");
+        }
+        let again = Filter::open_or_adopt(&[3306]).await.unwrap();
+        assert_eq!(again.read_back().await.unwrap(), Access::Closed, "adopting changes nothing");
+    });
+}
+
+#[test]
+fn an_answer_in_flight_is_not_let_out() {
+    on_two_hosts("an_answer_in_flight_is_not_let_out", async |mut peer| {
+        let listener = tokio::net::TcpListener::bind("[::]:3306").await.unwrap();
+        let filter = Filter::open_or_adopt(&[3306]).await.unwrap();
+        peer.tell(&format!("connect {HERE}"));
+        let (server, client) = listener.accept().await.unwrap();
+        assert_eq!(peer.hear().0, "ok");
+        let client = SocketAddr::new(client.ip().to_canonical(), client.port());
+        // Spared while closing, so that the socket survives; then no longer, as if the lease had run out under it.
+        filter.spare(&[client]).await.unwrap();
+        filter.close().await.unwrap();
+        server.writable().await.unwrap();
+        assert_eq!(server.try_write(b"yes").unwrap(), 3);
+        assert_eq!(peer.ask("read").0, "ok 3", "a spared endpoint passes");
+        peer.tell("read");
+        filter.admit().await.unwrap();
+        filter.clear_spared().await.unwrap();
+        filter.hold(Duration::from_millis(200)).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(filter.read_back().await.unwrap(), Access::Closed);
+        let _ = server.try_write(b"OK");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let mut gone = [0; 4];
+        assert!(server.try_read(&mut gone).is_err(), "the server's own socket met the reset");
+        filter.close().await.unwrap();
+        drop(server);
+        let (seen, _) = peer.hear();
+        assert!(!seen.starts_with("ok 2"), "the client must not read the answer, and saw {seen}");
+    });
+}
+
+#[test]
+fn a_lease_ends_without_any_process() {
+    on_two_hosts("a_lease_ends_without_any_process", async |mut peer| {
+        echo("[::]:3306");
+        let filter = Filter::open_or_adopt(&[3306, 33060]).await.unwrap();
+        filter.close().await.unwrap();
+        assert_eq!(peer.ask(&format!("connect {HERE}")).0, "ConnectionRefused");
+        let lease = Duration::from_secs(1);
+        // Renewed for two seconds, every 200 ms: open all the time.
+        let mut last = now();
+        for _ in 0..10 {
+            last = now();
+            filter.hold(lease).await.unwrap();
+            assert_eq!(peer.ask(&format!("connect {HERE}")).0, "ok");
+            assert!(
+                matches!(filter.read_back().await.unwrap(), Access::Held { remaining } if remaining <= lease)
+            );
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        drop(filter);
+        while peer.ask(&format!("connect {HERE}")).0 == "ok" {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            assert!(ms(last) < 3_000.0, "the lease never ended");
+        }
+        println!("a lease of 1000 ms ended after {:.0} ms", ms(last));
+        assert!((900.0..1_200.0).contains(&ms(last)));
+        let filter = Filter::open_or_adopt(&[3306, 33060]).await.unwrap();
+        assert_eq!(filter.read_back().await.unwrap(), Access::Closed);
+        filter.hold(Duration::from_secs(60)).await.unwrap();
+        filter.hold(lease).await.unwrap();
+        let Access::Held { remaining } = filter.read_back().await.unwrap() else { panic!("not held") };
+        assert!(remaining <= lease, "a shorter lease replaces a longer one");
+        filter.admit().await.unwrap();
+        assert_eq!(filter.read_back().await.unwrap(), Access::Admitted);
+        assert_eq!(peer.ask(&format!("connect {HERE}")).0, "ok");
+    });
+}
+
+#[test]
+fn a_blocked_server_cannot_be_reached_from_here() {
+    on_two_hosts("a_blocked_server_cannot_be_reached_from_here", async |mut peer| {
+        assert_eq!(peer.ask("listen [::]:3306").0, "ok");
+        let filter = Filter::open_or_adopt(&[3306]).await.unwrap();
+        for there in ["10.77.0.2:3306", "[fd77::2]:3306"] {
+            let address: SocketAddr = there.parse().unwrap();
+            let mut stream = TcpStream::connect(address).unwrap();
+            let (tell, hear) = mpsc::channel();
+            let reader = std::thread::spawn(move || {
+                let result = stream.read(&mut [0; 16]);
+                tell.send((now(), result.map_err(|error| error.kind()))).unwrap();
+            });
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let blocking = now();
+            filter.block(address).await.unwrap();
+            filter.block(address).await.unwrap();
+            let took = ms(blocking);
+            let (at, seen) = hear.recv_timeout(Duration::from_secs(2)).unwrap();
+            reader.join().unwrap();
+            println!("{there}: block (twice) took {took:.2} ms; a blocked reader saw {seen:?}");
+            assert!(seen.is_err() && at.since(blocking) < Duration::from_millis(50));
+            let trying = now();
+            assert!(TcpStream::connect_timeout(&address, Duration::from_secs(2)).is_err());
+            assert!(ms(trying) < 50.0, "refused at once, not after {:.0} ms", ms(trying));
+            filter.unblock(address).await.unwrap();
+            filter.unblock(address).await.unwrap();
+            TcpStream::connect(address).unwrap();
+            filter.block(address).await.unwrap();
+            filter.unblock_all().await.unwrap();
+            TcpStream::connect(address).unwrap();
+        }
+    });
+}
+
+#[test]
+fn the_agents_own_socket_passes() {
+    on_two_hosts("the_agents_own_socket_passes", async |_peer| {
+        echo("[::]:3306");
+        let filter = Filter::open_or_adopt(&[3306]).await.unwrap();
+        let marked = || {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+            socket.set_mark(AGENT_MARK).unwrap();
+            let address: SocketAddr = HERE.parse().unwrap();
+            socket.connect_timeout(&address.into(), Duration::from_secs(1)).unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+            TcpStream::from(socket)
+        };
+        let mut before = marked();
+        filter.close().await.unwrap();
+        for stream in [&mut before, &mut marked()] {
+            stream.write_all(b"x").unwrap();
+            assert_eq!(stream.read(&mut [0; 16]).unwrap(), 1, "both directions of a marked socket pass");
+        }
+    });
+}
+
+#[test]
+fn a_flushed_ruleset_is_noticed() {
+    on_two_hosts("a_flushed_ruleset_is_noticed", async |_peer| {
+        let filter = Filter::open_or_adopt(&[3306]).await.unwrap();
+        let rule = ["flush", "chain", "inet", "mha_3306", "output"];
+        assert!(Command::new("nft").args(rule).status().unwrap().success());
+        assert!(matches!(filter.close().await, Err(FilterError::Altered { .. })));
+        assert!(Command::new("nft").args(["flush", "ruleset"]).status().unwrap().success());
+        assert!(matches!(filter.read_back().await, Err(FilterError::Vanished { .. })));
+        assert!(matches!(filter.hold(Duration::from_secs(1)).await, Err(FilterError::Vanished { .. })));
+        assert!(matches!(filter.unblock(HERE.parse().unwrap()).await, Err(FilterError::Vanished { .. })));
+        Filter::open_or_adopt(&[3306]).await.unwrap().close().await.unwrap();
+    });
+}
+
+// === The service address ===
+
+fn vips() -> [Vip; 2] {
+    [("10.77.0.100", 24), ("fd77::100", 64)].map(|(address, prefix)| Vip {
+        address: address.parse().unwrap(),
+        prefix,
+        interface: "wire".to_owned(),
+    })
+}
+
+#[test]
+fn an_address_ends_by_itself() {
+    on_two_hosts("an_address_ends_by_itself", async |_peer| {
+        let addresses = Addresses::open().unwrap();
+        for vip in vips() {
+            addresses.release(&vip).await.unwrap();
+            assert_eq!(addresses.held(&vip).await.unwrap(), None);
+            let first = now();
+            addresses.hold(&vip, Duration::from_millis(1_500)).await.unwrap();
+            println!("{vip}: added in {:.2} ms", ms(first));
+            assert!(addresses.held(&vip).await.unwrap().is_some_and(|left| left <= Duration::from_secs(2)));
+            TcpListener::bind((vip.address, 4000)).unwrap();
+            tokio::time::sleep(Duration::from_millis(1_200)).await;
+            let renewed = now();
+            addresses.hold(&vip, Duration::from_secs(2)).await.unwrap();
+            while addresses.held(&vip).await.unwrap().is_some() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                assert!(ms(renewed) < 6_000.0, "{vip} never ended");
+            }
+            println!("{vip}: 2000 ms after the renewal it was gone after {:.0} ms", ms(renewed));
+            assert!(ms(renewed) > 1_500.0 && ms(renewed) < 3_500.0);
+            addresses.hold(&vip, Duration::from_secs(9)).await.unwrap();
+            addresses.release(&vip).await.unwrap();
+            assert_eq!(addresses.held(&vip).await.unwrap(), None);
+        }
+        let nowhere = Vip { interface: "wire9".to_owned(), ..vips()[0].clone() };
+        let error = addresses.hold(&nowhere, Duration::from_secs(3)).await.unwrap_err().to_string();
+        assert!(error.contains("wire9"), "{error}");
+        addresses.release(&nowhere).await.unwrap();
+    });
+}
+
+#[test]
+fn neighbours_learn_of_an_announcement() {
+    on_two_hosts("neighbours_learn_of_an_announcement", async |mut peer| {
+        let addresses = Addresses::open().unwrap();
+        let mac = std::fs::read_to_string("/sys/class/net/wire/address").unwrap();
+        for vip in vips() {
+            let stale = "02:00:00:00:00:99";
+            peer.ask(&format!("ip neigh replace {} lladdr {stale} dev wire nud reachable", vip.address));
+            let announcer = Announcer::open(&addresses, &vip).await.unwrap();
+            addresses.hold(&vip, Duration::from_secs(9)).await.unwrap();
+            let start = now();
+            announcer.announce().unwrap();
+            println!("{vip}: announced in {:.3} ms", ms(start));
+            assert!(ms(start) < 5.0);
+            let mut shown = peer.ask(&format!("ip neigh show {}", vip.address)).0;
+            while !shown.contains(mac.trim()) && ms(start) < 1_500.0 {
+                shown = peer.ask(&format!("ip neigh show {}", vip.address)).0;
+            }
+            println!(
+                "{vip}: learned after {:.2} ms; {}",
+                ms(start),
+                peer.ask("ip -s -6 address show dev wire").0
+            );
+            assert!(shown.contains(mac.trim()), "{vip}: {shown}");
+        }
+    });
+}
+
+#[test]
+fn a_probe_finds_the_other_holder() {
+    on_two_hosts("a_probe_finds_the_other_holder", async |mut peer| {
+        let addresses = Addresses::open().unwrap();
+        let theirs = peer.ask("ip -o link show dev wire").0;
+        let wait = Duration::from_millis(400);
+        for vip in vips() {
+            assert_eq!(announce::probe(&addresses, &vip, wait).await.unwrap(), None);
+            peer.ask(&format!("ip address add {}/{} dev wire", vip.address, vip.prefix));
+            // An IPv6 address is tentative at first, and answers nobody.
+            while vip.address.is_ipv6() && peer.ask("ip -6 address show dev wire").0.contains("tentative") {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            let start = now();
+            let found = announce::probe(&addresses, &vip, wait).await.unwrap().expect("the holder answers");
+            println!("{vip}: probed, {found} answered after {:.2} ms", ms(start));
+            assert!(theirs.contains(&found.to_string()), "{found} is not in {theirs}");
+        }
+    });
+}
+
+// === What it costs ===
+
+#[test]
+fn renewals_are_cheap() {
+    on_two_hosts("renewals_are_cheap", async |_peer| {
+        let filter = Filter::open_or_adopt(&[3306]).await.unwrap();
+        let addresses = Addresses::open().unwrap();
+        let [vip, _] = vips();
+        let announcer = Announcer::open(&addresses, &vip).await.unwrap();
+        let mut costs: [Vec<f64>; 5] = Default::default();
+        for _ in 0..100 {
+            let start = now();
+            filter.hold(Duration::from_secs(3)).await.unwrap();
+            costs[0].push(ms(start));
+            let start = now();
+            addresses.hold(&vip, Duration::from_secs(3)).await.unwrap();
+            costs[1].push(ms(start));
+            let start = now();
+            announcer.announce().unwrap();
+            costs[2].push(ms(start));
+            let start = now();
+            filter.read_back().await.unwrap();
+            costs[3].push(ms(start));
+            let start = now();
+            filter.close().await.unwrap();
+            costs[4].push(ms(start));
+        }
+        for (what, mut found) in ["hold", "vip hold", "announce", "read_back", "close"].into_iter().zip(costs)
+        {
+            found.sort_by(f64::total_cmp);
+            println!("{what}: p50 {:.3} ms, p99 {:.3} ms", found[49], found[98]);
+            assert!(found[49] < 20.0, "{what} is dear");
+        }
+    });
+}
