@@ -10,10 +10,12 @@
 //! the rules and the words are in `ARCHITECTURE.md`.
 
 pub mod agent;
+
 pub mod clock;
 pub mod config;
 pub mod decide;
 pub mod execute;
+pub mod http;
 pub mod manager;
 pub mod model;
 pub mod mysql;
