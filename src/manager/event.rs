@@ -11,7 +11,7 @@ use crate::model::observation::{AgentStatus, Observation, Probe};
 /// One thing that happened.
 #[derive(Debug)]
 pub enum Event {
-    Look(Observation),
+    Look(Box<Observation>),
     Agent(InstanceId, Box<AgentStatus>),
     AgentLost(InstanceId),
     Probe(Probe),
