@@ -195,7 +195,8 @@ fn prospect(screen: Screen, of: &Snapshot) -> Vec<String> {
         None => (Tone::Bad, of.prospect.clone(), None),
     };
     let (tone, sentence, best) = text;
-    let title = screen.paint(Tone::Quiet, "if the primary died now:");
+    let title = if of.verdict.calls_for_failover() { "in a failover:" } else { "if the primary died now:" };
+    let title = screen.paint(Tone::Quiet, title);
     let mut lines = vec![format!("  {title} {}", screen.paint(tone, &sentence))];
     for other in of.candidates.iter().filter(|other| Some(*other) != best && !other.is_eligible()) {
         let reasons: Vec<String> = other.against.iter().map(ToString::to_string).collect();
@@ -220,7 +221,11 @@ fn would_lead(of: &Snapshot, best: &Candidate) -> String {
         .and_then(|primary| primary.executed.as_ref());
     let alone = executed.map(|executed| executed.minus(&best.known).count());
     let loss = match (of.durability, of.acks, alone) {
-        (Durability::Lossless, 1.., _) => "no acknowledged row lost".to_owned(),
+        (Durability::Lossless, 1.., _) if of.issues.is_empty() => "no acknowledged row lost".to_owned(),
+        // What is the matter may be the very acker that has the row.
+        (Durability::Lossless, acks @ 1.., _) => {
+            format!("acknowledged rows are on at least {acks} of the ackers")
+        }
         (_, _, Some(n)) => format!("{n} transactions were on the primary alone at the last look"),
         (_, _, None) => "how much would be lost is not known".to_owned(),
     };

@@ -273,8 +273,11 @@ impl Desk {
 
     /// The same cluster under a second name beside the first.
     pub(crate) fn state_of_two(&self) -> ApiState {
+        let name = ClusterName("billing".to_owned());
+        let board = Snapshot { cluster: name.clone(), ..healthy() };
         let mut second = self.handle.clone();
-        second.name = ClusterName("billing".to_owned());
+        second.board = watch::channel(Arc::new(board)).1;
+        second.name = name;
         ApiState::new([self.handle.clone(), second], self.store.clone(), None, self.stop.clone())
     }
 
