@@ -11,7 +11,6 @@
 
 pub mod agent;
 pub mod cli;
-
 pub mod clock;
 pub mod config;
 pub mod decide;
@@ -21,3 +20,4 @@ pub mod manager;
 pub mod model;
 pub mod mysql;
 pub mod store;
+pub mod telemetry;

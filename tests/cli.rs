@@ -1,4 +1,5 @@
 //! `mhactl` as an operator meets it: the program itself against the real API on a socket; its words, its JSON, its exit codes.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod desk;
 

@@ -135,8 +135,7 @@ impl Desk {
                 let reply = self.client.get(&["api", "v1", "clusters"], &[]).await?;
                 let all: Clusters = reply.value()?;
                 match all.clusters.as_slice() {
-                    [only] if !self.json => only.cluster.0.clone(),
-                    // In JSON always the list: its shape does not turn on how many clusters there are.
+                    [only] => only.cluster.0.clone(),
                     many => {
                         if clear {
                             self.screen.clear();

@@ -1,5 +1,6 @@
 //! A manager's outside made of fixtures: a board, a history, and a loop that answers every ask and remembers it.
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
