@@ -37,7 +37,7 @@ async fn serve(flags: Flags) -> anyhow::Result<()> {
     }
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
     let (store, clusters) = mha::manager::start(&config, &tracker, &stop).await?;
-    let api = mha::http::router(mha::http::ApiState::new(clusters, store, config.token.clone()));
+    let api = mha::http::ApiState::new(clusters, store, config.token.clone(), stop.clone());
     let listener = tokio::net::TcpListener::bind(config.listen).await?;
     tracing::info!(listen = %config.listen, "manager started");
     // Without a service manager there is nobody to notify.
@@ -51,7 +51,11 @@ async fn serve(flags: Flags) -> anyhow::Result<()> {
         }
         ending.cancel();
     };
-    axum::serve(listener, api).with_graceful_shutdown(asked).await?;
+    let mut serving = std::pin::pin!(mha::http::serve(listener, api));
+    tokio::select! {
+        ended = &mut serving => ended?,
+        () = asked => serving.await?,
+    }
     tracker.close();
     tracker.wait().await;
     Ok(())

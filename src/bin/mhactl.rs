@@ -4,5 +4,5 @@ use std::process::ExitCode;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    mha::cli::run().await
+    mha::cli::run(std::env::args_os()).await
 }

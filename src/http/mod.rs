@@ -1,225 +1,150 @@
-//! `/api/v1` and `/health`: what the manager shows and is asked, as JSON. Decides nothing.
+//! The manager's HTTP side: every route in one table, each with who may ask it. Never decides, never touches a server: it shows
+//! the boards and passes an operator's asks to the cluster's loop.
 
-use std::collections::BTreeMap;
+mod api;
+mod auth;
+pub mod contract;
+mod error;
+mod follow;
+mod metrics;
+mod state;
+
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::Json;
-use axum::extract::{Path, Query, Request, State};
-use axum::http::{StatusCode, header};
-use axum::middleware::{self, Next};
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use secrecy::{ExposeSecret as _, SecretString};
-use serde::{Deserialize, Serialize};
+use axum::routing::{MethodRouter, get, post};
+use futures::FutureExt;
+use tokio::net::TcpListener;
 
-use crate::execute::journal::Recovery;
-use crate::manager::event::Ask;
-use crate::manager::handle::ClusterHandle;
-use crate::manager::snapshot::Snapshot;
-use crate::model::cluster::ClusterName;
-use crate::model::instance::InstanceId;
-use crate::model::intent::FailoverAsk;
-use crate::store::Store;
+use error::ApiError;
+pub use state::ApiState;
 
-/// What the routes share.
-#[derive(Debug, Clone)]
-pub struct ApiState {
-    clusters: Arc<BTreeMap<String, ClusterHandle>>,
-    store: Store,
-    token: Option<SecretString>,
+/// Largest request body, in bytes.
+const BODY: usize = 64 * 1024;
+/// Longest time until an answer begins; a stream may then go on.
+const ANSWER: Duration = Duration::from_secs(10);
+/// How long open answers may take to finish once the service stops.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Who may ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Everybody: says that the service lives, and nothing of any cluster.
+    Open,
+    /// Whoever shows the token, where one is configured; otherwise whoever is on this host.
+    Token,
 }
 
-impl ApiState {
-    /// For these clusters; callers must show `token` where there is one.
-    pub fn new(clusters: Vec<ClusterHandle>, store: Store, token: Option<SecretString>) -> Self {
-        let clusters = clusters.into_iter().map(|handle| (handle.name.0.clone(), handle)).collect();
-        Self { clusters: Arc::new(clusters), store, token }
-    }
-
-    fn cluster(&self, name: &str) -> Result<&ClusterHandle, ApiError> {
-        self.clusters.get(name).ok_or_else(|| {
-            let known: Vec<&str> = self.clusters.keys().map(String::as_str).collect();
-            ApiError(
-                StatusCode::NOT_FOUND,
-                vec![format!("no cluster {name:?}; there are: {}", known.join(", "))],
-            )
-        })
-    }
+/// How it is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    Get,
+    Post,
 }
 
-/// Why a request was not answered as asked: what happened and what to do, line by line.
-#[derive(Debug)]
-struct ApiError(StatusCode, Vec<String>);
-
-/// The body of every error.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct ErrorBody {
-    pub errors: Vec<String>,
+/// One route.
+#[derive(Clone, Copy)]
+pub struct Endpoint {
+    pub verb: Verb,
+    pub path: &'static str,
+    pub access: Access,
+    /// What it is for, in one line.
+    pub about: &'static str,
+    handler: fn() -> MethodRouter<Arc<ApiState>>,
 }
 
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        (self.0, Json(ErrorBody { errors: self.1 })).into_response()
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} {} ({:?})", self.verb, self.path, self.access)
     }
 }
 
-fn internal(error: impl std::fmt::Display) -> ApiError {
-    ApiError(StatusCode::SERVICE_UNAVAILABLE, vec![error.to_string()])
-}
-
-fn refused(reasons: Vec<String>) -> ApiError {
-    ApiError(StatusCode::CONFLICT, reasons)
-}
-
-/// All routes; everything but `/health` behind the token.
-pub fn router(state: ApiState) -> axum::Router {
-    let api = axum::Router::new()
-        .route("/clusters", get(clusters))
-        .route("/clusters/{cluster}", get(cluster))
-        .route("/clusters/{cluster}/history", get(history))
-        .route("/clusters/{cluster}/failover", post(failover))
-        .route("/clusters/{cluster}/adopt", get(adopt_plan).post(adopt))
-        .route("/clusters/{cluster}/ack", post(acknowledge))
-        .route("/clusters/{cluster}/unpark", post(unpark))
-        .layer(middleware::from_fn_with_state(state.clone(), authorize));
-    axum::Router::new().route("/health", get(|| async { "ok\n" })).nest("/api/v1", api).with_state(state)
-}
-
-async fn authorize(State(state): State<ApiState>, request: Request, next: Next) -> Response {
-    let Some(token) = &state.token else { return next.run(request).await };
-    let shown =
-        request.headers().get(header::AUTHORIZATION).map(header::HeaderValue::as_bytes).unwrap_or_default();
-    let wanted = format!("Bearer {}", token.expose_secret());
-    // Looks at every byte whatever the first differing one is.
-    let same = shown.len() == wanted.len()
-        && shown.iter().zip(wanted.as_bytes()).fold(0, |all, (a, b)| all | (a ^ b)) == 0;
-    if same {
-        return next.run(request).await;
-    }
-    let text =
-        "a token is needed: give mhactl the manager's token with --token-file or MHA_TOKEN_FILE".to_owned();
-    ApiError(StatusCode::UNAUTHORIZED, vec![text]).into_response()
-}
-
-async fn clusters(State(state): State<ApiState>) -> Json<Vec<Snapshot>> {
-    Json(state.clusters.values().map(|handle| handle.board.borrow().as_ref().clone()).collect())
-}
-
-async fn cluster(
-    State(state): State<ApiState>,
-    Path(name): Path<String>,
-) -> Result<Json<Snapshot>, ApiError> {
-    let handle = state.cluster(&name)?;
-    Ok(Json(handle.board.borrow().as_ref().clone()))
-}
-
-/// Query of the history.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Limit {
-    #[serde(default = "ten")]
-    limit: u32,
-}
-
-fn ten() -> u32 {
-    10
-}
-
-async fn history(
-    State(state): State<ApiState>,
-    Path(name): Path<String>,
-    Query(query): Query<Limit>,
-) -> Result<Json<Vec<Recovery>>, ApiError> {
-    state.cluster(&name)?;
-    let found = state.store.history(&ClusterName(name), query.limit.min(1_000)).await.map_err(internal)?;
-    Ok(Json(found))
-}
-
-/// Body of a failover.
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FailoverBody {
-    #[serde(default)]
-    pub to: Option<InstanceId>,
-    #[serde(default)]
-    pub accept_loss: bool,
-    #[serde(default)]
-    pub old_primary_is_dead: bool,
-    #[serde(default)]
-    pub dry_run: bool,
-}
-
-async fn failover(
-    State(state): State<ApiState>,
-    Path(name): Path<String>,
-    Json(body): Json<FailoverBody>,
-) -> Result<Response, ApiError> {
-    let handle = state.cluster(&name)?;
-    let ask = FailoverAsk {
-        to: body.to,
-        accept_loss: body.accept_loss,
-        old_primary_is_dead: body.old_primary_is_dead,
-        by: "api".to_owned(),
+/// A route of `ENDPOINTS`, so that each stands on one line.
+macro_rules! endpoint {
+    (GET $path:literal $access:ident $handler:expr, $about:literal) => {
+        Endpoint {
+            verb: Verb::Get,
+            path: $path,
+            access: Access::$access,
+            about: $about,
+            handler: || get($handler),
+        }
     };
-    if body.dry_run {
-        let proposal = handle.ask(|answer| Ask::DryRun { ask, answer }).await.map_err(internal)?;
-        return Ok(Json(proposal).into_response());
+    (POST $path:literal $access:ident $handler:expr, $about:literal) => {
+        Endpoint {
+            verb: Verb::Post,
+            path: $path,
+            access: Access::$access,
+            about: $about,
+            handler: || post($handler),
+        }
+    };
+}
+
+/// Everything this service answers. A route that is not here does not exist.
+pub const ENDPOINTS: &[Endpoint] = &[
+    endpoint!(GET "/health" Open api::health, "the manager lives"),
+    endpoint!(GET "/metrics" Token metrics::serve, "OpenMetrics text"),
+    endpoint!(GET "/api/v1/clusters" Token api::clusters, "every cluster in short"),
+    endpoint!(GET "/api/v1/clusters/{cluster}" Token api::snapshot, "one cluster, all that is known"),
+    endpoint!(GET "/api/v1/clusters/{cluster}/topology" Token api::topology, "who replicates from whom"),
+    endpoint!(GET "/api/v1/clusters/{cluster}/history" Token api::history, "past recoveries, newest first (?limit=)"),
+    endpoint!(GET "/api/v1/clusters/{cluster}/history/{id}" Token api::recovery_by_id, "one recovery"),
+    endpoint!(GET "/api/v1/clusters/{cluster}/recovery" Token follow::recovery, "the running or last one (?follow=true&id=)"),
+    endpoint!(POST "/api/v1/clusters/{cluster}/failover" Token api::failover, "fail over, or say what it would do"),
+    endpoint!(GET "/api/v1/clusters/{cluster}/adopt" Token api::adopt_plan, "what adoption would change (?primary=)"),
+    endpoint!(POST "/api/v1/clusters/{cluster}/adopt" Token api::adopt, "take the cluster into care"),
+    endpoint!(POST "/api/v1/clusters/{cluster}/ack" Token api::acknowledge, "forget past automatic failovers"),
+    endpoint!(POST "/api/v1/clusters/{cluster}/unpark" Token api::unpark, "a parked member back into automatic hands"),
+];
+
+/// All routes, behind their guards.
+pub fn router(state: ApiState) -> Router {
+    let state = Arc::new(state);
+    let routes = |access: Access| {
+        ENDPOINTS
+            .iter()
+            .filter(|endpoint| endpoint.access == access)
+            .fold(Router::new(), |router, endpoint| router.route(endpoint.path, (endpoint.handler)()))
+    };
+    let guarded = routes(Access::Token).route_layer(from_fn_with_state(Arc::clone(&state), auth::guard));
+    routes(Access::Open)
+        .merge(guarded)
+        .fallback(async || ApiError::no_route())
+        .method_not_allowed_fallback(async || ApiError::wrong_method())
+        .layer(from_fn(within_limits))
+        .layer(DefaultBodyLimit::max(BODY))
+        .with_state(state)
+}
+
+/// Serves until `state`'s stop token is cancelled.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(listener: TcpListener, state: ApiState) -> std::io::Result<()> {
+    let stop = state.stop.clone();
+    let stopped = stop.clone();
+    let app = router(state).into_make_service_with_connect_info::<SocketAddr>();
+    let served = axum::serve(listener, app).with_graceful_shutdown(async move { stopped.cancelled().await });
+    tokio::select! {
+        ended = served.into_future() => ended,
+        // An idle client must not hold the service: the answers that were under way had their time.
+        () = async { stop.cancelled().await; tokio::time::sleep(FAREWELL).await } => Ok(()),
     }
-    let id = handle.ask(|answer| Ask::Failover { ask, answer }).await.map_err(internal)?.map_err(refused)?;
-    Ok(Json(id).into_response())
 }
 
-/// Body of an adoption; empty lets the manager find the primary.
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AdoptBody {
-    #[serde(default)]
-    pub primary: Option<InstanceId>,
-}
-
-async fn adopt_plan(
-    State(state): State<ApiState>,
-    Path(name): Path<String>,
-    Query(body): Query<AdoptBody>,
-) -> Result<Response, ApiError> {
-    let handle = state.cluster(&name)?;
-    let primary = body.primary;
-    let plan =
-        handle.ask(|answer| Ask::AdoptPlan { primary, answer }).await.map_err(internal)?.map_err(refused)?;
-    Ok(Json(plan).into_response())
-}
-
-async fn adopt(
-    State(state): State<ApiState>,
-    Path(name): Path<String>,
-    Json(body): Json<AdoptBody>,
-) -> Result<Json<String>, ApiError> {
-    let handle = state.cluster(&name)?;
-    let primary = body.primary;
-    let id = handle.ask(|answer| Ask::Adopt { primary, answer }).await.map_err(internal)?.map_err(refused)?;
-    Ok(Json(id))
-}
-
-async fn acknowledge(State(state): State<ApiState>, Path(name): Path<String>) -> Result<Json<()>, ApiError> {
-    let handle = state.cluster(&name)?;
-    let done = handle.ask(|answer| Ask::Acknowledge { answer }).await.map_err(internal)?;
-    done.map(Json).map_err(|why| refused(vec![why]))
-}
-
-/// Body of an unpark.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct UnparkBody {
-    pub instance: InstanceId,
-}
-
-async fn unpark(
-    State(state): State<ApiState>,
-    Path(name): Path<String>,
-    Json(body): Json<UnparkBody>,
-) -> Result<Json<()>, ApiError> {
-    let handle = state.cluster(&name)?;
-    let instance = body.instance;
-    let done = handle.ask(|answer| Ask::Unpark { instance, answer }).await.map_err(internal)?;
-    done.map(Json).map_err(|why| refused(vec![why]))
+/// An answer in time, whatever the handler does.
+async fn within_limits(request: Request, next: Next) -> Response {
+    let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
+    match tokio::time::timeout(ANSWER, answer).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(_panic)) => ApiError::internal("the handler panicked; the log has its place").into_response(),
+        Err(_) => ApiError::late(ANSWER).into_response(),
+    }
 }

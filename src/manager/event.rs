@@ -10,7 +10,7 @@ use crate::model::observation::{AgentStatus, Observation, Probe};
 
 /// One thing that happened.
 #[derive(Debug)]
-pub(crate) enum Event {
+pub enum Event {
     Look(Box<Observation>),
     Agent(InstanceId, Box<AgentStatus>),
     AgentLost(InstanceId),
@@ -27,7 +27,7 @@ pub(crate) enum Event {
 
 /// What an operator asks of a cluster. Every ask is answered.
 #[derive(Debug)]
-pub(crate) enum Ask {
+pub enum Ask {
     /// What a failover would do now. Changes nothing.
     DryRun {
         ask: FailoverAsk,
