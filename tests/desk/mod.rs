@@ -82,6 +82,7 @@ pub(crate) fn healthy() -> Snapshot {
         to_apply,
         same_zone: false,
         known: gtids("0-1-100"),
+        ours: gtids("0-1-100"),
     };
     Snapshot {
         cluster: ClusterName("orders".to_owned()),
