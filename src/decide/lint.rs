@@ -131,9 +131,12 @@ fn changes_a_server(step: &Step) -> bool {
         | Step::PointReplica { .. }
         | Step::CatchUpFrom { .. }
         | Step::SetReadOnly { .. }
+        | Step::Block { .. }
         | Step::StopReceiving { .. } => true,
         // Fences and claims are never taken back by a command: a lease is won again by votes. Salvage only adds what the old primary had.
         Step::Fence { .. }
+        | Step::Unmoved { .. }
+        | Step::LoseVip { .. }
         | Step::Kill { .. }
         | Step::Claim { .. }
         | Step::Salvage { .. }

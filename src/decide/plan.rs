@@ -54,6 +54,11 @@ impl fmt::Display for Proof {
 pub enum Step {
     /// No client byte reaches this server, and it holds neither lease nor VIP.
     Fence { instance: InstanceId, generation: Generation },
+    /// It takes no writes: read-only by its own word, its lease released, closed to clients with its replicas' streams spared. The VIP
+    /// goes on answering there, with a reset, until it is announced elsewhere or its time is over.
+    Block { instance: InstanceId, generation: Generation, within: Duration },
+    /// It has executed exactly `set`: nobody wrote after it was blocked (a privileged session can).
+    Unmoved { instance: InstanceId, set: GtidSet },
     /// Its process is gone (after a fence only; never a clean stop).
     Kill { instance: InstanceId },
     /// The replica receives nothing more from `source`, and its applier runs (or has nothing to apply).
@@ -89,6 +94,8 @@ pub enum Step {
     Admit { instance: InstanceId },
     /// The VIP is on it, and announced.
     HoldVip { instance: InstanceId, generation: Generation, vip: VipAddress },
+    /// The VIP is not on it.
+    LoseVip { instance: InstanceId },
     /// Its replication settings are gone. Only when nothing received is unapplied.
     ForgetSource { instance: InstanceId },
     /// Its server runs, read-only, replication stopped, both semi-sync sides off, clients fenced. `as_replica` lets recovery drop
@@ -107,6 +114,9 @@ impl Step {
     pub fn instance(&self) -> &InstanceId {
         match self {
             Self::Fence { instance, .. }
+            | Self::Block { instance, .. }
+            | Self::Unmoved { instance, .. }
+            | Self::LoseVip { instance }
             | Self::Kill { instance }
             | Self::StopReceiving { instance, .. }
             | Self::WaitApplied { instance, .. }
@@ -186,6 +196,14 @@ impl Step {
                     && !agent.vip
                     && agent.fenced.is_some_and(|fenced| fenced >= *generation)
             }),
+            Self::Block { generation, .. } => {
+                report.is_some_and(|report| report.read_only)
+                    && agent.is_some_and(|agent| {
+                        agent.access == Access::Closed
+                            && agent.fenced.is_some_and(|fenced| fenced >= *generation)
+                    })
+            }
+            Self::Unmoved { set, .. } => report.is_some_and(|report| report.executed == *set),
             Self::Kill { .. } => agent.is_some_and(|agent| matches!(agent.process, Process::Gone { .. })),
             Self::StopReceiving { source, .. } => report.is_some_and(|report| {
                 report.channel().is_none_or(|channel| {
@@ -239,6 +257,7 @@ impl Step {
                     && agent.is_none_or(|agent| agent.access == Access::Admitted)
             }
             Self::HoldVip { .. } => agent.is_none_or(|agent| agent.vip),
+            Self::LoseVip { .. } => agent.is_none_or(|agent| !agent.vip),
             Self::ForgetSource { .. } => report.is_some_and(|report| report.channel().is_none()),
             Self::StartServer { .. } => report.is_some_and(|report| report.read_only),
             Self::SetReadOnly { on, .. } => report.is_some_and(|report| report.read_only == *on),
@@ -257,6 +276,10 @@ impl fmt::Display for Step {
             Self::Fence { instance, generation } => {
                 write!(f, "{instance} closed to clients (generation {generation})")
             }
+            Self::Block { instance, generation, .. } => {
+                write!(f, "{instance} takes no writes and is closed to clients (generation {generation})")
+            }
+            Self::Unmoved { instance, set } => write!(f, "{instance} still has {set} and no more"),
             Self::Kill { instance } => write!(f, "{instance} server process killed"),
             Self::StopReceiving { instance, source } => {
                 write!(f, "{instance} receives nothing more from {source}")
@@ -297,6 +320,7 @@ impl fmt::Display for Step {
             Self::Open { instance, generation } => write!(f, "{instance} writable (generation {generation})"),
             Self::Admit { instance } => write!(f, "{instance} open for reads"),
             Self::HoldVip { instance, vip, .. } => write!(f, "{instance} holds {}", vip.address),
+            Self::LoseVip { instance } => write!(f, "{instance} gives the VIP up"),
             Self::ForgetSource { instance } => write!(f, "{instance} forgets its old source"),
             Self::StartServer { instance, .. } => {
                 write!(f, "{instance} server started, read-only and fenced")
@@ -355,6 +379,8 @@ impl Stage {
 pub enum PlanKind {
     Adopt,
     Isolate,
+    /// The first plan of a switchover: the old primary, still well, takes no more writes. The second is `Promote`.
+    Switchover,
     Promote,
     Rejoin,
     Repair,
@@ -365,6 +391,7 @@ impl fmt::Display for PlanKind {
         f.write_str(match self {
             Self::Adopt => "adopt",
             Self::Isolate => "isolate",
+            Self::Switchover => "switchover",
             Self::Promote => "promote",
             Self::Rejoin => "rejoin",
             Self::Repair => "repair",

@@ -13,6 +13,13 @@ use crate::model::intent::FailoverAsk;
 use crate::model::policy::{Durability, WithoutAckers};
 use crate::model::view::ClusterView;
 
+/// What a planned change adds: the old primary lives, and becomes a replica.
+#[derive(Debug)]
+pub(super) struct Handover {
+    /// Its set, read after writers were blocked.
+    pub(super) set: GtidSet,
+}
+
 /// Everything the promote plan is made of.
 #[derive(Debug)]
 pub(super) struct Promotion<'a> {
@@ -23,6 +30,7 @@ pub(super) struct Promotion<'a> {
     generation: Generation,
     proof: Proof,
     ask: Option<&'a FailoverAsk>,
+    handover: Option<Handover>,
     /// Acknowledgements the new primary waits for; 0 when asynchronous or degraded.
     acks: u32,
     /// Registered ackers of the new generation.
@@ -37,6 +45,7 @@ pub(super) struct Promotion<'a> {
 }
 
 impl<'a> Promotion<'a> {
+    #[expect(clippy::too_many_arguments, reason = "each was decided elsewhere, and all are needed")]
     pub(super) fn new(
         view: &'a ClusterView,
         isolation: &'a Isolation,
@@ -45,6 +54,7 @@ impl<'a> Promotion<'a> {
         feeding: Feeding,
         proof: Proof,
         ask: Option<&'a FailoverAsk>,
+        handover: Option<Handover>,
     ) -> Self {
         let policy = &view.cluster.policy;
         let mut others: Vec<&Candidate> = ranking
@@ -76,7 +86,8 @@ impl<'a> Promotion<'a> {
         let short = policy.durability == Durability::Lossless && ackers.len() < wanted as usize;
         let (acks, degraded) = match (policy.durability, policy.without_ackers) {
             (Durability::Async, WithoutAckers::Block | WithoutAckers::Degrade) => (0, None),
-            (Durability::Lossless, WithoutAckers::Degrade) if short => {
+            // In a planned change the old primary is an acker in a moment.
+            (Durability::Lossless, WithoutAckers::Degrade) if short && handover.is_none() => {
                 let why = format!(
                     "{} acker(s) left of the {wanted} needed at the promotion of {}",
                     ackers.len(),
@@ -97,6 +108,7 @@ impl<'a> Promotion<'a> {
             generation,
             proof,
             ask,
+            handover,
             acks,
             ackers,
             first,
@@ -123,7 +135,12 @@ impl<'a> Promotion<'a> {
         Plan {
             cluster: self.view.cluster.name.clone(),
             kind: PlanKind::Promote,
-            title: format!("failover {old} -> {}, generation {}", self.leader(), self.generation),
+            title: format!(
+                "{} {old} -> {}, generation {}",
+                if self.handover.is_some() { "switchover" } else { "failover" },
+                self.leader(),
+                self.generation
+            ),
             stages,
             commit: Some(commit),
             basis: self.basis(),
@@ -197,21 +214,30 @@ impl<'a> Promotion<'a> {
         steps.extend(self.first.iter().map(|acker| self.follow(acker)));
         let mut undo: Vec<Step> = self.first.iter().map(|acker| self.back_to_old(acker)).collect();
         undo.insert(0, Step::ArmSource { instance: self.leader(), acks: 0 });
+        // Only now is the set final: the leader receives nothing more, and a privileged session could still write before that.
+        steps.extend(self.handover.as_ref().map(|handover| Step::Unmoved {
+            instance: self.isolation.primary.clone(),
+            set: handover.set.clone(),
+        }));
         Stage::new("arm", steps).with_undo(undo)
     }
 
     fn open(&self) -> Stage {
-        let register = Step::Register {
-            primary: self.leader(),
-            generation: self.generation,
-            ackers: self.ackers.clone(),
-            acks: self.acks,
-            degraded: self.degraded.clone(),
-        };
+        let register = self.register(self.ackers.clone());
         Stage::new(
             "promote",
             vec![Step::Open { instance: self.leader(), generation: self.generation }, register],
         )
+    }
+
+    fn register(&self, ackers: Vec<InstanceId>) -> Step {
+        Step::Register {
+            primary: self.leader(),
+            generation: self.generation,
+            ackers,
+            acks: self.acks,
+            degraded: self.degraded.clone(),
+        }
     }
 
     /// Traffic before redundancy: writers wait for this stage only.
@@ -228,12 +254,35 @@ impl<'a> Promotion<'a> {
             .filter(|instance| !self.first.contains(instance))
             .map(|instance| self.follow(instance))
             .collect();
+        let tidy = Step::ForgetSource { instance: self.leader() };
         let mut stages = Vec::new();
+        stages.extend(self.handover.as_ref().map(|_| self.release()));
         if !others.is_empty() {
             stages.push(Stage::new("repoint", others).or_continue());
         }
-        stages.push(Stage::new("tidy", vec![Step::ForgetSource { instance: self.leader() }]).or_continue());
+        stages.push(Stage::new("tidy", vec![tidy]).or_continue());
+        if self.handover.is_some() {
+            stages.extend(self.demote());
+        }
         stages
+    }
+
+    /// The address answers at its old place until it is announced at the new one; the larger number of ackers is recorded before
+    /// the old primary becomes one of them.
+    fn release(&self) -> Stage {
+        let old = self.isolation.primary.clone();
+        let mut steps = vec![Step::LoseVip { instance: old.clone() }];
+        if self.view.cluster.policy.durability == Durability::Lossless {
+            steps.push(self.register(self.ackers.iter().cloned().chain([old]).collect()));
+        }
+        Stage::new("release", steps)
+    }
+
+    fn demote(&self) -> [Stage; 2] {
+        let old = self.isolation.primary.clone();
+        let acker = self.view.cluster.policy.durability == Durability::Lossless;
+        let point = Step::PointReplica { instance: old.clone(), source: self.leader(), acker };
+        [Stage::new("demote", vec![point]), Stage::new("admit", vec![Step::Admit { instance: old }])]
     }
 
     fn follow(&self, instance: &InstanceId) -> Step {
@@ -252,7 +301,12 @@ impl<'a> Promotion<'a> {
     fn basis(&self) -> Vec<String> {
         let old = &self.isolation.primary;
         let mut lines = vec![format!("{old}: {}", self.proof)];
-        lines.push(format!("{} has the most: {}", self.feeding.holder, self.feeding.target));
+        match &self.handover {
+            Some(handover) => lines.push(format!("{old} has {} and takes no writes", handover.set)),
+            None => {
+                lines.push(format!("{} has the most: {}", self.feeding.holder, self.feeding.target));
+            }
+        }
         if self.feeding.salvage_required {
             lines.push(format!(
                 "acknowledged rows may be in {old}'s log alone: only with that log read to its end"
@@ -276,7 +330,7 @@ impl<'a> Promotion<'a> {
         lines.extend(
             self.degraded.iter().map(|why| format!("lossless is given up until an acker is back: {why}")),
         );
-        if self.acks as usize > self.ackers.len() {
+        if self.acks as usize > self.ackers.len() && self.handover.is_none() {
             lines.push(format!(
                 "commits on {} wait until {} acker(s) are back (without_ackers = \"block\")",
                 self.leader(),

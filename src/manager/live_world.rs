@@ -28,6 +28,8 @@ use crate::store::Store;
 const CALL: Duration = Duration::from_secs(1);
 /// Between two claims at a voter that is still bound by a grant, at most.
 const CLAIM_AGAIN: Duration = Duration::from_millis(50);
+/// How much longer than the agent works on a block its answer is waited for.
+const BLOCK_GRACE: Duration = Duration::from_millis(500);
 /// Longest start of a server: crash recovery included.
 const SERVER_START: Duration = Duration::from_secs(300);
 
@@ -55,6 +57,9 @@ impl World for LiveWorld {
             // Asking is claiming: a voter answers the same claim twice alike.
             Step::Claim { .. } | Step::Salvage { .. } => Ok(Evidence::default()),
             Step::Fence { .. }
+            | Step::Block { .. }
+            | Step::Unmoved { .. }
+            | Step::LoseVip { .. }
             | Step::Kill { .. }
             | Step::StopReceiving { .. }
             | Step::WaitApplied { .. }
@@ -86,6 +91,9 @@ impl World for LiveWorld {
                 self.salvage(from, to, beyond, *within, token).await
             }
             Step::Fence { .. }
+            | Step::Block { .. }
+            | Step::Unmoved { .. }
+            | Step::LoseVip { .. }
             | Step::Kill { .. }
             | Step::StopReceiving { .. }
             | Step::WaitApplied { .. }
@@ -113,9 +121,13 @@ impl LiveWorld {
             Step::WaitApplied { within, .. }
             | Step::CatchUpFrom { within, .. }
             | Step::Salvage { within, .. } => *within + statement,
+            // Its agent gives it up by itself before: nothing of it happens later.
+            Step::Block { within, .. } => *within + BLOCK_GRACE,
             Step::StartServer { .. } => SERVER_START,
             Step::PointReplica { .. } | Step::Open { .. } | Step::Kill { .. } => statement * 2,
             Step::Fence { .. }
+            | Step::Unmoved { .. }
+            | Step::LoseVip { .. }
             | Step::StopReceiving { .. }
             | Step::StopReplicating { .. }
             | Step::ArmSource { .. }

@@ -155,7 +155,7 @@ pub(crate) fn plan(kind: PlanKind) -> Plan {
             let open = Step::Open { instance: host("db1"), generation: Generation(1) };
             ("adopt orders: db1 leads, generation 1", vec![Stage::new("open", vec![open])], None)
         }
-        PlanKind::Isolate | PlanKind::Rejoin | PlanKind::Repair => {
+        PlanKind::Isolate | PlanKind::Switchover | PlanKind::Rejoin | PlanKind::Repair => {
             ("db1 is to acknowledge nothing more (dead primary)", vec![Stage::new("isolate", isolate)], None)
         }
     };

@@ -84,10 +84,15 @@ pub enum Input {
     Open { generation: Generation, epoch: u64 },
     /// No client byte, no lease, no address.
     Fence { generation: Generation },
+    /// The first half of a planned change: no client byte and no lease, and the address goes on answering with a reset until the
+    /// next holder announces it, or the kernel's timer ends it.
+    Block { generation: Generation },
     /// Be a replica that clients may read.
     Admit,
     /// The address belongs here.
     TakeVip { generation: Generation },
+    /// The address does not belong here.
+    LoseVip,
     /// The server's process ended.
     ServerGone,
     /// A server process appeared.
@@ -264,6 +269,12 @@ impl Holder {
             }
             Input::Open { generation, epoch } => self.open(generation, epoch, now)?,
             Input::Fence { generation } => self.fence(generation)?,
+            Input::Block { generation } => {
+                let mut effects = self.fence(generation)?;
+                effects.retain(|effect| *effect != Effect::ReleaseVip);
+                effects
+            }
+            Input::LoseVip => self.lose_vip()?,
             Input::Admit => self.admit()?,
             Input::TakeVip { generation } => self.take_vip(generation, now)?,
             Input::ServerGone => self.server_gone(now),
@@ -460,6 +471,15 @@ impl Holder {
                 Ok(vec![Effect::HoldVip { until }, Effect::Persist])
             }
             Some(_) | None => Err(Refusal::NotHolding(generation)),
+        }
+    }
+
+    fn lose_vip(&mut self) -> Result<Vec<Effect>, Refusal> {
+        match self.kept.role {
+            Role::Primary { generation } => Err(Refusal::Leads(generation)),
+            Role::Unmanaged | Role::Unknown | Role::Replica | Role::Fenced { .. } | Role::Deposed { .. } => {
+                Ok(vec![Effect::ReleaseVip])
+            }
         }
     }
 

@@ -113,6 +113,9 @@ pub async fn apply(conn: &mut Connection, step: &Step, env: &ControlEnv) -> Resu
         Step::SetReadOnly { on, .. } => set_read_only(conn, *on, deadline).await,
         Step::Furnish { .. } => Ok(heartbeat::furnish(conn, deadline).await?),
         Step::Fence { .. }
+        | Step::Block { .. }
+        | Step::Unmoved { .. }
+        | Step::LoseVip { .. }
         | Step::Kill { .. }
         | Step::Salvage { .. }
         | Step::Claim { .. }

@@ -1,0 +1,156 @@
+//! A planned change of primary, in two plans. The first takes everything slow before the block and then blocks writers; the
+//! second, from the old primary's set as read after the block, promotes. Both are taken back together before the commit point.
+
+use super::candidate::{Candidate, rank};
+use super::failover::{Isolation, next_generation};
+use super::feeding::Feeding;
+use super::obstacle::Obstacle;
+use super::plan::{Evidence, Plan, PlanKind, Proof, Stage, Step};
+use super::preflight::preflight;
+use super::promotion::{Handover, Promotion};
+use crate::model::gtid::GtidSet;
+use crate::model::instance::InstanceId;
+use crate::model::intent::SwitchoverAsk;
+use crate::model::record::ClusterRecord;
+use crate::model::sessions::Sessions;
+use crate::model::time::Moment;
+use crate::model::view::ClusterView;
+
+/// What was seen inside servers for a switchover: by whom it was asked for, or why it could not be.
+pub type Surveys = std::collections::BTreeMap<InstanceId, Result<Sessions, String>>;
+
+/// What blocking achieved, read back: the only basis of the promote plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blocked {
+    pub primary: InstanceId,
+    pub target: InstanceId,
+    /// Everything the old primary had when nobody could write any more.
+    pub set: GtidSet,
+}
+
+impl Blocked {
+    /// Out of what was read after each step of the first plan; `None` when something of it is missing.
+    pub fn of(plan: &Plan, evidence: &[(Step, Evidence)]) -> Option<Self> {
+        let target = plan.steps().find_map(|step| match step {
+            Step::WaitApplied { instance, .. } => Some(instance.clone()),
+            _ => None,
+        })?;
+        evidence.iter().rev().find_map(|(step, seen)| match step {
+            Step::Block { instance, .. } => Some(Self {
+                primary: instance.clone(),
+                target: target.clone(),
+                set: seen.report.as_ref()?.executed.clone(),
+            }),
+            _ => None,
+        })
+    }
+
+    /// What a dry run assumes: nothing more is written.
+    pub fn supposed(view: &ClusterView, plan: &Plan) -> Option<Self> {
+        let primary = view.primary()?.clone();
+        let target = plan.steps().find_map(|step| match step {
+            Step::WaitApplied { instance, .. } => Some(instance.clone()),
+            _ => None,
+        })?;
+        let set = view.of(&primary)?.last_report.as_ref()?.1.executed.clone();
+        Some(Self { primary, target, set })
+    }
+}
+
+/// Whom a switchover would make primary: the one asked for, or the best. Needed before anything is asked of the servers.
+pub fn target(view: &ClusterView, ask: &SwitchoverAsk) -> Option<InstanceId> {
+    ask.to.clone().or_else(|| {
+        let ranking = rank(view, |instance| view.of(instance).and_then(|seen| seen.latest()));
+        ranking.best().map(|best| best.instance.clone())
+    })
+}
+
+/// The first plan, or everything in its way at once.
+///
+/// # Errors
+/// Every obstacle, each with what to do about it.
+pub fn block(
+    view: &ClusterView,
+    ask: &SwitchoverAsk,
+    surveys: &Surveys,
+    now: Moment,
+) -> Result<Plan, Vec<Obstacle>> {
+    let target = preflight(view, ask, surveys, now)?;
+    let Some((record, (_, report))) =
+        view.record.as_ref().and_then(|record| Some((record, view.of(&record.primary)?.last_report.as_ref()?)))
+    else {
+        return Err(vec![Obstacle::NotAdopted { cluster: view.cluster.name.clone() }]);
+    };
+    let old = record.primary.clone();
+    let level = Step::WaitApplied {
+        instance: target.clone(),
+        set: report.executed.clone(),
+        within: ask.wait_lag,
+    };
+    let block =
+        Step::Block { instance: old.clone(), generation: record.generation, within: ask.write_block };
+    let by = if ask.by.is_empty() { "an operator" } else { ask.by.as_str() };
+    Ok(Plan {
+        cluster: view.cluster.name.clone(),
+        kind: PlanKind::Switchover,
+        title: format!("switchover {old} -> {target}, asked for by {by}"),
+        stages: vec![
+            Stage::new("prepare", vec![level]),
+            Stage::new("block", vec![block]).with_undo(serve_again(view, record)),
+        ],
+        commit: None,
+        basis: vec![format!(
+            "writers wait {} ms at most, or everything is taken back",
+            ask.write_block.as_millis()
+        )],
+    })
+}
+
+/// The old primary leads again, under a generation above the target's: whichever of the two a majority granted last is the one
+/// that may open, so that taking back and promoting cannot both win.
+fn serve_again(view: &ClusterView, record: &ClusterRecord) -> Vec<Step> {
+    let (primary, generation) = (record.primary.clone(), next_generation(view).next());
+    let mut steps = vec![
+        Step::Claim { candidate: primary.clone(), generation, proof: Proof::Fenced },
+        Step::Open { instance: primary.clone(), generation },
+    ];
+    if let Some(vip) = view.cluster.vip.clone() {
+        steps.push(Step::HoldVip { instance: primary.clone(), generation, vip });
+    }
+    steps.push(Step::Register {
+        primary,
+        generation,
+        ackers: record.ackers.clone(),
+        acks: record.acks,
+        degraded: record.degraded.as_ref().map(|degraded| degraded.why.clone()),
+    });
+    steps
+}
+
+/// The second plan: the target gets all of the blocked set, and leads.
+///
+/// # Errors
+/// When the target can no longer lead by what is known.
+pub fn promote(view: &ClusterView, blocked: &Blocked) -> Result<Plan, Vec<Obstacle>> {
+    let isolation =
+        Isolation { fenced: true, log_readable: false, ..Isolation::supposed(view, &blocked.primary) };
+    let ranking = rank(view, |instance| isolation.report_of(view, instance));
+    let chosen: Option<&Candidate> =
+        ranking.candidates.iter().find(|candidate| candidate.instance == blocked.target);
+    let Some(chosen) = chosen.filter(|candidate| candidate.is_eligible()) else {
+        let reasons = chosen.map_or_else(Vec::new, |candidate| {
+            candidate.against.iter().map(ToString::to_string).collect()
+        });
+        return Err(vec![Obstacle::NotEligible { instance: blocked.target.clone(), reasons }]);
+    };
+    let feeding = Feeding {
+        holder: blocked.target.clone(),
+        target: blocked.set.clone(),
+        salvage_required: false,
+        given_up: None,
+    };
+    let handover = Handover { set: blocked.set.clone() };
+    let promotion =
+        Promotion::new(view, &isolation, &ranking, chosen, feeding, Proof::Fenced, None, Some(handover));
+    Ok(promotion.plan())
+}
