@@ -20,8 +20,9 @@ use crate::model::cluster::Cluster;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
 use crate::model::record::{ClusterRecord, Degraded, Parked};
+use crate::model::sessions::Sessions;
 use crate::mysql::control::{self, ControlEnv};
-use crate::mysql::{Account, Connection, Target, Tls, probe};
+use crate::mysql::{Account, Connection, Target, Tls, probe, sessions};
 use crate::store::Store;
 
 /// Deadline of one call to a voter.
@@ -173,6 +174,18 @@ impl LiveWorld {
         Connection::open(&Target::from(instance), &self.admin, &self.tls, None, deadline)
             .await
             .map_err(failed)
+    }
+
+    /// What sessions do there; of the server that is to lead also what its replicas will need.
+    pub(super) async fn sessions(
+        &self,
+        instance: &InstanceId,
+        leads_next: bool,
+        deadline: Instant,
+    ) -> Result<Sessions, StepError> {
+        let mut connection = self.connect(instance, deadline).await?;
+        let replication = leads_next.then_some(&self.env.replication);
+        sessions::sessions(&mut connection, replication, deadline).await.map_err(failed)
     }
 
     async fn report(&self, connection: &mut Connection, deadline: Instant) -> Result<Evidence, StepError> {

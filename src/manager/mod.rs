@@ -7,6 +7,7 @@ pub mod handle;
 mod leadership;
 mod live_world;
 mod monitor;
+mod planned;
 pub mod snapshot;
 mod watchers;
 
@@ -132,6 +133,7 @@ async fn start_cluster(
         tracker: tracker.clone(),
         stop: stop.clone(),
         running: None,
+        abort: CancellationToken::new(),
         led: Err("just started".to_owned()),
         last_sentence: String::new(),
     };

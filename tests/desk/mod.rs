@@ -12,7 +12,7 @@ use mha::decide::plan::{Plan, PlanKind, Stage, Step};
 use mha::execute::Outcome;
 use mha::execute::journal::{Entry, Recovery, What};
 use mha::http::ApiState;
-use mha::manager::event::{Ask, Event, Proposal};
+use mha::manager::event::{Ask, Event, Proposal, Then};
 use mha::manager::handle::ClusterHandle;
 use mha::manager::snapshot::{MemberSnapshot, Snapshot};
 use mha::model::ballot::Generation;
@@ -307,6 +307,29 @@ async fn answer(
                 let plans = vec![plan(PlanKind::Isolate), plan(PlanKind::Promote)];
                 let sentence = "db1 is dead: fail over to db2".to_owned();
                 let _ = answer.send(Proposal { sentence, plans, blockers: script.refusals.clone() });
+            }
+            Ask::Switchover { then, .. } => {
+                let plans = vec![plan(PlanKind::Switchover), plan(PlanKind::Promote)];
+                let sentence = "switchover db1 -> db2".to_owned();
+                let blockers = script.refusals.clone();
+                match then {
+                    Then::Propose(answer) => {
+                        let _ = answer.send(Proposal { sentence, plans, blockers });
+                    }
+                    Then::Begin(answer) => {
+                        let _ = answer.send(refused(&script.refusals).map(|()| "r1".to_owned()));
+                        if script.refusals.is_empty() {
+                            play(&store, &recovery).await;
+                        }
+                    }
+                }
+            }
+            Ask::Abort { answer } => {
+                let _ = answer.send(
+                    refused(&script.refusals)
+                        .map(|()| "called off".to_owned())
+                        .map_err(|reasons| reasons.join("; ")),
+                );
             }
             Ask::AdoptPlan { answer, .. } => {
                 let _ = answer.send(refused(&script.refusals).map(|()| plan(PlanKind::Adopt)));
