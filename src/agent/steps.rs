@@ -8,9 +8,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::lease_loop::OrderError;
 use super::sql::fresh_report;
-use super::{block, start};
 use super::state::{ServerProcess, Shared};
 use super::wire::StepRequest;
+use super::{block, start};
 use crate::clock;
 use crate::decide::lease::holder::{Input, Refusal, Role};
 use crate::decide::plan::{Evidence, Step};
@@ -108,7 +108,12 @@ pub(super) async fn apply(shared: &Shared, request: &StepRequest) -> Result<Evid
             sql(shared, step, deadline).await?;
             true
         }
-        Step::Salvage { .. } | Step::Claim { .. } | Step::Register { .. } | Step::Park { .. } => {
+        Step::Salvage { .. }
+        | Step::KeepUp { .. }
+        | Step::Quiet { .. }
+        | Step::Claim { .. }
+        | Step::Register { .. }
+        | Step::Park { .. } => {
             return Err(StepError::Failed(format!("an agent does not do this step: {step}")));
         }
     };

@@ -73,9 +73,7 @@ pub(super) async fn run(flags: Flags, screen: Screen) -> Ended {
             };
             desk()?.switchover(cluster, request, yes).await
         }
-        Command::Abort { cluster } => {
-            desk()?.do_now(cluster, "abort", &AbortRequest { by: caller() }).await
-        }
+        Command::Abort { cluster } => desk()?.do_now(cluster, "abort", &AbortRequest { by: caller() }).await,
         Command::History { cluster, id, limit } => desk()?.history(cluster, id, limit).await,
         Command::Follow { cluster } => {
             let desk = desk()?;

@@ -81,9 +81,15 @@ impl fmt::Display for Obstacle {
                 "a switchover needs a primary that serves, and this one is \"{verdict}\" ({}); see \"mhactl failover\"",
                 evidence.join("; ")
             ),
-            Self::IsPrimary(instance) => write!(f, "{instance} is the primary already; name another with --to"),
+            Self::IsPrimary(instance) => {
+                write!(f, "{instance} is the primary already; name another with --to")
+            }
             Self::NotEligible { instance, reasons } => {
-                write!(f, "{instance} may not lead: {}; mend that, or name another with --to", reasons.join("; "))
+                write!(
+                    f,
+                    "{instance} may not lead: {}; mend that, or name another with --to",
+                    reasons.join("; ")
+                )
             }
             Self::NoAgent(instance) => {
                 write!(f, "no word from the agent on {}; start mha-agent there", instance.host)
@@ -125,7 +131,10 @@ impl fmt::Display for Obstacle {
                 "{instance} filters its binary log ({filter}), so its replicas would miss rows; remove the filter"
             ),
             Self::Unseen { instance, why } => {
-                write!(f, "the sessions of {instance} cannot be seen ({why}); grant the admin account PROCESS")
+                write!(
+                    f,
+                    "the sessions of {instance} cannot be seen ({why}); grant the admin account PROCESS"
+                )
             }
             Self::Other(blocker) => write!(f, "{blocker}"),
         }

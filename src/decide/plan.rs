@@ -54,6 +54,11 @@ impl fmt::Display for Proof {
 pub enum Step {
     /// No client byte reaches this server, and it holds neither lease nor VIP.
     Fence { instance: InstanceId, generation: Generation },
+    /// It applies what `source` writes less than `closely` later: no more than that will writers wait for it.
+    KeepUp { instance: InstanceId, source: InstanceId, closely: Duration, within: Duration },
+    /// Transactions that are open on it had `drain` to end; with `end_older`, sessions that had one open for longer were ended, those
+    /// that wait for an acknowledgement never (S5).
+    Quiet { instance: InstanceId, drain: Duration, end_older: Option<Duration> },
     /// It takes no writes: read-only by its own word, its lease released, closed to clients with its replicas' streams spared. The VIP
     /// goes on answering there, with a reset, until it is announced elsewhere or its time is over.
     Block { instance: InstanceId, generation: Generation, within: Duration },
@@ -115,6 +120,8 @@ impl Step {
         match self {
             Self::Fence { instance, .. }
             | Self::Block { instance, .. }
+            | Self::KeepUp { instance, .. }
+            | Self::Quiet { instance, .. }
             | Self::Unmoved { instance, .. }
             | Self::LoseVip { instance }
             | Self::Kill { instance }
@@ -149,6 +156,9 @@ pub struct Evidence {
     /// Voters' hosts that accepted a claim.
     pub votes: Option<Votes>,
     pub salvage: Option<Salvaged>,
+    /// How long it took to apply what its source had just written.
+    #[serde(default)]
+    pub behind: Option<Duration>,
     /// The heartbeat table was found.
     pub furnished: bool,
 }
@@ -203,6 +213,9 @@ impl Step {
                             && agent.fenced.is_some_and(|fenced| fenced >= *generation)
                     })
             }
+            Self::KeepUp { closely, .. } => seen.behind.is_some_and(|behind| behind <= *closely),
+            // As quiet as it became.
+            Self::Quiet { .. } => true,
             Self::Unmoved { set, .. } => report.is_some_and(|report| report.executed == *set),
             Self::Kill { .. } => agent.is_some_and(|agent| matches!(agent.process, Process::Gone { .. })),
             Self::StopReceiving { source, .. } => report.is_some_and(|report| {
@@ -279,6 +292,16 @@ impl fmt::Display for Step {
             Self::Block { instance, generation, .. } => {
                 write!(f, "{instance} takes no writes and is closed to clients (generation {generation})")
             }
+            Self::KeepUp { instance, source, closely, .. } => {
+                write!(f, "{instance} is less than {} ms behind {source}", closely.as_millis())
+            }
+            Self::Quiet { instance, drain, end_older } => {
+                write!(f, "transactions open on {instance} have {} ms to end", drain.as_millis())?;
+                match end_older {
+                    Some(older) => write!(f, ", those older than {} ms are ended", older.as_millis()),
+                    None => Ok(()),
+                }
+            }
             Self::Unmoved { instance, set } => write!(f, "{instance} still has {set} and no more"),
             Self::Kill { instance } => write!(f, "{instance} server process killed"),
             Self::StopReceiving { instance, source } => {
@@ -342,6 +365,9 @@ pub enum OnFailure {
     Abort,
     /// Told, and the next stage begins: redundancy, not safety.
     Continue,
+    /// After the commit point only: what was done stays, nothing follows and nothing is tried again. What is missing is mended by
+    /// later plans.
+    Stop,
 }
 
 /// A named phase the operator sees. Its steps run side by side.
@@ -370,6 +396,12 @@ impl Stage {
     #[must_use]
     pub fn or_continue(self) -> Self {
         Self { on_failure: OnFailure::Continue, ..self }
+    }
+
+    /// The same, but a failure ends the plan as it is.
+    #[must_use]
+    pub fn or_stop(self) -> Self {
+        Self { on_failure: OnFailure::Stop, ..self }
     }
 }
 

@@ -167,9 +167,8 @@ fn at_target(
             if let Some(filter) = survey.binlog_filter.clone() {
                 found.push(Obstacle::BinlogFilter { instance: target.clone(), filter });
             }
-            let holds = |session: &&Session| {
-                matches!(session.doing, Doing::LocksTables(_) | Doing::LocksEverything)
-            };
+            let holds =
+                |session: &&Session| matches!(session.doing, Doing::LocksTables(_) | Doing::LocksEverything);
             found.extend(
                 survey
                     .sessions

@@ -256,33 +256,39 @@ impl<'a> Promotion<'a> {
             .collect();
         let tidy = Step::ForgetSource { instance: self.leader() };
         let mut stages = Vec::new();
-        stages.extend(self.handover.as_ref().map(|_| self.release()));
+        stages.extend(self.handover.as_ref().and_then(|_| self.release()));
         if !others.is_empty() {
             stages.push(Stage::new("repoint", others).or_continue());
         }
-        stages.push(Stage::new("tidy", vec![tidy]).or_continue());
         if self.handover.is_some() {
-            stages.extend(self.demote());
+            stages.extend(self.demote(tidy));
+        } else {
+            stages.push(Stage::new("tidy", vec![tidy]).or_continue());
         }
         stages
     }
 
     /// The address answers at its old place until it is announced at the new one; the larger number of ackers is recorded before
     /// the old primary becomes one of them.
-    fn release(&self) -> Stage {
+    fn release(&self) -> Option<Stage> {
         let old = self.isolation.primary.clone();
-        let mut steps = vec![Step::LoseVip { instance: old.clone() }];
+        let mut steps = Vec::new();
+        steps.extend(self.view.cluster.vip.as_ref().map(|_| Step::LoseVip { instance: old.clone() }));
         if self.view.cluster.policy.durability == Durability::Lossless {
             steps.push(self.register(self.ackers.iter().cloned().chain([old]).collect()));
         }
-        Stage::new("release", steps)
+        (!steps.is_empty()).then(|| Stage::new("release", steps))
     }
 
-    fn demote(&self) -> [Stage; 2] {
+    /// Clients may read there only once it follows.
+    fn demote(&self, tidy: Step) -> [Stage; 2] {
         let old = self.isolation.primary.clone();
         let acker = self.view.cluster.policy.durability == Durability::Lossless;
         let point = Step::PointReplica { instance: old.clone(), source: self.leader(), acker };
-        [Stage::new("demote", vec![point]), Stage::new("admit", vec![Step::Admit { instance: old }])]
+        [
+            Stage::new("demote", vec![point, tidy]).or_stop(),
+            Stage::new("admit", vec![Step::Admit { instance: old }]).or_stop(),
+        ]
     }
 
     fn follow(&self, instance: &InstanceId) -> Step {
@@ -313,6 +319,8 @@ impl<'a> Promotion<'a> {
             ));
         }
         match promise(self.view) {
+            // The old primary gave all it had.
+            _ if self.handover.is_some() => {}
             Promise::Lossless(_) => {}
             Promise::Local => lines.push(format!(
                 "acknowledgements were local: rows that reached no replica are lost unless {old}'s log gives them"

@@ -31,30 +31,29 @@ pub struct Blocked {
 impl Blocked {
     /// Out of what was read after each step of the first plan; `None` when something of it is missing.
     pub fn of(plan: &Plan, evidence: &[(Step, Evidence)]) -> Option<Self> {
-        let target = plan.steps().find_map(|step| match step {
-            Step::WaitApplied { instance, .. } => Some(instance.clone()),
-            _ => None,
-        })?;
-        evidence.iter().rev().find_map(|(step, seen)| match step {
-            Step::Block { instance, .. } => Some(Self {
-                primary: instance.clone(),
-                target: target.clone(),
-                set: seen.report.as_ref()?.executed.clone(),
-            }),
-            _ => None,
+        let target = target_of(plan)?;
+        evidence.iter().rev().find_map(|(step, seen)| {
+            let Step::Block { instance, .. } = step else { return None };
+            let set = seen.report.as_ref()?.executed.clone();
+            Some(Self { primary: instance.clone(), target: target.clone(), set })
         })
     }
 
     /// What a dry run assumes: nothing more is written.
     pub fn supposed(view: &ClusterView, plan: &Plan) -> Option<Self> {
         let primary = view.primary()?.clone();
-        let target = plan.steps().find_map(|step| match step {
-            Step::WaitApplied { instance, .. } => Some(instance.clone()),
-            _ => None,
-        })?;
+        let target = target_of(plan)?;
         let set = view.of(&primary)?.last_report.as_ref()?.1.executed.clone();
         Some(Self { primary, target, set })
     }
+}
+
+/// Whom the first plan was made for.
+fn target_of(plan: &Plan) -> Option<InstanceId> {
+    plan.steps().find_map(|step| {
+        let Step::KeepUp { instance, .. } = step else { return None };
+        Some(instance.clone())
+    })
 }
 
 /// Whom a switchover would make primary: the one asked for, or the best. Needed before anything is asked of the servers.
@@ -76,26 +75,29 @@ pub fn block(
     now: Moment,
 ) -> Result<Plan, Vec<Obstacle>> {
     let target = preflight(view, ask, surveys, now)?;
-    let Some((record, (_, report))) =
-        view.record.as_ref().and_then(|record| Some((record, view.of(&record.primary)?.last_report.as_ref()?)))
-    else {
+    let Some(record) = &view.record else {
         return Err(vec![Obstacle::NotAdopted { cluster: view.cluster.name.clone() }]);
     };
     let old = record.primary.clone();
-    let level = Step::WaitApplied {
+    let level = Step::KeepUp {
         instance: target.clone(),
-        set: report.executed.clone(),
+        source: old.clone(),
+        closely: ask.write_block / 4,
         within: ask.wait_lag,
     };
-    let block =
-        Step::Block { instance: old.clone(), generation: record.generation, within: ask.write_block };
+    let quiet = Step::Quiet {
+        instance: old.clone(),
+        drain: ask.drain,
+        end_older: ask.kill_long_transactions.then_some(ask.write_block),
+    };
+    let block = Step::Block { instance: old.clone(), generation: record.generation, within: ask.write_block };
     let by = if ask.by.is_empty() { "an operator" } else { ask.by.as_str() };
     Ok(Plan {
         cluster: view.cluster.name.clone(),
         kind: PlanKind::Switchover,
         title: format!("switchover {old} -> {target}, asked for by {by}"),
         stages: vec![
-            Stage::new("prepare", vec![level]),
+            Stage::new("prepare", vec![level, quiet]),
             Stage::new("block", vec![block]).with_undo(serve_again(view, record)),
         ],
         commit: None,
@@ -138,9 +140,8 @@ pub fn promote(view: &ClusterView, blocked: &Blocked) -> Result<Plan, Vec<Obstac
     let chosen: Option<&Candidate> =
         ranking.candidates.iter().find(|candidate| candidate.instance == blocked.target);
     let Some(chosen) = chosen.filter(|candidate| candidate.is_eligible()) else {
-        let reasons = chosen.map_or_else(Vec::new, |candidate| {
-            candidate.against.iter().map(ToString::to_string).collect()
-        });
+        let reasons = chosen
+            .map_or_else(Vec::new, |candidate| candidate.against.iter().map(ToString::to_string).collect());
         return Err(vec![Obstacle::NotEligible { instance: blocked.target.clone(), reasons }]);
     };
     let feeding = Feeding {

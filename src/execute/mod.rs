@@ -221,7 +221,8 @@ impl<W: World, J: Journal> Run<'_, W, J> {
         };
         for (index, stage) in self.plan.stages.iter().enumerate().skip(first) {
             let committed = self.plan.commit.is_some_and(|commit| index >= commit);
-            let over = if committed && self.plan.commit != Some(index) { None } else { self.bounds.is_over() };
+            let over =
+                if committed && self.plan.commit != Some(index) { None } else { self.bounds.is_over() };
             if let Some(why) = over.filter(|_| again.is_none()) {
                 return self.take_back(index.saturating_sub(1), why).await;
             }
@@ -242,11 +243,11 @@ impl<W: World, J: Journal> Run<'_, W, J> {
             let Some(why) = trouble else { continue };
             match (stage.on_failure, committed) {
                 (OnFailure::Continue, _) => {}
-                (OnFailure::Abort, true) => {
+                (OnFailure::Abort | OnFailure::Stop, true) => {
                     self.write().await?;
                     return Ok(Outcome::Failed { why });
                 }
-                (OnFailure::Abort, false) => return self.take_back(index, why).await,
+                (OnFailure::Abort | OnFailure::Stop, false) => return self.take_back(index, why).await,
             }
         }
         self.write().await?;

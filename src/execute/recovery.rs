@@ -199,7 +199,9 @@ async fn unwind<W: World, J: Journal>(
     let (Outcome::Undone { why, mut left }, Some(isolate)) = (outcome.clone(), isolate) else {
         return Ok(outcome);
     };
-    left.extend(take_back(&[(isolate, isolate.stages.len().saturating_sub(1))], token, world, journal).await?);
+    left.extend(
+        take_back(&[(isolate, isolate.stages.len().saturating_sub(1))], token, world, journal).await?,
+    );
     Ok(Outcome::Undone { why, left })
 }
 

@@ -21,7 +21,7 @@ use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
 use crate::model::record::{ClusterRecord, Degraded, Parked};
 use crate::model::sessions::Sessions;
-use crate::mysql::control::{self, ControlEnv};
+use crate::mysql::control::{self, ControlEnv, ControlError};
 use crate::mysql::{Account, Connection, Target, Tls, probe, sessions};
 use crate::store::Store;
 
@@ -56,7 +56,9 @@ impl World for LiveWorld {
                 Ok(Evidence { record, ..Evidence::default() })
             }
             // Asking is claiming: a voter answers the same claim twice alike.
-            Step::Claim { .. } | Step::Salvage { .. } => Ok(Evidence::default()),
+            Step::Claim { .. } | Step::Salvage { .. } | Step::KeepUp { .. } | Step::Quiet { .. } => {
+                Ok(Evidence::default())
+            }
             Step::Fence { .. }
             | Step::Block { .. }
             | Step::Unmoved { .. }
@@ -88,6 +90,15 @@ impl World for LiveWorld {
                 self.register(primary, *generation, ackers, *acks, degraded.as_deref(), token).await
             }
             Step::Park { instance, why } => self.park(instance, why).await,
+            Step::Quiet { instance, drain, end_older } => {
+                let deadline = Instant::now() + *drain + self.cluster.policy.statement;
+                let mut connection = self.connect(instance, deadline).await?;
+                sessions::quiet(&mut connection, *drain, *end_older, deadline).await.map_err(failed)?;
+                Ok(Evidence::default())
+            }
+            Step::KeepUp { instance, source, closely, within } => {
+                self.keep_up(instance, source, *closely, *within).await
+            }
             Step::Salvage { from, to, beyond, within, .. } => {
                 self.salvage(from, to, beyond, *within, token).await
             }
@@ -120,8 +131,10 @@ impl LiveWorld {
         let statement = self.cluster.policy.statement;
         match step {
             Step::WaitApplied { within, .. }
+            | Step::KeepUp { within, .. }
             | Step::CatchUpFrom { within, .. }
             | Step::Salvage { within, .. } => *within + statement,
+            Step::Quiet { drain, .. } => *drain + statement,
             // Its agent gives it up by itself before: nothing of it happens later.
             Step::Block { within, .. } => *within + BLOCK_GRACE,
             Step::StartServer { .. } => SERVER_START,
@@ -274,6 +287,44 @@ impl LiveWorld {
             sleep(terms.wait_after_claim(&outstanding)).await;
         }
         Ok(Evidence { votes: Some(votes), ..Evidence::default() })
+    }
+
+    /// Waits for a moment when the replica is close. For a while a better one than needed is waited for: writers pay for it.
+    async fn keep_up(
+        &self,
+        instance: &InstanceId,
+        source: &InstanceId,
+        closely: Duration,
+        within: Duration,
+    ) -> Result<Evidence, StepError> {
+        let began = Instant::now();
+        let (deadline, statement) = (began + within, self.cluster.policy.statement);
+        let (mut writes, mut applies) =
+            tokio::try_join!(self.connect(source, deadline), self.connect(instance, deadline))?;
+        loop {
+            let by = Instant::now() + statement;
+            let set = probe::report(&mut writes, by).await.map_err(failed)?.executed;
+            let asked = Instant::now();
+            let left = deadline.saturating_duration_since(asked);
+            let applied = Step::WaitApplied { instance: instance.clone(), set, within: left };
+            let done = control::apply(&mut applies, &applied, &self.env).await;
+            let behind = asked.elapsed();
+            let wanted = if began.elapsed() < closely * 4 { closely / 25 } else { closely };
+            match done {
+                Ok(()) if behind <= wanted => {
+                    return Ok(Evidence { behind: Some(behind), ..Evidence::default() });
+                }
+                Ok(()) if Instant::now() < deadline => {}
+                Ok(()) | Err(ControlError::NotApplied { .. }) => {
+                    return Err(StepError::Failed(format!(
+                        "it was not close at any moment within {} s; wait for a quieter hour, lighten its load, or raise \
+                         --wait-lag",
+                        within.as_secs()
+                    )));
+                }
+                Err(error) => return Err(failed(error)),
+            }
+        }
     }
 
     async fn register(

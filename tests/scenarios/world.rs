@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeZone, Utc};
 use mha::decide::failover::Isolation;
+use mha::decide::switchover::Surveys;
 use mha::model::ballot::{Ballot, Generation};
 use mha::model::cluster::Cluster;
 use mha::model::gtid::GtidSet;
 use mha::model::instance::{Flavor, Identity, InstanceId, Version};
-use mha::model::intent::Intents;
+use mha::model::intent::{Intents, SwitchoverAsk};
 use mha::model::observation::{Access, AgentStatus, Observation, Probe, Process, Unseen, Vantage};
 use mha::model::report::{Replication, Report, SemiSync, Settings, ThreadError, ThreadState};
 use mha::model::time::Moment;
@@ -87,6 +88,8 @@ pub(crate) struct World {
     pub(crate) cuts: BTreeSet<(String, String)>,
     pub(crate) isolation: Option<Isolation>,
     pub(crate) asks_adoption: Option<Option<InstanceId>>,
+    pub(crate) asks_switchover: Option<SwitchoverAsk>,
+    pub(crate) surveys: Surveys,
 }
 
 impl Host {
@@ -175,6 +178,8 @@ impl World {
             cuts: BTreeSet::new(),
             isolation: None,
             asks_adoption: None,
+            asks_switchover: None,
+            surveys: Surveys::new(),
         }
     }
 

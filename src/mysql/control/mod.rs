@@ -115,6 +115,8 @@ pub async fn apply(conn: &mut Connection, step: &Step, env: &ControlEnv) -> Resu
         Step::Fence { .. }
         | Step::Block { .. }
         | Step::Unmoved { .. }
+        | Step::KeepUp { .. }
+        | Step::Quiet { .. }
         | Step::LoseVip { .. }
         | Step::Kill { .. }
         | Step::Salvage { .. }
