@@ -65,6 +65,8 @@ pub enum Obstacle {
         instance: InstanceId,
         why: String,
     },
+    /// It never answered this manager.
+    NotSeen(InstanceId),
     /// A reason a failover has too.
     Other(Blocker),
 }
@@ -136,6 +138,7 @@ impl fmt::Display for Obstacle {
                     "the sessions of {instance} cannot be seen ({why}); grant the admin account PROCESS"
                 )
             }
+            Self::NotSeen(instance) => write!(f, "{instance} has not answered yet; ask again in a moment"),
             Self::Other(blocker) => write!(f, "{blocker}"),
         }
     }

@@ -39,17 +39,23 @@ impl Blocked {
         })
     }
 
-    /// What a dry run assumes: nothing more is written.
-    pub fn supposed(view: &ClusterView, plan: &Plan) -> Option<Self> {
+    /// What a dry run assumes: nothing more is written than was seen by anybody.
+    pub fn supposed(view: &ClusterView, target: &InstanceId) -> Option<Self> {
         let primary = view.primary()?.clone();
-        let target = target_of(plan)?;
-        let set = view.of(&primary)?.last_report.as_ref()?.1.executed.clone();
-        Some(Self { primary, target, set })
+        let own = view.of(&primary)?.last_report.as_ref()?.1.executed.clone();
+        // Replicas asked later than the primary have more of its history.
+        let ranking = rank(view, |instance| view.of(instance).and_then(|seen| seen.latest()));
+        let set = ranking
+            .candidates
+            .iter()
+            .filter(|candidate| candidate.is_eligible())
+            .fold(own, |all, candidate| all.try_union(&candidate.ours).unwrap_or(all));
+        Some(Self { primary, target: target.clone(), set })
     }
 }
 
 /// Whom the first plan was made for.
-fn target_of(plan: &Plan) -> Option<InstanceId> {
+pub fn target_of(plan: &Plan) -> Option<InstanceId> {
     plan.steps().find_map(|step| {
         let Step::KeepUp { instance, .. } = step else { return None };
         Some(instance.clone())
@@ -79,17 +85,23 @@ pub fn block(
         return Err(vec![Obstacle::NotAdopted { cluster: view.cluster.name.clone() }]);
     };
     let old = record.primary.clone();
-    let level = Step::KeepUp {
-        instance: target.clone(),
+    let keep_up = |instance: &InstanceId| Step::KeepUp {
+        instance: instance.clone(),
         source: old.clone(),
         closely: ask.write_block / 4,
         within: ask.wait_lag,
     };
+    // Writers wait for the first ackers as well.
+    let promotion = Blocked::supposed(view, &target).ok_or_else(|| vec![Obstacle::NotSeen(old.clone())])?;
+    let promotion = promote(view, &promotion)?;
+    let first = attached_first(&promotion);
+    let mut slow: Vec<Step> = std::iter::once(&target).chain(first).map(keep_up).collect();
     let quiet = Step::Quiet {
         instance: old.clone(),
         drain: ask.drain,
         end_older: ask.kill_long_transactions.then_some(ask.write_block),
     };
+    slow.push(quiet);
     let block = Step::Block { instance: old.clone(), generation: record.generation, within: ask.write_block };
     let by = if ask.by.is_empty() { "an operator" } else { ask.by.as_str() };
     Ok(Plan {
@@ -97,7 +109,7 @@ pub fn block(
         kind: PlanKind::Switchover,
         title: format!("switchover {old} -> {target}, asked for by {by}"),
         stages: vec![
-            Stage::new("prepare", vec![level, quiet]),
+            Stage::new("prepare", slow),
             Stage::new("block", vec![block]).with_undo(serve_again(view, record)),
         ],
         commit: None,
@@ -105,6 +117,15 @@ pub fn block(
             "writers wait {} ms at most, or everything is taken back",
             ask.write_block.as_millis()
         )],
+    })
+}
+
+/// Who is pointed at the new primary before it opens.
+fn attached_first(promotion: &Plan) -> impl Iterator<Item = &InstanceId> {
+    let before = promotion.commit.unwrap_or(promotion.stages.len());
+    promotion.stages.iter().take(before).flat_map(|stage| &stage.steps).filter_map(|step| {
+        let Step::PointReplica { instance, .. } = step else { return None };
+        Some(instance)
     })
 }
 

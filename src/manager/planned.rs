@@ -48,7 +48,8 @@ impl ClusterTask {
         blockers.extend(self.busy());
         match switchover::block(&self.view, ask, surveys, clock::now()) {
             Ok(plan) => {
-                let promote = Blocked::supposed(&self.view, &plan)
+                let promote = switchover::target_of(&plan)
+                    .and_then(|target| Blocked::supposed(&self.view, &target))
                     .map(|blocked| switchover::promote(&self.view, &blocked));
                 plans.push(plan);
                 match promote {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mha::decide::switchover::{Blocked, block, promote};
+use mha::decide::switchover::{Blocked, block, promote, target_of};
 use mha::model::intent::SwitchoverAsk;
 use mha::model::sessions::{Doing, Session, Sessions};
 
@@ -82,7 +82,9 @@ pub(crate) fn tell(world: &World, ask: &SwitchoverAsk, name: &str) -> String {
     for step in plan.stages.iter().rev().flat_map(|stage| &stage.undo) {
         line(&mut out, "  undo: ", &step.to_string());
     }
-    let blocked = Blocked::supposed(&world.view, &plan).expect("a primary that answers");
+    let blocked = target_of(&plan)
+        .and_then(|target| Blocked::supposed(&world.view, &target))
+        .expect("a primary that answers");
     line(&mut out, "if nothing more is written:", "");
     match promote(&world.view, &blocked) {
         Ok(plan) => {
