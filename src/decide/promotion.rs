@@ -123,9 +123,8 @@ impl<'a> Promotion<'a> {
         stages.extend(self.level());
         stages.push(self.prepare());
         stages.push(self.arm());
-        if !self.first.is_empty() {
-            let attached = Step::AckersAttached { instance: self.leader(), acks: self.first.len() as u32 };
-            stages.push(Stage::new("attach", vec![attached]));
+        if self.handover.is_none() {
+            stages.extend(self.attached().map(|attached| Stage::new("attach", vec![attached])));
         }
         let commit = stages.len();
         stages.push(self.open());
@@ -203,23 +202,39 @@ impl<'a> Promotion<'a> {
         })
     }
 
+    /// In a planned change nothing more can come to anybody, so the first ackers turn to the leader at once.
     fn prepare(&self) -> Stage {
-        Stage::new("prepare", vec![Step::StopReplicating { instance: self.leader() }])
-            .with_undo(vec![self.back_to_old(&self.leader())])
+        let mut steps = vec![Step::StopReplicating { instance: self.leader() }];
+        let mut undo = vec![self.back_to_old(&self.leader())];
+        if self.handover.is_some() {
+            steps.extend(self.first.iter().map(|acker| self.follow(acker)));
+            undo.extend(self.first.iter().map(|acker| self.back_to_old(acker)));
+        }
+        Stage::new("prepare", steps).with_undo(undo)
     }
 
     /// Armed before open, with the first ackers attached: a row acknowledged in its first millisecond must survive it.
     fn arm(&self) -> Stage {
         let mut steps = vec![Step::ArmSource { instance: self.leader(), acks: self.acks }];
-        steps.extend(self.first.iter().map(|acker| self.follow(acker)));
-        let mut undo: Vec<Step> = self.first.iter().map(|acker| self.back_to_old(acker)).collect();
-        undo.insert(0, Step::ArmSource { instance: self.leader(), acks: 0 });
-        // Only now is the set final: the leader receives nothing more, and a privileged session could still write before that.
-        steps.extend(self.handover.as_ref().map(|handover| Step::Unmoved {
-            instance: self.isolation.primary.clone(),
-            set: handover.set.clone(),
-        }));
+        let mut undo = vec![Step::ArmSource { instance: self.leader(), acks: 0 }];
+        match &self.handover {
+            None => {
+                steps.extend(self.first.iter().map(|acker| self.follow(acker)));
+                undo.extend(self.first.iter().map(|acker| self.back_to_old(acker)));
+            }
+            Some(handover) => {
+                // Only now is the set final: the leader receives nothing more, and a privileged session could still write before that.
+                let set = handover.set.clone();
+                steps.push(Step::Unmoved { instance: self.isolation.primary.clone(), set });
+                steps.extend(self.attached());
+            }
+        }
         Stage::new("arm", steps).with_undo(undo)
+    }
+
+    fn attached(&self) -> Option<Step> {
+        let acks = self.first.len() as u32;
+        (acks > 0).then(|| Step::AckersAttached { instance: self.leader(), acks })
     }
 
     fn open(&self) -> Stage {

@@ -7,7 +7,7 @@ pub mod world;
 
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::future::{join, join_all};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -103,23 +103,35 @@ pub async fn run<W: World, J: Journal>(
     world: &W,
     journal: &J,
 ) -> Result<Finished, J::Error> {
-    run_within(plan, from, None, &Bounds::default(), token, world, journal).await
+    let bounds = Bounds::default();
+    run_within(plan, from, Scope { bounds: &bounds, earlier: None, said: Vec::new() }, token, world, journal)
+        .await
 }
 
-/// The same within bounds. `earlier` was done in whole before this plan, and is taken back with it.
+/// What a run has beside its plan.
+#[derive(Debug)]
+pub struct Scope<'a> {
+    pub bounds: &'a Bounds,
+    /// Done in whole before this plan, and taken back with it.
+    pub earlier: Option<&'a Plan>,
+    /// Entries that are to be written with the first stage's.
+    pub said: Vec<Entry>,
+}
+
+/// The same within bounds.
 ///
 /// # Errors
 /// As [`run`].
 pub async fn run_within<W: World, J: Journal>(
     plan: &Plan,
     from: From,
-    earlier: Option<&Plan>,
-    bounds: &Bounds,
+    scope: Scope<'_>,
     token: &Token,
     world: &W,
     journal: &J,
 ) -> Result<Finished, J::Error> {
-    let (evidence, began, said) = (Vec::new(), Vec::new(), Vec::new());
+    let Scope { bounds, earlier, said } = scope;
+    let (evidence, began) = (Vec::new(), Vec::new());
     let mut run = Run { plan, earlier, bounds, token, world, journal, evidence, began, said };
     let outcome = run.all(from).await?;
     Ok(Finished { outcome, evidence: run.evidence, began: run.began })
@@ -227,9 +239,18 @@ impl<W: World, J: Journal> Run<'_, W, J> {
                 return self.take_back(index.saturating_sub(1), why).await;
             }
             self.say(What::Stage { plan: self.plan.kind, index, name: stage.name.clone() });
-            self.write().await?;
             self.began.push((index, Instant::now()));
-            let mut trouble = self.stage(stage, again == Some(index), committed).await;
+            let mut trouble = if committed && self.plan.commit != Some(index) {
+                // Whoever resumes goes forward from the commit point in any case: writers do not wait for the disk again.
+                let (journal, said) = (self.journal, std::mem::take(&mut self.said));
+                let (written, trouble) =
+                    join(journal.write(said), self.stage(stage, again == Some(index), true)).await;
+                written?;
+                trouble
+            } else {
+                self.write().await?;
+                self.stage(stage, again == Some(index), committed).await
+            };
             let mut tries = 1;
             while committed
                 && stage.on_failure == OnFailure::Abort

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::journal::{Journal, Recovery, What};
 use super::world::{Token, World};
-use super::{Bounds, Finished, From, Outcome, run, run_within, take_back};
+use super::{Bounds, Finished, From, Outcome, Scope, run, run_within, take_back};
 use crate::decide::failover::{self, Isolation};
 use crate::decide::lint::lint;
 use crate::decide::plan::{Evidence, Plan, PlanKind, Step};
@@ -104,7 +104,8 @@ async fn block_then_promote<W: World, J: Journal>(
     journal: &J,
 ) -> Result<Outcome, J::Error> {
     let mut bounds = Bounds { by: None, abort: abort.clone() };
-    let blocked = run_within(plan, From::Start, None, &bounds, token, world, journal).await?;
+    let scope = Scope { bounds: &bounds, earlier: None, said: Vec::new() };
+    let blocked = run_within(plan, From::Start, scope, token, world, journal).await?;
     if blocked.outcome != Outcome::Done {
         return Ok(blocked.outcome);
     }
@@ -122,15 +123,19 @@ async fn block_then_promote<W: World, J: Journal>(
             return Ok(Outcome::Undone { why: blockers.join("; "), left });
         }
     };
-    if let Some(Outcome::Undone { why, .. }) = accept(&promote, journal).await? {
-        let left = take_back(&whole, token, world, journal).await?;
-        return Ok(Outcome::Undone { why, left });
-    }
     // Writers wait since the plan's last stage began.
     let since = blocked.began.last().map_or_else(Instant::now, |(_, at)| *at);
     let spent = format!("the write block took longer than {} ms", write_block.as_millis());
     bounds.by = Some((since + write_block, spent));
-    Ok(run_within(&promote, From::Start, Some(plan), &bounds, token, world, journal).await?.outcome)
+    // Written with the first stage: each write is time in which writers wait.
+    let said = vec![journal.stamp(What::Accepted { plan: promote.clone() })];
+    if let Some(Outcome::Undone { why, .. }) = unsound(&promote) {
+        journal.write(said).await?;
+        let left = take_back(&whole, token, world, journal).await?;
+        return Ok(Outcome::Undone { why, left });
+    }
+    let scope = Scope { bounds: &bounds, earlier: Some(plan), said };
+    Ok(run_within(&promote, From::Start, scope, token, world, journal).await?.outcome)
 }
 
 /// A switchover whose manager died: forward past the commit point; before it taken back, for writers wait already.
@@ -208,13 +213,18 @@ async fn unwind<W: World, J: Journal>(
 /// Stores the plan, unless it breaks a rule no plan may break.
 async fn accept<J: Journal>(plan: &Plan, journal: &J) -> Result<Option<Outcome>, J::Error> {
     journal.write(vec![journal.stamp(What::Accepted { plan: plan.clone() })]).await?;
+    Ok(unsound(plan))
+}
+
+/// How a plan that breaks a rule ends.
+fn unsound(plan: &Plan) -> Option<Outcome> {
     let broken = lint(plan);
     if broken.is_empty() {
-        return Ok(None);
+        return None;
     }
     let why =
         format!("the plan breaks the rules and was not run (please report this): {}", broken.join("; "));
-    Ok(Some(Outcome::Undone { why, left: Vec::new() }))
+    Some(Outcome::Undone { why, left: Vec::new() })
 }
 
 async fn end<J: Journal>(outcome: Outcome, journal: &J) -> Result<Outcome, J::Error> {

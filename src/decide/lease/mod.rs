@@ -58,7 +58,7 @@ impl Terms {
     }
 
     /// How long to wait, counted from the last answer of an accepting majority, until none of the reported grants entitles
-    /// anyone: the largest `lasts`(1 + δ) − age, plus f. Zero when nothing was outstanding.
+    /// anyone: the largest `lasts`(1 + δ) + f − age. Zero when nothing was outstanding, or all of it ended long ago.
     ///
     /// δ is taken of the whole span, not of the rest only: the age was measured by a clock that may be fast too.
     pub fn wait_after_claim<'a>(&self, outstanding: impl IntoIterator<Item = &'a Outstanding>) -> Duration {
@@ -66,7 +66,7 @@ impl Terms {
             .into_iter()
             .map(|grant| {
                 let stretched = grant.lasts + grant.lasts * self.clock_error_permille / 1_000;
-                stretched.saturating_sub(grant.granted_ago) + self.fence_within
+                (stretched + self.fence_within).saturating_sub(grant.granted_ago)
             })
             .max()
             .unwrap_or(Duration::ZERO)

@@ -149,7 +149,9 @@ fn the_wait_covers_clocks_that_run_apart() {
     assert_eq!(terms.wait_after_claim(&[]), Duration::ZERO);
     let wait = terms.wait_after_claim(&[outstanding(2_000, T), outstanding(1_000, T)]);
     assert_eq!(wait, Duration::from_millis(2_000 + 30 + 300));
-    assert_eq!(terms.wait_after_claim(&[outstanding(60_000, T)]), Duration::from_millis(300));
+    let ended = terms.wait_after_claim(&[outstanding(3_130, T)]);
+    assert_eq!(ended, Duration::from_millis(200), "ended 100 ms ago, and f is not over");
+    assert_eq!(terms.wait_after_claim(&[outstanding(60_000, T)]), Duration::ZERO);
 }
 
 // === the holder ===
