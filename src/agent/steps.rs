@@ -111,6 +111,7 @@ pub(super) async fn apply(shared: &Shared, request: &StepRequest) -> Result<Evid
         Step::Salvage { .. }
         | Step::KeepUp { .. }
         | Step::Quiet { .. }
+        | Step::Turn { .. }
         | Step::Claim { .. }
         | Step::Register { .. }
         | Step::Park { .. } => {

@@ -134,6 +134,7 @@ fn changes_a_server(step: &Step) -> bool {
         | Step::CatchUpFrom { .. }
         | Step::SetReadOnly { .. }
         | Step::Block { .. }
+        | Step::Turn { .. }
         | Step::StopReceiving { .. } => true,
         // Fences and claims are never taken back by a command: a lease is won again by votes. Salvage only adds what the old primary had.
         Step::Fence { .. }
@@ -182,6 +183,12 @@ fn blocks(plan: &Plan, broken: &mut Vec<String>) {
             }
             if !plan.stages[..index].iter().any(|earlier| earlier.steps.iter().any(keeps_up)) {
                 broken.push(format!("{instance} would be blocked before a replica is known to be close"));
+            }
+            for earlier in &plan.stages[..index] {
+                if earlier.undo.is_empty() && earlier.steps.iter().any(changes_a_server) {
+                    broken
+                        .push(format!("stage {:?} changes a server and cannot be taken back", earlier.name));
+                }
             }
             let claims = stage.undo.iter().position(|undo| {
                 matches!(undo, Step::Claim { candidate, generation: of, .. } if candidate == instance && *of > generation.next())

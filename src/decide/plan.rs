@@ -56,6 +56,8 @@ pub enum Step {
     Fence { instance: InstanceId, generation: Generation },
     /// It applies what `source` writes less than `closely` later: no more than that will writers wait for it.
     KeepUp { instance: InstanceId, source: InstanceId, closely: Duration, within: Duration },
+    /// It replicates from `to` instead of `from`, acknowledging, and was turned without ever asking for what `to` had not applied.
+    Turn { instance: InstanceId, from: InstanceId, to: InstanceId, within: Duration },
     /// Transactions that are open on it had `drain` to end; with `end_older`, sessions that had one open for longer were ended, those
     /// that wait for an acknowledgement never (S5).
     Quiet { instance: InstanceId, drain: Duration, end_older: Option<Duration> },
@@ -122,6 +124,7 @@ impl Step {
             | Self::Block { instance, .. }
             | Self::KeepUp { instance, .. }
             | Self::Quiet { instance, .. }
+            | Self::Turn { instance, .. }
             | Self::Unmoved { instance, .. }
             | Self::LoseVip { instance }
             | Self::Kill { instance }
@@ -242,16 +245,10 @@ impl Step {
                     && report.semi_sync.after_sync
                     && report.semi_sync.acks >= *acks
             }),
-            Self::PointReplica { source, acker, .. } => report.is_some_and(|report| {
-                report.read_only
-                    && !report.semi_sync.source_enabled
-                    && (!acker || report.semi_sync.replica_enabled)
-                    && report.channel().is_some_and(|channel| {
-                        channel.source == *source
-                            && channel.receiver != ThreadState::Stopped
-                            && channel.applier == ThreadState::Running
-                    })
-            }),
+            Self::PointReplica { source, acker, .. } => {
+                report.is_some_and(|report| follows(report, source, *acker))
+            }
+            Self::Turn { to, .. } => report.is_some_and(|report| follows(report, to, true)),
             Self::AckersAttached { acks, .. } => {
                 report.is_some_and(|report| report.semi_sync.clients >= *acks)
             }
@@ -283,6 +280,18 @@ impl Step {
     }
 }
 
+/// It replicates from `source` with both threads, read-only; with `acker` it is set to acknowledge.
+fn follows(report: &Report, source: &InstanceId, acker: bool) -> bool {
+    report.read_only
+        && !report.semi_sync.source_enabled
+        && (!acker || report.semi_sync.replica_enabled)
+        && report.channel().is_some_and(|channel| {
+            channel.source == *source
+                && channel.receiver != ThreadState::Stopped
+                && channel.applier == ThreadState::Running
+        })
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -294,6 +303,9 @@ impl fmt::Display for Step {
             }
             Self::KeepUp { instance, source, closely, .. } => {
                 write!(f, "{instance} is less than {} ms behind {source}", closely.as_millis())
+            }
+            Self::Turn { instance, from, to, .. } => {
+                write!(f, "{instance} replicates from {to} instead of {from}, acknowledging")
             }
             Self::Quiet { instance, drain, end_older } => {
                 write!(f, "transactions open on {instance} have {} ms to end", drain.as_millis())?;

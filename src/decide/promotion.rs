@@ -18,6 +18,8 @@ use crate::model::view::ClusterView;
 pub(super) struct Handover {
     /// Its set, read after writers were blocked.
     pub(super) set: GtidSet,
+    /// Those that replicate from the leader already.
+    pub(super) turned: Vec<InstanceId>,
 }
 
 /// Everything the promote plan is made of.
@@ -206,9 +208,10 @@ impl<'a> Promotion<'a> {
     fn prepare(&self) -> Stage {
         let mut steps = vec![Step::StopReplicating { instance: self.leader() }];
         let mut undo = vec![self.back_to_old(&self.leader())];
-        if self.handover.is_some() {
-            steps.extend(self.first.iter().map(|acker| self.follow(acker)));
-            undo.extend(self.first.iter().map(|acker| self.back_to_old(acker)));
+        if let Some(handover) = &self.handover {
+            let first = || self.first.iter().filter(|acker| !handover.turned.contains(acker));
+            steps.extend(first().map(|acker| self.follow(acker)));
+            undo.extend(first().map(|acker| self.back_to_old(acker)));
         }
         Stage::new("prepare", steps).with_undo(undo)
     }

@@ -26,6 +26,8 @@ pub struct Blocked {
     pub target: InstanceId,
     /// Everything the old primary had when nobody could write any more.
     pub set: GtidSet,
+    /// Ackers of the target that replicate from it already.
+    pub turned: Vec<InstanceId>,
 }
 
 impl Blocked {
@@ -35,7 +37,8 @@ impl Blocked {
         evidence.iter().rev().find_map(|(step, seen)| {
             let Step::Block { instance, .. } = step else { return None };
             let set = seen.report.as_ref()?.executed.clone();
-            Some(Self { primary: instance.clone(), target: target.clone(), set })
+            let turned = turned(evidence.iter().map(|(step, _)| step));
+            Some(Self { primary: instance.clone(), target: target.clone(), set, turned })
         })
     }
 
@@ -50,8 +53,23 @@ impl Blocked {
             .iter()
             .filter(|candidate| candidate.is_eligible())
             .fold(own, |all, candidate| all.try_union(&candidate.ours).unwrap_or(all));
-        Some(Self { primary, target: target.clone(), set })
+        Some(Self { primary, target: target.clone(), set, turned: Vec::new() })
     }
+
+    /// The same, after that first plan.
+    #[must_use]
+    pub fn after(self, plan: &Plan) -> Self {
+        Self { turned: turned(plan.steps()), ..self }
+    }
+}
+
+fn turned<'a>(steps: impl Iterator<Item = &'a Step>) -> Vec<InstanceId> {
+    steps
+        .filter_map(|step| {
+            let Step::Turn { instance, .. } = step else { return None };
+            Some(instance.clone())
+        })
+        .collect()
 }
 
 /// Whom the first plan was made for.
@@ -91,27 +109,46 @@ pub fn block(
         closely: ask.write_block / 4,
         within: ask.wait_lag,
     };
-    // Writers wait for the first ackers as well.
+    // Pointing the first ackers at the target takes longest of all: those that the old primary can do without are turned before.
     let promotion = Blocked::supposed(view, &target).ok_or_else(|| vec![Obstacle::NotSeen(old.clone())])?;
     let promotion = promote(view, &promotion)?;
-    let first = attached_first(&promotion);
-    let mut slow: Vec<Step> = std::iter::once(&target).chain(first).map(keep_up).collect();
+    let spare = record.ackers.len().saturating_sub(record.acks as usize);
+    let first: Vec<&InstanceId> = attached_first(&promotion).collect();
+    let (turn, later) = first.split_at(spare.min(first.len()));
+    let turn: Vec<Step> = turn
+        .iter()
+        .map(|instance| Step::Turn {
+            instance: (*instance).clone(),
+            from: old.clone(),
+            to: target.clone(),
+            within: ask.wait_lag,
+        })
+        .collect();
+    let turn_back = turn.iter().map(|step| Step::PointReplica {
+        instance: step.instance().clone(),
+        source: old.clone(),
+        acker: record.ackers.contains(step.instance()),
+    });
+    let turn = Stage::new("turn", turn.clone()).with_undo(turn_back.collect());
+    let close: Vec<Step> = std::iter::once(&target).chain(later.iter().copied()).map(keep_up).collect();
     let quiet = Step::Quiet {
         instance: old.clone(),
         drain: ask.drain,
         end_older: ask.kill_long_transactions.then_some(ask.write_block),
     };
-    slow.push(quiet);
     let block = Step::Block { instance: old.clone(), generation: record.generation, within: ask.write_block };
+    let mut stages = vec![Stage::new("prepare", vec![keep_up(&target), quiet])];
+    if !turn.steps.is_empty() {
+        stages.push(turn);
+    }
+    stages.push(Stage::new("close", close));
+    stages.push(Stage::new("block", vec![block]).with_undo(serve_again(view, record)));
     let by = if ask.by.is_empty() { "an operator" } else { ask.by.as_str() };
     Ok(Plan {
         cluster: view.cluster.name.clone(),
         kind: PlanKind::Switchover,
         title: format!("switchover {old} -> {target}, asked for by {by}"),
-        stages: vec![
-            Stage::new("prepare", slow),
-            Stage::new("block", vec![block]).with_undo(serve_again(view, record)),
-        ],
+        stages,
         commit: None,
         basis: vec![format!(
             "writers wait {} ms at most, or everything is taken back",
@@ -171,7 +208,7 @@ pub fn promote(view: &ClusterView, blocked: &Blocked) -> Result<Plan, Vec<Obstac
         salvage_required: false,
         given_up: None,
     };
-    let handover = Handover { set: blocked.set.clone() };
+    let handover = Handover { set: blocked.set.clone(), turned: blocked.turned.clone() };
     let promotion =
         Promotion::new(view, &isolation, &ranking, chosen, feeding, Proof::Fenced, None, Some(handover));
     Ok(promotion.plan())

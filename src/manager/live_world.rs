@@ -61,6 +61,7 @@ impl World for LiveWorld {
             }
             Step::Fence { .. }
             | Step::Block { .. }
+            | Step::Turn { .. }
             | Step::Unmoved { .. }
             | Step::LoseVip { .. }
             | Step::Kill { .. }
@@ -90,6 +91,7 @@ impl World for LiveWorld {
                 self.register(primary, *generation, ackers, *acks, degraded.as_deref(), token).await
             }
             Step::Park { instance, why } => self.park(instance, why).await,
+            Step::Turn { instance, from, to, within } => self.turn(instance, from, to, *within, token).await,
             Step::Quiet { instance, drain, end_older } => {
                 let deadline = Instant::now() + *drain + self.cluster.policy.statement;
                 let mut connection = self.connect(instance, deadline).await?;
@@ -132,6 +134,7 @@ impl LiveWorld {
         match step {
             Step::WaitApplied { within, .. }
             | Step::KeepUp { within, .. }
+            | Step::Turn { within, .. }
             | Step::CatchUpFrom { within, .. }
             | Step::Salvage { within, .. } => *within + statement,
             Step::Quiet { drain, .. } => *drain + statement,
@@ -325,6 +328,34 @@ impl LiveWorld {
                 Err(error) => return Err(failed(error)),
             }
         }
+    }
+
+    /// Stopped first, then awaited at the new source: MariaDB refuses for good a replica that asks for what its source lacks.
+    async fn turn(
+        &self,
+        instance: &InstanceId,
+        from: &InstanceId,
+        to: &InstanceId,
+        within: Duration,
+        token: &Token,
+    ) -> Result<Evidence, StepError> {
+        let deadline = Instant::now() + within;
+        let left = || deadline.saturating_duration_since(Instant::now());
+        let stop = Step::StopReceiving { instance: instance.clone(), source: from.clone() };
+        let stopped = self.at_server(&stop, token).await?;
+        let set = stopped
+            .report
+            .map(|report| report.known())
+            .ok_or_else(|| StepError::NoEffect("what it received was not read".to_owned()))?;
+        let applied = |instance: &InstanceId| Step::WaitApplied {
+            instance: instance.clone(),
+            set: set.clone(),
+            within: left(),
+        };
+        let (here, there) = (applied(instance), applied(to));
+        tokio::try_join!(self.at_server(&here, token), self.at_server(&there, token))?;
+        let point = Step::PointReplica { instance: instance.clone(), source: to.clone(), acker: true };
+        self.at_server(&point, token).await
     }
 
     async fn register(

@@ -50,7 +50,7 @@ impl ClusterTask {
             Ok(plan) => {
                 let promote = switchover::target_of(&plan)
                     .and_then(|target| Blocked::supposed(&self.view, &target))
-                    .map(|blocked| switchover::promote(&self.view, &blocked));
+                    .map(|blocked| switchover::promote(&self.view, &blocked.after(&plan)));
                 plans.push(plan);
                 match promote {
                     Some(Ok(promote)) => plans.push(promote),

@@ -84,7 +84,8 @@ pub(crate) fn tell(world: &World, ask: &SwitchoverAsk, name: &str) -> String {
     }
     let blocked = target_of(&plan)
         .and_then(|target| Blocked::supposed(&world.view, &target))
-        .expect("a primary that answers");
+        .expect("a primary that answers")
+        .after(&plan);
     line(&mut out, "if nothing more is written:", "");
     match promote(&world.view, &blocked) {
         Ok(plan) => {

@@ -117,6 +117,7 @@ pub async fn apply(conn: &mut Connection, step: &Step, env: &ControlEnv) -> Resu
         | Step::Unmoved { .. }
         | Step::KeepUp { .. }
         | Step::Quiet { .. }
+        | Step::Turn { .. }
         | Step::LoseVip { .. }
         | Step::Kill { .. }
         | Step::Salvage { .. }
