@@ -1,7 +1,7 @@
 //! Effects on the kernel: the packet filter and the service address, as the lease's machine orders them. It repairs what was
 //! flushed from under it, and never opens anything on its own account.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::RwLock;
@@ -35,6 +35,8 @@ pub struct Hands {
     /// `None` until the host is a member: an unmanaged server is never filtered.
     filter: RwLock<Option<Arc<Filter>>>,
     addresses: Addresses,
+    /// Ends the repeated announcements of an address that is no longer to be here.
+    announcing: Mutex<CancellationToken>,
     tracker: TaskTracker,
     cancel: CancellationToken,
 }
@@ -49,7 +51,8 @@ impl Hands {
         tracker: TaskTracker,
         cancel: CancellationToken,
     ) -> Result<Self, HandsError> {
-        Ok(Self { ports, filter: RwLock::new(None), addresses: Addresses::open()?, tracker, cancel })
+        let (filter, announcing) = (RwLock::new(None), Mutex::new(CancellationToken::new()));
+        Ok(Self { ports, filter, addresses: Addresses::open()?, announcing, tracker, cancel })
     }
 
     /// The filter, written anew if it is not there.
@@ -71,6 +74,8 @@ impl Hands {
     /// # Errors
     /// When it is not proven closed, even with the filter written anew.
     pub async fn close(&self) -> Result<(), FilterError> {
+        // The next holder may announce from now on; who spoke of it last is believed.
+        self.hush();
         let first = match self.filter().await {
             Ok(filter) => filter.close().await,
             Err(error) => Err(error),
@@ -141,7 +146,7 @@ impl Hands {
         if let Err(error) = announcer.announce() {
             tracing::warn!(%vip, error = %error, "the address is not announced");
         }
-        let cancel = self.cancel.clone();
+        let cancel = self.hush();
         let again = async move {
             for pause in ANNOUNCE_AFTER_MS {
                 tokio::time::sleep(Duration::from_millis(pause)).await;
@@ -152,11 +157,20 @@ impl Hands {
         self.tracker.spawn(async move { cancel.run_until_cancelled(again).await });
     }
 
+    /// Nothing is announced any more, until what is returned is used for announcing.
+    fn hush(&self) -> CancellationToken {
+        let mut announcing = self.announcing.lock().unwrap_or_else(PoisonError::into_inner);
+        announcing.cancel();
+        *announcing = self.cancel.child_token();
+        announcing.clone()
+    }
+
     /// The address is not here.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub async fn release_vip(&self, vip: &VipAddress) -> Result<(), VipError> {
+        self.hush();
         self.addresses.release(&host_vip(vip)).await
     }
 
