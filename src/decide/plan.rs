@@ -377,8 +377,7 @@ pub enum OnFailure {
     Abort,
     /// Told, and the next stage begins: redundancy, not safety.
     Continue,
-    /// After the commit point only: what was done stays, nothing follows and nothing is tried again. What is missing is mended by
-    /// later plans.
+    /// After the commit point only: told, and nothing follows; what was done is what was asked for. The rest is mended by later plans.
     Stop,
 }
 

@@ -264,7 +264,8 @@ impl<W: World, J: Journal> Run<'_, W, J> {
             let Some(why) = trouble else { continue };
             match (stage.on_failure, committed) {
                 (OnFailure::Continue, _) => {}
-                (OnFailure::Abort | OnFailure::Stop, true) => {
+                (OnFailure::Stop, true) => break,
+                (OnFailure::Abort, true) => {
                     self.write().await?;
                     return Ok(Outcome::Failed { why });
                 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::task::TaskTracker;
 
 use crate::agent::client::{AgentClient, CallError};
 use crate::agent::wire::{BringRequest, SalvageRequest};
@@ -46,6 +47,7 @@ pub(super) struct LiveWorld {
     /// By host.
     pub(super) voters: BTreeMap<String, Arc<AgentClient>>,
     pub(super) store: Store,
+    pub(super) tracker: TaskTracker,
 }
 
 impl World for LiveWorld {
@@ -261,10 +263,17 @@ impl LiveWorld {
         let patience = policy.lease * 2 + policy.statement;
         let mut votes = Votes::default();
         let mut outstanding: Vec<Outstanding> = Vec::new();
-        let mut asking: FuturesUnordered<_> =
-            self.voters.iter().map(|(host, voter)| vote(host, voter, &claim, patience)).collect();
+        // Each on a task of its own: a voter that is late still hears of it, and lifts its old grants.
+        let mut asking: FuturesUnordered<_> = self
+            .voters
+            .iter()
+            .map(|(host, voter)| {
+                self.tracker.spawn(vote(host.clone(), Arc::clone(voter), claim.clone(), patience))
+            })
+            .collect();
         while votes.accepted.len() < majority {
-            let Some((host, answer)) = asking.next().await else { break };
+            let Some(voted) = asking.next().await else { break };
+            let (host, answer) = voted.map_err(failed)?;
             match answer {
                 Ok(Claimed::Accepted { outstanding: more }) => {
                     outstanding.extend(more);
@@ -461,14 +470,14 @@ fn salvaged(complete: bool, transactions: u64, trouble: String) -> Evidence {
 
 /// One voter's answer; asked again while a grant binds it, and while there is patience.
 async fn vote(
-    host: &str,
-    voter: &AgentClient,
-    claim: &Claim,
+    host: String,
+    voter: Arc<AgentClient>,
+    claim: Claim,
     patience: Duration,
 ) -> (String, Result<Claimed, CallError>) {
     let deadline = Instant::now() + patience;
     loop {
-        let answer = voter.claim(claim, CALL).await;
+        let answer = voter.claim(&claim, CALL).await;
         let pause = match &answer {
             Ok(Claimed::HeldBack { remaining, .. }) => (*remaining).min(CLAIM_AGAIN),
             Ok(
@@ -477,10 +486,10 @@ async fn vote(
                 | Claimed::Superseded { .. }
                 | Claimed::Taken { .. },
             )
-            | Err(_) => return (host.to_owned(), answer),
+            | Err(_) => return (host, answer),
         };
         if Instant::now() + pause >= deadline {
-            return (host.to_owned(), answer);
+            return (host, answer);
         }
         sleep(pause.max(Duration::from_millis(2))).await;
     }

@@ -118,6 +118,7 @@ async fn start_cluster(
         agents,
         voters,
         store: store.clone(),
+        tracker: tracker.clone(),
     };
     let task = ClusterTask {
         view,
