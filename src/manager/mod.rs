@@ -3,6 +3,7 @@
 mod agents;
 mod cluster_task;
 pub mod event;
+mod fenced;
 pub mod handle;
 mod leadership;
 mod live_world;
@@ -117,6 +118,7 @@ async fn start_cluster(
         agents,
         voters,
         store: store.clone(),
+        fenced: Default::default(),
     };
     let task = ClusterTask {
         view,
