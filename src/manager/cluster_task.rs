@@ -24,7 +24,7 @@ use crate::execute::{Outcome, recovery};
 use crate::model::instance::InstanceId;
 use crate::model::intent::{FailoverAsk, Intents};
 use crate::model::time::Moment;
-use crate::model::view::ClusterView;
+use crate::model::view::{ClusterView, Granted};
 use crate::store::{RecoveryJournal, Store};
 
 /// Time passes for decisions at least this often, whatever else happens.
@@ -91,6 +91,9 @@ impl ClusterTask {
             Event::Agent(instance, status) => self.view.record_agent(&instance, now, *status),
             Event::AgentLost(instance) => self.view.record_agent_lost(&instance, now),
             Event::Probe(probe) => self.view.record_probe(probe),
+            Event::Granted { host, generation, ago } => {
+                self.view.record_grant(&host, Granted { at: now, generation, ago });
+            }
             Event::Ask(ask) => self.answer(ask, now).await,
             Event::Ended { about, outcome } => self.ended(&about, outcome, now).await,
             Event::Led(result) => {

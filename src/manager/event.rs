@@ -1,9 +1,12 @@
 //! What reaches the task that owns a cluster.
 
+use std::time::Duration;
+
 use tokio::sync::oneshot;
 
 use crate::decide::plan::Plan;
 use crate::execute::Outcome;
+use crate::model::ballot::Generation;
 use crate::model::instance::InstanceId;
 use crate::model::intent::FailoverAsk;
 use crate::model::observation::{AgentStatus, Observation, Probe};
@@ -15,6 +18,12 @@ pub enum Event {
     Agent(InstanceId, Box<AgentStatus>),
     AgentLost(InstanceId),
     Probe(Probe),
+    /// A voter's host said how long ago it last granted the lease.
+    Granted {
+        host: String,
+        generation: Generation,
+        ago: Option<Duration>,
+    },
     Ask(Ask),
     /// The running recovery ended.
     Ended {

@@ -9,6 +9,7 @@ mod leadership;
 mod live_world;
 mod monitor;
 pub mod snapshot;
+mod vote;
 mod watchers;
 
 use std::collections::BTreeMap;
@@ -19,17 +20,22 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::agents::Lookout;
 use self::cluster_task::{ClusterTask, EVENTS};
 use self::handle::ClusterHandle;
 use self::leadership::Leadership;
 use self::live_world::LiveWorld;
 use self::monitor::Watched;
 use self::snapshot::Snapshot;
+use self::vote::OwnVote;
 use self::watchers::Watchers;
 use crate::agent::client::{AgentClient, CallError, Connections};
+use crate::agent::voter::VoteError;
 use crate::clock;
 use crate::config::{self, ClusterConfig, ManagerConfig};
 use crate::decide::decide;
+use crate::model::cluster::Cluster;
+use crate::model::instance::InstanceId;
 use crate::model::intent::Intents;
 use crate::model::view::ClusterView;
 use crate::mysql::control::ControlEnv;
@@ -43,6 +49,12 @@ pub enum StartError {
     Store(#[from] StoreError),
     #[error("cannot make a client for the agents: {0}")]
     Agents(#[from] CallError),
+    #[error("this manager's promises as a voter cannot be kept: {0}")]
+    Votes(#[from] VoteError),
+    #[error(
+        "cannot listen on port {port} for this host's vote: {source}; is another manager running? (host and vote in [manager])"
+    )]
+    Vote { port: u16, source: std::io::Error },
 }
 
 /// Starts the loops of every configured cluster on `tracker`; they end when `stop` is cancelled.
@@ -56,15 +68,17 @@ pub async fn start(
 ) -> Result<(Store, Vec<ClusterHandle>), StartError> {
     let store = Store::open(&config.data_dir)?;
     let connections = Connections::new()?;
+    let own = vote::serve(config, tracker, stop).await?;
     let mut handles = Vec::new();
     for cluster in &config.clusters {
-        handles.push(start_cluster(cluster, &connections, &store, tracker, stop).await?);
+        handles.push(start_cluster(cluster, own.as_ref(), &connections, &store, tracker, stop).await?);
     }
     Ok((store, handles))
 }
 
 async fn start_cluster(
     config: &ClusterConfig,
+    own: Option<&OwnVote>,
     connections: &Connections,
     store: &Store,
     tracker: &TaskTracker,
@@ -99,8 +113,14 @@ async fn start_cluster(
         ));
     }
     let watched = cluster.members.iter().map(|member| watched(config, &member.instance)).collect();
-    let watchers =
-        Watchers::start(watched, agents.clone(), own_events.clone(), tracker.clone(), stop.clone());
+    let watchers = Watchers::start(
+        watched,
+        lookouts(cluster, &agents, &voters, own),
+        cluster.name.clone(),
+        own_events.clone(),
+        tracker.clone(),
+        stop.clone(),
+    );
     let view = ClusterView::new(cluster.clone(), record, clock::now());
     let first = decide(&view, &Intents::default(), clock::now(), clock::wall());
     let (board, shown) =
@@ -141,7 +161,25 @@ async fn start_cluster(
     Ok(ClusterHandle { name: cluster.name.clone(), board: shown, recovery: followed, events: own_events })
 }
 
-fn watched(config: &ClusterConfig, instance: &crate::model::instance::InstanceId) -> Watched {
+/// Every host that can look at a primary's port for this manager.
+fn lookouts(
+    cluster: &Cluster,
+    agents: &BTreeMap<InstanceId, Arc<AgentClient>>,
+    voters: &BTreeMap<String, Arc<AgentClient>>,
+    own: Option<&OwnVote>,
+) -> BTreeMap<String, Lookout> {
+    let votes = cluster.voters.iter().filter_map(|voter| {
+        let lookout = match own.filter(|own| own.host == voter.host) {
+            Some(own) => Lookout::Own(own.votes.clone()),
+            None => Lookout::Agent(Arc::clone(voters.get(&voter.host)?)),
+        };
+        Some((voter.host.clone(), lookout))
+    });
+    let members = agents.iter().map(|(id, agent)| (id.host.clone(), Lookout::Agent(Arc::clone(agent))));
+    votes.chain(members).collect()
+}
+
+fn watched(config: &ClusterConfig, instance: &InstanceId) -> Watched {
     Watched {
         instance: instance.clone(),
         admin: account(&config.accounts.admin),
