@@ -30,7 +30,7 @@ pub enum Proof {
     Operator,
     /// Asynchronous without agents: refused from two hosts and all the conditions of `assume_dead_when_refused`.
     AssumedDead,
-    /// First adoption of a running primary: there is no older one.
+    /// First adoption of a running primary: nobody ever accepted a generation.
     Adoption,
 }
 
@@ -96,8 +96,13 @@ pub enum Step {
     StartServer { instance: InstanceId, as_replica: bool },
     /// `read_only` (and `super_read_only` where there is one) is as wanted.
     SetReadOnly { instance: InstanceId, on: bool },
-    /// The heartbeat table exists (made on the primary, replicated from there).
-    Furnish { instance: InstanceId },
+    /// The heartbeat table and the two small accounts exist (made on the primary, replicated from there); with `semi_sync` its source
+    /// side is loaded.
+    Furnish {
+        instance: InstanceId,
+        #[serde(default)]
+        semi_sync: bool,
+    },
     /// It is taken out of automatic hands until a person decides.
     Park { instance: InstanceId, why: String },
 }
@@ -121,7 +126,7 @@ impl Step {
             | Self::ForgetSource { instance }
             | Self::StartServer { instance, .. }
             | Self::SetReadOnly { instance, .. }
-            | Self::Furnish { instance }
+            | Self::Furnish { instance, .. }
             | Self::Park { instance, .. } => instance,
             Self::Salvage { to, .. } => to,
             Self::Claim { candidate, .. } => candidate,
@@ -303,7 +308,13 @@ impl fmt::Display for Step {
             Self::SetReadOnly { instance, on } => {
                 write!(f, "{instance} {}", if *on { "read-only" } else { "writable" })
             }
-            Self::Furnish { instance } => write!(f, "{instance} has the heartbeat table"),
+            Self::Furnish { instance, semi_sync } => {
+                write!(
+                    f,
+                    "{instance} has the heartbeat table, and accounts for heartbeat and replication (made where missing"
+                )?;
+                f.write_str(if *semi_sync { "), semi-sync loaded" } else { ")" })
+            }
             Self::Park { instance, why } => write!(f, "{instance} parked: {why}"),
         }
     }

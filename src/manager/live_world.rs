@@ -184,7 +184,8 @@ impl LiveWorld {
         };
         let wanted = instead.as_ref().unwrap_or(step);
         control::apply(&mut connection, wanted, &self.env).await.map_err(failed)?;
-        self.report(&mut connection, deadline).await
+        let furnished = matches!(step, Step::Furnish { .. });
+        Ok(Evidence { furnished, ..self.report(&mut connection, deadline).await? })
     }
 
     async fn connect(&self, instance: &InstanceId, deadline: Instant) -> Result<Connection, StepError> {

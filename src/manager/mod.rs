@@ -132,6 +132,7 @@ async fn start_cluster(
         tls: tls(&config.tls),
         env: ControlEnv {
             replication: account(&config.accounts.replication),
+            heartbeat: account(&config.accounts.heartbeat),
             heartbeat_every: cluster.policy.silence / 4,
             statement: cluster.policy.statement,
         },

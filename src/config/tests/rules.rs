@@ -381,7 +381,7 @@ fn two_edits() {
         &["witnesses vote on the agents' leases, and no instance has an agent"],
     );
     etc.write("repl", &"x".repeat(33), 0o600);
-    assert_said("long", &outcome(etc.manager(GOOD)).1, &["more than 32 characters is refused by MySQL"]);
+    assert_said("long", &outcome(etc.manager(GOOD)).0, &["more than 32 characters is refused by MySQL"]);
 }
 
 /// Whoever holds the one token of the manager's vote may vote in every cluster that counts it.
