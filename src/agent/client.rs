@@ -21,6 +21,7 @@ use crate::model::ballot::{Ballot, Generation};
 use crate::model::cluster::ClusterName;
 use crate::model::instance::InstanceId;
 use crate::model::observation::AgentStatus;
+use crate::tls;
 
 /// Longest wait for a connection, within the call's own deadline.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
@@ -66,8 +67,11 @@ impl Connections {
     /// # Errors
     /// When the HTTP client cannot be set up.
     pub fn new() -> Result<Self, CallError> {
+        tls::use_ring();
         reqwest::Client::builder()
             .no_proxy()
+            // Agents speak plain HTTP: no authority is read from disk, nor missed where there is none.
+            .tls_certs_only([])
             .tcp_nodelay(true)
             .connect_timeout(CONNECT_WITHIN)
             .pool_idle_timeout(KEEP_IDLE)

@@ -13,6 +13,7 @@ use crate::model::instance::InstanceId;
 use crate::model::observation::{Access, AgentStatus, Process};
 use crate::model::record::ClusterRecord;
 use crate::model::report::{Report, ThreadState};
+use crate::model::time::millis;
 
 /// Why a second primary cannot exist: one of the promotion rules of the design's section 4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,11 +61,29 @@ pub enum Step {
     StopReceiving { instance: InstanceId, source: InstanceId },
     /// Whatever complete transactions the dead server's log holds beyond `beyond` were read by its agent, within the time, and are
     /// on `to`. Not being able to is told and is no failure: `required` says whether it is.
-    Salvage { from: InstanceId, to: InstanceId, beyond: GtidSet, within: Duration, required: bool },
+    Salvage {
+        from: InstanceId,
+        to: InstanceId,
+        beyond: GtidSet,
+        #[serde(rename = "within_ms", alias = "within", with = "millis")]
+        within: Duration,
+        required: bool,
+    },
     /// All of `set` is applied.
-    WaitApplied { instance: InstanceId, set: GtidSet, within: Duration },
+    WaitApplied {
+        instance: InstanceId,
+        set: GtidSet,
+        #[serde(rename = "within_ms", alias = "within", with = "millis")]
+        within: Duration,
+    },
     /// It replicates from `source` until it has all of `set`, as a replica: catching up from a more advanced one.
-    CatchUpFrom { instance: InstanceId, source: InstanceId, set: GtidSet, within: Duration },
+    CatchUpFrom {
+        instance: InstanceId,
+        source: InstanceId,
+        set: GtidSet,
+        #[serde(rename = "within_ms", alias = "within", with = "millis")]
+        within: Duration,
+    },
     /// A majority of voters durably accepted this generation for this candidate.
     Claim { candidate: InstanceId, generation: Generation, proof: Proof },
     /// Replication is stopped with nothing left to apply; the channel's settings are kept.

@@ -95,6 +95,7 @@ impl ClusterTask {
             Event::Granted { host, generation, ago } => {
                 self.view.record_grant(&host, Granted { at: now, generation, ago });
             }
+            Event::Mode(mode) => self.view.cluster.mode = mode,
             Event::Ask(ask) => self.answer(ask, now).await,
             Event::Ended { about, outcome } => self.ended(&about, outcome, now).await,
             Event::Led(result) => {
@@ -110,7 +111,8 @@ impl ClusterTask {
 
     async fn think(&mut self) {
         let now = clock::now();
-        let decision = decide(&self.view, &self.intents, now, clock::wall());
+        let wall = clock::wall();
+        let decision = decide(&self.view, &self.intents, now, wall);
         self.watchers.follow(&self.view, &decision.diagnosis, now);
         self.tell(&decision);
         if self.running.is_none()
@@ -122,8 +124,13 @@ impl ClusterTask {
                 tracing::error!(cluster = %self.view.cluster.name, why = why.join("; "), "a recovery could not be begun");
             }
         }
-        let snapshot =
-            Snapshot::new(&self.view, decision, self.running.is_some(), self.led.as_ref().err().cloned());
+        let snapshot = Snapshot::new(
+            &self.view,
+            decision,
+            wall,
+            self.running.is_some(),
+            self.led.as_ref().err().cloned(),
+        );
         self.board.send_replace(Arc::new(snapshot));
     }
 

@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use crate::decide::plan::Plan;
 use crate::execute::Outcome;
 use crate::model::ballot::Generation;
+use crate::model::cluster::Mode;
 use crate::model::instance::InstanceId;
 use crate::model::intent::FailoverAsk;
 use crate::model::observation::{AgentStatus, Observation, Probe};
@@ -25,6 +26,8 @@ pub enum Event {
         ago: Option<Duration>,
     },
     Ask(Ask),
+    /// The configuration's word on how far to go by itself.
+    Mode(Mode),
     /// The running recovery ended.
     Ended {
         about: InstanceId,

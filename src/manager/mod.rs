@@ -8,7 +8,9 @@ pub mod handle;
 mod leadership;
 mod live_world;
 mod monitor;
+pub mod reload;
 pub mod snapshot;
+mod teller;
 mod vote;
 mod watchers;
 
@@ -26,6 +28,7 @@ use self::handle::ClusterHandle;
 use self::leadership::Leadership;
 use self::live_world::LiveWorld;
 use self::monitor::Watched;
+use self::reload::Running;
 use self::snapshot::Snapshot;
 use self::vote::OwnVote;
 use self::watchers::Watchers;
@@ -40,7 +43,11 @@ use crate::model::intent::Intents;
 use crate::model::view::ClusterView;
 use crate::mysql::control::ControlEnv;
 use crate::mysql::{Account, Tls};
+use crate::notify::Notifier;
 use crate::store::{Store, StoreError};
+
+/// Why a manager that has not asked the voters yet does not lead.
+const JUST_STARTED: &str = "just started";
 
 /// Why the service could not start.
 #[derive(Debug, thiserror::Error)]
@@ -57,33 +64,41 @@ pub enum StartError {
     Vote { port: u16, source: std::io::Error },
 }
 
+/// What every cluster's tasks share.
+struct Common {
+    own: Option<OwnVote>,
+    connections: Connections,
+    store: Store,
+    notifier: Notifier,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+}
+
 /// Starts the loops of every configured cluster on `tracker`; they end when `stop` is cancelled.
 ///
 /// # Errors
-/// When the store cannot be opened or read.
+/// When the store cannot be opened or read, or this host's vote cannot be served.
 pub async fn start(
     config: &ManagerConfig,
     tracker: &TaskTracker,
     stop: &CancellationToken,
-) -> Result<(Store, Vec<ClusterHandle>), StartError> {
+) -> Result<(Store, Vec<ClusterHandle>, Running), StartError> {
     let store = Store::open(&config.data_dir)?;
     let connections = Connections::new()?;
     let own = vote::serve(config, tracker, stop).await?;
+    let (on_event, target) = watch::channel(config.on_event.clone());
+    let notifier = Notifier::start(target, store.clone(), tracker, stop);
+    let common = Common { own, connections, store, notifier, tracker: tracker.clone(), stop: stop.clone() };
     let mut handles = Vec::new();
     for cluster in &config.clusters {
-        handles.push(start_cluster(cluster, own.as_ref(), &connections, &store, tracker, stop).await?);
+        handles.push(start_cluster(cluster, &common).await?);
     }
-    Ok((store, handles))
+    let running = Running::new(config.clone(), on_event, handles.clone());
+    Ok((common.store, handles, running))
 }
 
-async fn start_cluster(
-    config: &ClusterConfig,
-    own: Option<&OwnVote>,
-    connections: &Connections,
-    store: &Store,
-    tracker: &TaskTracker,
-    stop: &CancellationToken,
-) -> Result<ClusterHandle, StartError> {
+async fn start_cluster(config: &ClusterConfig, common: &Common) -> Result<ClusterHandle, StartError> {
+    let Common { own, connections, store, notifier, tracker, stop } = common;
     let cluster = &config.cluster;
     let record = store.record(&cluster.name).await?;
     let token = config.agent_token.clone().unwrap_or_else(|| SecretString::from(String::new()));
@@ -115,7 +130,7 @@ async fn start_cluster(
     let watched = cluster.members.iter().map(|member| watched(config, &member.instance)).collect();
     let watchers = Watchers::start(
         watched,
-        lookouts(cluster, &agents, &voters, own),
+        lookouts(cluster, &agents, &voters, own.as_ref()),
         cluster.name.clone(),
         own_events.clone(),
         tracker.clone(),
@@ -123,8 +138,13 @@ async fn start_cluster(
     );
     let view = ClusterView::new(cluster.clone(), record, clock::now());
     let first = decide(&view, &Intents::default(), clock::now(), clock::wall());
-    let (board, shown) =
-        watch::channel(Arc::new(Snapshot::new(&view, first, false, Some("just started".to_owned()))));
+    let (board, shown) = watch::channel(Arc::new(Snapshot::new(
+        &view,
+        first,
+        clock::wall(),
+        false,
+        Some(JUST_STARTED.to_owned()),
+    )));
     let (recovery, followed) = watch::channel(None);
     let world = LiveWorld {
         cluster: cluster.clone(),
@@ -155,10 +175,11 @@ async fn start_cluster(
         tracker: tracker.clone(),
         stop: stop.clone(),
         running: None,
-        led: Err("just started".to_owned()),
+        led: Err(JUST_STARTED.to_owned()),
         last_told: String::new(),
     };
     tracker.spawn(task.run());
+    tracker.spawn(teller::follow(shown.clone(), followed.clone(), notifier.clone(), stop.clone()));
     Ok(ClusterHandle { name: cluster.name.clone(), board: shown, recovery: followed, events: own_events })
 }
 
