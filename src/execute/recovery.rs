@@ -156,7 +156,7 @@ fn isolation(primary: &InstanceId, isolated: &Finished) -> Isolation {
                 if instance == primary =>
             {
                 let for_this = agent.fenced.is_some_and(|fenced| fenced >= *generation);
-                found.fenced |= for_this && agent.access == Access::Closed && !agent.vip;
+                found.fenced |= for_this && agent.access == Access::Closed;
                 found.log_readable |= matches!(agent.process, Process::Gone { .. });
             }
             (Step::Kill { instance }, Evidence { agent: Some(agent), .. }) if instance == primary => {

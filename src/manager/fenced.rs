@@ -31,7 +31,7 @@ impl Fenced {
 
 /// The agent's durable word that its server was fenced for `generation` and is closed now: as good as an answer to this manager.
 pub(super) fn stands(agent: &AgentStatus, generation: Generation) -> bool {
-    agent.access == Access::Closed && !agent.vip && agent.fenced.is_some_and(|fenced| fenced >= generation)
+    agent.access == Access::Closed && agent.fenced.is_some_and(|fenced| fenced >= generation)
 }
 
 #[cfg(test)]

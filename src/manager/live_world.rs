@@ -68,6 +68,7 @@ impl World for LiveWorld {
             | Step::Open { .. }
             | Step::Admit { .. }
             | Step::HoldVip { .. }
+            | Step::LoseVip { .. }
             | Step::ForgetSource { .. }
             | Step::StartServer { .. }
             | Step::SetReadOnly { .. }
@@ -99,6 +100,7 @@ impl World for LiveWorld {
             | Step::Open { .. }
             | Step::Admit { .. }
             | Step::HoldVip { .. }
+            | Step::LoseVip { .. }
             | Step::ForgetSource { .. }
             | Step::StartServer { .. }
             | Step::SetReadOnly { .. }
@@ -124,6 +126,7 @@ impl LiveWorld {
             | Step::AckersAttached { .. }
             | Step::Admit { .. }
             | Step::HoldVip { .. }
+            | Step::LoseVip { .. }
             | Step::ForgetSource { .. }
             | Step::SetReadOnly { .. }
             | Step::Furnish { .. }
