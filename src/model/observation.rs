@@ -178,7 +178,7 @@ pub struct AgentStatus {
     pub stream_still: Option<Duration>,
     /// How long ago this host, as a voter, last granted the present primary's lease.
     pub granted_ago: Option<Duration>,
-    /// The operator asked its service manager to stop the server or the host.
+    /// The service manager was told to stop the server, which is gone: nobody starts it again but the operator.
     pub stopping: bool,
 }
 
