@@ -259,6 +259,7 @@ async fn inside() {
     a_dead_server_is_told_closed(&cluster).await;
     fail_over(&cluster).await;
     old_primary_comes_back(&cluster).await;
+    a_crashed_replica_boots_fenced(&cluster).await;
     a_restarted_agent_adopts(&cluster, "db2").await;
     idle_costs().await;
 }
@@ -370,6 +371,21 @@ async fn old_primary_comes_back(cluster: &Cluster) {
     cluster.done(Step::PointReplica { instance: db1.clone(), source: db("db2"), acker: true }).await;
     cluster.done(Step::Admit { instance: db1 }).await;
     assert!(reaches("db1"));
+}
+
+async fn a_crashed_replica_boots_fenced(cluster: &Cluster) {
+    let [_, db2, db3] = HOSTS.map(db);
+    cluster.done(Step::Admit { instance: db3.clone() }).await;
+    assert!(reaches("db3"));
+    ask("kill9 db3").await;
+    until("a dead replica's port is closed", SOON, || !reaches("db3")).await;
+    let seen = cluster.done(Step::StartServer { instance: db3.clone(), as_replica: true }).await;
+    let agent = seen.agent.unwrap();
+    assert!(agent.access == Access::Closed && agent.fenced == Some(Generation(2)), "{agent:?}");
+    assert!(!reaches("db3"), "nothing replicates yet: its readers would see old rows");
+    cluster.done(Step::PointReplica { instance: db3.clone(), source: db2, acker: true }).await;
+    cluster.done(Step::Admit { instance: db3 }).await;
+    assert!(reaches("db3"));
 }
 
 /// What an agent costs while nothing happens.
