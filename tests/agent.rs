@@ -261,6 +261,7 @@ async fn inside() {
     old_primary_comes_back(&cluster).await;
     a_crashed_replica_boots_fenced(&cluster).await;
     a_restarted_agent_adopts(&cluster, "db2").await;
+    receivers_of_a_lost_host_stop_at_once(&cluster).await;
     idle_costs().await;
 }
 
@@ -382,10 +383,25 @@ async fn a_crashed_replica_boots_fenced(cluster: &Cluster) {
     let seen = cluster.done(Step::StartServer { instance: db3.clone(), as_replica: true }).await;
     let agent = seen.agent.unwrap();
     assert!(agent.access == Access::Closed && agent.fenced == Some(Generation(2)), "{agent:?}");
+    assert!(matches!(agent.process, Process::Running { .. }), "{agent:?}");
     assert!(!reaches("db3"), "nothing replicates yet: its readers would see old rows");
-    cluster.done(Step::PointReplica { instance: db3.clone(), source: db2, acker: true }).await;
+    cluster.done(Step::PointReplica { instance: db3.clone(), source: db2.clone(), acker: true }).await;
+    let seen = cluster.of("db3").status(SOON).await.unwrap().server.unwrap();
+    assert_eq!(seen.channel().unwrap().source, db2, "the next to ask sees what the step left");
     cluster.done(Step::Admit { instance: db3 }).await;
     assert!(reaches("db3"));
+}
+
+/// MariaDB's receiver, told to stop, asks its source to end the stream, and waits for one that is gone.
+async fn receivers_of_a_lost_host_stop_at_once(cluster: &Cluster) {
+    let [db1, db2, db3] = HOSTS.map(db);
+    ask("down-link db2").await;
+    for replica in [db1, db3] {
+        let began = Instant::now();
+        cluster.done(Step::StopReceiving { instance: replica.clone(), source: db2.clone() }).await;
+        assert!(began.elapsed() < Duration::from_millis(300), "{replica}: {:?}", began.elapsed());
+    }
+    ask("up-link db2").await;
 }
 
 /// What an agent costs while nothing happens.

@@ -11,6 +11,7 @@ use super::host::service::Service;
 use super::lease_loop::OrderError;
 use super::sql::fresh_report;
 use super::state::{ServerProcess, Shared};
+use super::steps;
 use super::watch::ways;
 use crate::config;
 use crate::decide::lease::holder::{Input, Role};
@@ -44,13 +45,17 @@ pub(super) async fn server(shared: &Shared, as_replica: bool, deadline: Instant)
     }
     loop {
         match fresh_report(shared, &shared.spare, deadline).await {
-            Ok(_) => return Ok(()),
+            Ok(_) => break,
             Err(unseen) if Instant::now() + LOOK_EVERY > deadline => {
                 return Err(format!("it was started and does not answer: {unseen}"));
             }
             Err(_) => tokio::time::sleep(LOOK_EVERY).await,
         }
     }
+    // Told before it is answered: nobody starts it a second time because it is still called gone.
+    let runs = |shared: &Shared| matches!(shared.seen().process, ServerProcess::Running(_));
+    let told = steps::wait_for(shared, deadline, runs).await;
+    told.map_err(|_| "it answers, and its process is not found; look at `pid_file` and `socket`".to_owned())
 }
 
 /// No client comes in before the server is what it is to be. A replica's start is a fence of its own, so that whoever sees it

@@ -118,10 +118,12 @@ pub(super) async fn read_back(
     } else {
         None
     };
-    let mut agent = shared.status();
     if let Some(report) = &report {
-        (agent.server, agent.server_age) = (Ok(report.clone()), Duration::ZERO);
+        // Whoever looks at the agent next must not act on what was so before the step.
+        let mut seen = shared.seen();
+        (seen.server, seen.polled_at) = (Ok(report.clone()), clock::now());
     }
+    let agent = shared.status();
     Ok(Evidence { report, agent: Some(agent), ..Evidence::default() })
 }
 
@@ -235,7 +237,7 @@ fn holds(shared: &Shared, generation: Generation) -> bool {
 }
 
 /// Waits for a level, woken by changes.
-async fn wait_for(
+pub(super) async fn wait_for(
     shared: &Shared,
     deadline: Instant,
     level: impl Fn(&Shared) -> bool,
