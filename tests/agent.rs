@@ -232,8 +232,12 @@ fn vip() -> VipAddress {
 
 /// A client's connection to the server's port.
 fn reaches(host: &str) -> bool {
+    reaches_port(host, 3306)
+}
+
+fn reaches_port(host: &str, port: u16) -> bool {
     use std::net::ToSocketAddrs;
-    let address: SocketAddr = (host, 3306).to_socket_addrs().unwrap().next().unwrap();
+    let address: SocketAddr = (host, port).to_socket_addrs().unwrap().next().unwrap();
     std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_ok()
 }
 
@@ -378,18 +382,27 @@ async fn a_crashed_replica_boots_fenced(cluster: &Cluster) {
     let [_, db2, db3] = HOSTS.map(db);
     cluster.done(Step::Admit { instance: db3.clone() }).await;
     assert!(reaches("db3"));
+    // Nobody tells the agent of it.
+    let configuration = PathBuf::from(std::env::var("AGENT_TEST_DIR").unwrap()).join("db3/server.cnf");
+    let text = std::fs::read_to_string(&configuration).unwrap();
+    std::fs::write(&configuration, format!("{text}\nextra_port = 3307\nextra_max_connections = 2\n"))
+        .unwrap();
     ask("kill9 db3").await;
     until("a dead replica's port is closed", SOON, || !reaches("db3")).await;
     let seen = cluster.done(Step::StartServer { instance: db3.clone(), as_replica: true }).await;
     let agent = seen.agent.unwrap();
     assert!(agent.access == Access::Closed && agent.fenced == Some(Generation(2)), "{agent:?}");
     assert!(matches!(agent.process, Process::Running { .. }), "{agent:?}");
+    assert!(!reaches_port("db3", 3307), "every port of the server is closed");
     assert!(!reaches("db3"), "nothing replicates yet: its readers would see old rows");
     cluster.done(Step::PointReplica { instance: db3.clone(), source: db2.clone(), acker: true }).await;
     let seen = cluster.of("db3").status(SOON).await.unwrap().server.unwrap();
     assert_eq!(seen.channel().unwrap().source, db2, "the next to ask sees what the step left");
+    cluster.done(Step::Admit { instance: db3.clone() }).await;
+    assert!(reaches("db3") && reaches_port("db3", 3307));
+    cluster.done(Step::Fence { instance: db3.clone(), generation: Generation(2) }).await;
+    assert!(!reaches("db3") && !reaches_port("db3", 3307));
     cluster.done(Step::Admit { instance: db3 }).await;
-    assert!(reaches("db3"));
 }
 
 /// MariaDB's receiver, told to stop, asks its source to end the stream, and waits for one that is gone.

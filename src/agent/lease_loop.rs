@@ -35,6 +35,8 @@ pub enum Order {
     Member(Box<Membership>, oneshot::Sender<Result<(), OrderError>>),
     /// The server's process was found, or ended.
     Server(ServerProcess),
+    /// Other ports of the server are known than before; answered when they are guarded as the others are.
+    Ports(oneshot::Sender<()>),
 }
 
 /// Why something was not done.
@@ -151,6 +153,13 @@ impl Keeper {
                 let _ = reply.send(self.member(*membership).await);
             }
             Order::Server(process) => self.server_seen(process).await,
+            Order::Ports(reply) => {
+                if let Ok((_, hands)) = self.shared.server() {
+                    hands.forget_filter().await;
+                    self.look().await;
+                }
+                let _ = reply.send(());
+            }
         }
     }
 
@@ -357,6 +366,10 @@ impl Keeper {
         let open = holder.open_until().filter(|until| *until > clock::now());
         let vip = shared.seen().membership.as_ref().and_then(|membership| membership.vip.clone());
         let access = hands.access().await;
+        if let Ok(access) = access {
+            // Also where it cannot be put right below: nobody may be told of a closed server that is not.
+            shared.seen().access = access;
+        }
         let wanted = match (&access, role, open) {
             (Ok(Access::Held { .. }), Role::Primary { .. }, Some(_))
             | (Ok(Access::Admitted), Role::Replica, _) => None,
@@ -370,8 +383,6 @@ impl Keeper {
             if let Err(error) = self.act(effect).await {
                 tracing::error!(error = %error, "the packet filter cannot be put right");
             }
-        } else if let Ok(access) = access {
-            shared.seen().access = access;
         }
         if let Some(vip) = vip
             && let Ok(here) = hands.has_vip(&vip).await

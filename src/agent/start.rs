@@ -9,6 +9,7 @@ use super::hands::Hands;
 use super::host::process::ProcessState;
 use super::host::service::Service;
 use super::lease_loop::OrderError;
+use super::ports;
 use super::sql::fresh_report;
 use super::state::{ServerProcess, Shared};
 use super::steps;
@@ -55,7 +56,8 @@ pub(super) async fn server(shared: &Shared, as_replica: bool, deadline: Instant)
     // Told before it is answered: nobody starts it a second time because it is still called gone.
     let runs = |shared: &Shared| matches!(shared.seen().process, ServerProcess::Running(_));
     let told = steps::wait_for(shared, deadline, runs).await;
-    told.map_err(|_| "it answers, and its process is not found; look at `pid_file` and `socket`".to_owned())
+    told.map_err(|_| "it answers, and its process is not found; look at `pid_file` and `socket`".to_owned())?;
+    ports::learn(shared).await
 }
 
 /// No client comes in before the server is what it is to be. A replica's start is a fence of its own, so that whoever sees it

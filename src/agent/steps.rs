@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use super::lease_loop::OrderError;
+use super::ports;
 use super::sql::fresh_report;
 use super::start;
 use super::state::{ServerProcess, Shared};
@@ -56,6 +57,8 @@ pub(super) async fn apply(shared: &Shared, request: &StepRequest) -> Result<Evid
         Step::Fence { generation, .. } => {
             spare_replicas(shared).await;
             shared.order(Input::Fence { generation: *generation }).await?;
+            // A port it opened a moment ago is closed too, before the fence is answered.
+            ports::learn(shared).await.map_err(StepError::Failed)?;
             false
         }
         Step::Kill { .. } => {
