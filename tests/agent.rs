@@ -266,6 +266,7 @@ async fn inside() {
     a_crashed_replica_boots_fenced(&cluster).await;
     a_restarted_agent_adopts(&cluster, "db2").await;
     receivers_of_a_lost_host_stop_at_once(&cluster).await;
+    a_booted_host_is_closed_before_its_agent_runs().await;
     idle_costs().await;
 }
 
@@ -415,6 +416,30 @@ async fn receivers_of_a_lost_host_stop_at_once(cluster: &Cluster) {
         assert!(began.elapsed() < Duration::from_millis(300), "{replica}: {:?}", began.elapsed());
     }
     ask("up-link db2").await;
+}
+
+/// The primary's host boots: nothing of the kernel's is left, and the server may be there before the agent.
+async fn a_booted_host_is_closed_before_its_agent_runs() {
+    let directory = PathBuf::from(std::env::var("AGENT_TEST_DIR").unwrap());
+    let close = format!(
+        "exec db2 {} --close -c {}/db2/agent.toml",
+        env!("CARGO_BIN_EXE_mha-agent"),
+        directory.display()
+    );
+    until("the primary is open", SOON, || reaches("db2")).await;
+    ask("kill-agent db2").await;
+    ask(&close).await;
+    assert!(reaches("db2"), "an agent has run in this boot: what it said holds");
+    ask("kill9 db2").await;
+    ask("exec db2 nft delete table inet mha_3306").await;
+    std::fs::remove_file("/run/mha-db2/lease.json").unwrap();
+    ask(&close).await;
+    ask("server-start db2").await;
+    let socket = directory.join("db2/run/server.sock");
+    until("the server answers", SOON, || std::os::unix::net::UnixStream::connect(&socket).is_ok()).await;
+    assert!(!reaches("db2"), "open before its agent has spoken");
+    ask("start-agent db2").await;
+    until("it was compared and leads again", SOON, || reaches("db2") && reaches("10.77.0.100")).await;
 }
 
 /// What an agent costs while nothing happens.

@@ -1,7 +1,7 @@
 //! The one task that owns the lease's machine: it feeds it what happened, in order, and does what it says before anything
 //! else happens. All waiting for networks and servers is done by other tasks, which report back here.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +23,11 @@ use crate::model::ballot::Generation;
 use crate::model::observation::Access;
 use crate::model::time::Moment;
 
+/// Below `data_dir`: what this host is a member of, and what it is there.
+pub(super) const MEMBERSHIP: &str = "membership.json";
+pub(super) const ROLE: &str = "role.json";
+/// Below `run_dir`.
+const RUN_FILE: &str = "lease.json";
 /// How often the kernel's own state is read back.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -88,7 +93,7 @@ impl Keeper {
             None
         });
         let run = run.filter(|run| run.boot_id == shared.boot_id);
-        let membership: Option<Membership> = durable::read(&shared.config.data_dir.join("membership.json"))?;
+        let membership: Option<Membership> = durable::read(&shared.config.data_dir.join(MEMBERSHIP))?;
         let kept: Option<Kept> = durable::read(&role_path(&shared))?;
         let was = run.as_ref().and_then(|run| run.server.clone());
         let (process, server) = match found {
@@ -305,7 +310,7 @@ impl Keeper {
     }
 
     async fn member(&mut self, membership: Membership) -> Result<(), OrderError> {
-        let path = self.shared.config.data_dir.join("membership.json");
+        let path = self.shared.config.data_dir.join(MEMBERSHIP);
         if self.holder.is_none() {
             // The role first: a member without one would begin closed.
             let (role, kept) = (role_path(&self.shared), Kept::default());
@@ -416,10 +421,16 @@ fn terms(membership: &Membership, me: &str) -> Terms {
     Terms::new(me, voters, &membership.policy)
 }
 
+/// Whether an agent has run since this boot, so that what the kernel holds is what it was told.
+pub(super) fn kernel_was_told(run_dir: &Path, boot_id: &str) -> bool {
+    let run: Option<RunFile> = durable::read(&run_dir.join(RUN_FILE)).unwrap_or_default();
+    run.is_some_and(|run| run.boot_id == boot_id)
+}
+
 fn role_path(shared: &Shared) -> PathBuf {
-    shared.config.data_dir.join("role.json")
+    shared.config.data_dir.join(ROLE)
 }
 
 fn run_path(shared: &Shared) -> PathBuf {
-    shared.config.run_dir.join("lease.json")
+    shared.config.run_dir.join(RUN_FILE)
 }
