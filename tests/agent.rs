@@ -267,7 +267,9 @@ async fn inside() {
     a_restarted_agent_adopts(&cluster, "db2").await;
     receivers_of_a_lost_host_stop_at_once(&cluster).await;
     a_booted_host_is_closed_before_its_agent_runs().await;
+    votes_are_lost(&cluster).await;
     idle_costs().await;
+    votes_are_learned_again(&cluster).await;
 }
 
 async fn wait_for_agents(cluster: &Cluster) {
@@ -440,6 +442,40 @@ async fn a_booted_host_is_closed_before_its_agent_runs() {
     assert!(!reaches("db2"), "open before its agent has spoken");
     ask("start-agent db2").await;
     until("it was compared and leads again", SOON, || reaches("db2") && reaches("10.77.0.100")).await;
+}
+
+/// What db3 promised is gone with its disk: for as long as a grant may be outstanding it votes for nobody.
+async fn votes_are_lost(cluster: &Cluster) {
+    let directory = PathBuf::from(std::env::var("AGENT_TEST_DIR").unwrap());
+    ask("kill-agent db3").await;
+    std::fs::write(directory.join("db3/agent/votes/orders.json"), "{").unwrap();
+    ask("start-agent db3").await;
+    wait_for_agents(cluster).await;
+    assert_eq!(cluster.of("db3").status(SOON).await.unwrap().generation, Generation(0));
+    let claim = Claim {
+        cluster: orders(),
+        ballot: cluster.token.ballot.clone(),
+        generation: Generation(3),
+        candidate: db("db1"),
+        proof: Proof::Expired,
+        released: Vec::new(),
+    };
+    assert_eq!(cluster.of("db3").claim(&claim, SOON).await.unwrap(), Claimed::NoVote);
+    assert!(reaches("db2"), "the lease goes on by the two that remember");
+}
+
+async fn votes_are_learned_again(cluster: &Cluster) {
+    let began = Instant::now();
+    let learned = loop {
+        let status = cluster.of("db3").status(SOON).await.unwrap();
+        if status.generation == Generation(2) {
+            break status;
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "{status:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    println!("{:>7.1} ms  until db3 votes again", began.elapsed().as_secs_f64() * 1e3);
+    assert_eq!(learned.ballot, cluster.token.ballot);
 }
 
 /// What an agent costs while nothing happens.

@@ -15,7 +15,7 @@ use super::hands::HandsError;
 use super::host::process::Process;
 use super::state::{ServerProcess, Shared};
 use super::wire::{Membership, Renew, Renewed};
-use super::{compare, resume};
+use super::{compare, relearn, resume};
 use crate::clock;
 use crate::decide::lease::Terms;
 use crate::decide::lease::holder::{Effect, Holder, Input, Kept, Refusal, Role, Start};
@@ -413,6 +413,14 @@ async fn ask_voter(shared: &Shared, from: &str, url: &str, ask: &Renew, within: 
     }
     let client = AgentClient::new(&shared.connections, url, shared.config.token.clone());
     let answer = client.renew(ask, within).await;
+    if let Ok(Renewed::NoVote) = &answer {
+        let electorate = shared.seen().membership.as_ref().map(relearn::electorate);
+        if let Some(electorate) = electorate
+            && let Err(error) = client.introduce(&electorate, within).await
+        {
+            tracing::debug!(error = %error, from, "a voter that knows nothing is not told of the others");
+        }
+    }
     answer.inspect_err(|error| tracing::debug!(error = %error, "no grant")).ok()
 }
 

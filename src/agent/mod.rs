@@ -12,6 +12,7 @@ pub mod host;
 pub mod lease_loop;
 mod poll;
 pub mod ports;
+mod relearn;
 mod resume;
 mod salvage;
 pub mod server;
@@ -103,6 +104,7 @@ pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<(), A
         spawn(&shared, poll::run(Arc::clone(&shared)));
         spawn(&shared, heartbeat::run(Arc::clone(&shared)));
     }
+    spawn(&shared, relearn::run(Arc::clone(&shared)));
     tracing::info!(host = shared.config.host, listen = %shared.config.listen, "the agent runs");
     let app = server::router(Arc::clone(&shared));
     let ends = shared.cancel.clone();

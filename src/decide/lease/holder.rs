@@ -322,6 +322,7 @@ impl Holder {
             Renewed::OtherHolder { .. } => {
                 self.higher.insert(from, generation);
             }
+            Renewed::NoVote => {}
         }
     }
 
