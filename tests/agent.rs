@@ -265,6 +265,7 @@ async fn inside() {
     old_primary_comes_back(&cluster).await;
     a_crashed_replica_boots_fenced(&cluster).await;
     a_restarted_agent_adopts(&cluster, "db2").await;
+    a_fence_resets_the_clients_of_the_address(&cluster).await;
     receivers_of_a_lost_host_stop_at_once(&cluster).await;
     a_booted_host_is_closed_before_its_agent_runs().await;
     votes_are_lost(&cluster).await;
@@ -406,6 +407,24 @@ async fn a_crashed_replica_boots_fenced(cluster: &Cluster) {
     cluster.done(Step::Fence { instance: db3.clone(), generation: Generation(2) }).await;
     assert!(!reaches("db3") && !reaches_port("db3", 3307));
     cluster.done(Step::Admit { instance: db3 }).await;
+}
+
+/// A client that waits for an answer through the VIP must hear of the fence: the sockets go before the address.
+async fn a_fence_resets_the_clients_of_the_address(cluster: &Cluster) {
+    use std::io::Read;
+    let mut client = std::net::TcpStream::connect("10.77.0.100:3306").unwrap();
+    client.set_read_timeout(Some(SOON)).unwrap();
+    assert!(client.read(&mut [0; 512]).unwrap() > 0, "the greeting");
+    let reader = std::thread::spawn(move || (client.read(&mut [0; 512]), Instant::now()));
+    let began = Instant::now();
+    let fenced = cluster.done(Step::Fence { instance: db("db2"), generation: Generation(2) }).await;
+    assert!(!fenced.agent.unwrap().vip);
+    let (heard, at) = reader.join().unwrap();
+    println!("{:>7.1} ms  until a waiting client heard {heard:?}", (at - began).as_secs_f64() * 1e3);
+    assert_eq!(heard.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    assert!(at - began < Duration::from_millis(500));
+    cluster.done(Step::Open { instance: db("db2"), generation: Generation(2) }).await;
+    cluster.done(Step::HoldVip { instance: db("db2"), generation: Generation(2), vip: vip() }).await;
 }
 
 /// MariaDB's receiver, told to stop, asks its source to end the stream, and waits for one that is gone.

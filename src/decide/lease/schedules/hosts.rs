@@ -21,6 +21,13 @@ impl World {
     }
 
     pub(super) fn carry_out(&mut self, host: usize, effects: Vec<Effect>) {
+        let place = |wanted: &Effect| effects.iter().position(|effect| effect == wanted);
+        if let (Some(close), Some(release)) = (place(&Effect::Close), place(&Effect::ReleaseVip))
+            && release < close
+        {
+            // A client whose server's address goes first hears nothing, and waits.
+            self.violation = Some(format!("db{host} gives its address up before it resets its clients"));
+        }
         for effect in effects {
             match effect {
                 Effect::Persist => {
