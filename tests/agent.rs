@@ -423,8 +423,28 @@ async fn a_fence_resets_the_clients_of_the_address(cluster: &Cluster) {
     println!("{:>7.1} ms  until a waiting client heard {heard:?}", (at - began).as_secs_f64() * 1e3);
     assert_eq!(heard.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
     assert!(at - began < Duration::from_millis(500));
-    cluster.done(Step::Open { instance: db("db2"), generation: Generation(2) }).await;
-    cluster.done(Step::HoldVip { instance: db("db2"), generation: Generation(2), vip: vip() }).await;
+    the_operator_opens_by_hand(cluster).await;
+}
+
+/// No manager, and a host that will not open by itself.
+async fn the_operator_opens_by_hand(cluster: &Cluster) {
+    let directory = PathBuf::from(std::env::var("AGENT_TEST_DIR").unwrap());
+    let mhactl = |host: &str| {
+        Command::new(env!("CARGO_BIN_EXE_mhactl"))
+            .args(["open", "--agent", &format!("http://{host}:8421"), "--yes", "--token-file"])
+            .arg(directory.join("secrets/token"))
+            .output()
+            .unwrap()
+    };
+    let refused = mhactl("db3");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(3), "{said}");
+    let opened = mhactl("db2");
+    let said = String::from_utf8_lossy(&[opened.stdout, opened.stderr].concat()).into_owned();
+    assert!(opened.status.success() && said.starts_with("db2 is open, generation 2"), "{said}");
+    let status = cluster.of("db2").status(SOON).await.unwrap();
+    assert!(status.vip && matches!(status.access, Access::Held { .. }), "{status:?}");
+    assert!(reaches("10.77.0.100"));
 }
 
 /// MariaDB's receiver, told to stop, asks its source to end the stream, and waits for one that is gone.

@@ -25,7 +25,7 @@ use super::wire::{
     Membership, OpenRequest, ProbeRequest, Renew, Renewed, RequestRefused, SalvageReply, SalvageRequest,
     StepRequest, path,
 };
-use super::{salvage, steps};
+use super::{resume, salvage, steps};
 use crate::clock;
 use crate::decide::lease::LONGEST_GRANT;
 use crate::decide::lease::holder::Input;
@@ -266,9 +266,8 @@ async fn bring(
 
 /// The operator's order: voters still decide.
 async fn open(State(shared): State<Arc<Shared>>, Json(request): Json<OpenRequest>) -> Answer<AgentStatus> {
-    let epoch = shared.seen().kept.epoch;
     let deadline = Instant::now() + request.within.min(LONGEST_WORK);
-    steps::open(&shared, request.generation, Some(epoch), deadline).await.map_err(Refused::cannot)?;
+    resume::by_hand(&shared, request.generation, deadline).await.map_err(Refused::cannot)?;
     Ok(Json(shared.status()))
 }
 
