@@ -14,5 +14,6 @@ pub mod clock;
 pub mod config;
 pub mod decide;
 pub mod execute;
+pub mod manager;
 pub mod model;
 pub mod store;

@@ -13,6 +13,8 @@ pub struct Token {
     pub ballot: Ballot,
     /// The recovery this belongs to, for logs on both sides.
     pub recovery: String,
+    /// No operator asked for it: it counts against the budget of automatic failovers.
+    pub automatic: bool,
 }
 
 /// Why a step was not done.

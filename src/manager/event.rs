@@ -1,0 +1,70 @@
+//! What reaches the task that owns a cluster.
+
+use tokio::sync::oneshot;
+
+use crate::decide::plan::Plan;
+use crate::execute::Outcome;
+use crate::model::instance::InstanceId;
+use crate::model::intent::FailoverAsk;
+use crate::model::observation::{AgentStatus, Observation, Probe};
+
+/// One thing that happened.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Look(Observation),
+    Agent(InstanceId, Box<AgentStatus>),
+    AgentLost(InstanceId),
+    Probe(Probe),
+    Ask(Ask),
+    /// The running recovery ended.
+    Ended {
+        about: InstanceId,
+        outcome: Result<Outcome, String>,
+    },
+    /// Whether a majority of voters obeys this manager.
+    Led(Result<(), String>),
+}
+
+/// What an operator asks of a cluster. Every ask is answered.
+#[derive(Debug)]
+pub(crate) enum Ask {
+    /// What a failover would do now. Changes nothing.
+    DryRun {
+        ask: FailoverAsk,
+        answer: oneshot::Sender<Proposal>,
+    },
+    Failover {
+        ask: FailoverAsk,
+        answer: oneshot::Sender<Started>,
+    },
+    AdoptPlan {
+        primary: Option<InstanceId>,
+        answer: oneshot::Sender<Result<Plan, Vec<String>>>,
+    },
+    Adopt {
+        primary: Option<InstanceId>,
+        answer: oneshot::Sender<Started>,
+    },
+    /// Forget past automatic failovers: the budget begins anew.
+    Acknowledge {
+        answer: oneshot::Sender<Result<(), String>>,
+    },
+    /// Take a parked member back into automatic hands.
+    Unpark {
+        instance: InstanceId,
+        answer: oneshot::Sender<Result<(), String>>,
+    },
+}
+
+/// What would be done, or why nothing.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Proposal {
+    /// The decision in one sentence.
+    pub sentence: String,
+    /// Isolate, then promote "if nothing more arrives".
+    pub plans: Vec<Plan>,
+    pub blockers: Vec<String>,
+}
+
+/// The recovery that was begun, or why none was.
+pub type Started = Result<String, Vec<String>>;

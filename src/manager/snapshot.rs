@@ -1,0 +1,164 @@
+//! What the manager knows and thinks of one cluster, as one value: API, metrics and command line print nothing else.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::decide::Decision;
+use crate::decide::candidate::Candidate;
+use crate::decide::diagnose::Verdict;
+use crate::model::ballot::Generation;
+use crate::model::cluster::{ClusterName, Mode, VipAddress};
+use crate::model::gtid::GtidSet;
+use crate::model::instance::{InstanceId, Version};
+use crate::model::observation::{Access, Process};
+use crate::model::policy::Durability;
+use crate::model::report::ThreadState;
+use crate::model::time::Moment;
+use crate::model::view::{ClusterView, Seen};
+
+/// One cluster at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    pub cluster: ClusterName,
+    pub mode: Mode,
+    pub verdict: Verdict,
+    /// The decision in one sentence.
+    pub sentence: String,
+    /// "If the primary died now."
+    pub prospect: String,
+    pub primary: Option<InstanceId>,
+    pub generation: Generation,
+    pub durability: Durability,
+    /// Acknowledgements a commit waits for; 0 while nothing is armed.
+    pub acks: u32,
+    pub ackers: Vec<InstanceId>,
+    pub vip: Option<VipAddress>,
+    /// Who holds the VIP, by the agents' words.
+    pub vip_on: Option<InstanceId>,
+    pub evidence: Vec<String>,
+    pub issues: Vec<String>,
+    pub members: Vec<MemberSnapshot>,
+    pub candidates: Vec<Candidate>,
+    /// A recovery is running.
+    pub recovering: bool,
+    /// Why this manager does not lead; absent while it does.
+    pub not_leading: Option<String>,
+}
+
+/// One member at that moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MemberSnapshot {
+    pub instance: InstanceId,
+    pub role: String,
+    /// "ok", or how it failed.
+    pub state: String,
+    pub version: Option<Version>,
+    pub read_only: Option<bool>,
+    pub executed: Option<GtidSet>,
+    pub source: Option<InstanceId>,
+    pub receiver: Option<ThreadState>,
+    pub applier: Option<ThreadState>,
+    /// `Seconds_Behind_Master`.
+    pub seconds_behind: Option<u64>,
+    /// Age of the newest write heartbeat applied: true lag.
+    pub heartbeat_age: Option<Duration>,
+    /// Received and not yet applied.
+    pub to_apply: u64,
+    /// "none" where there is no agent.
+    pub agent: String,
+    pub access: Option<Access>,
+    pub vip: bool,
+    pub lease: Option<Duration>,
+}
+
+impl Snapshot {
+    pub(super) fn new(
+        view: &ClusterView,
+        decision: Decision,
+        recovering: bool,
+        not_leading: Option<String>,
+        _now: Moment,
+    ) -> Self {
+        let record = view.record.as_ref();
+        let members: Vec<MemberSnapshot> = view
+            .cluster
+            .members
+            .iter()
+            .filter_map(|member| Some(member_snapshot(view, &member.instance, view.of(&member.instance)?)))
+            .collect();
+        let prospect = match (decision.ranking.best(), decision.ranking.incomparable.as_ref()) {
+            (_, Some(clash)) => format!(
+                "nobody: {} and {} have histories that do not contain each other",
+                clash.left, clash.right
+            ),
+            (Some(best), None) => format!("{best}"),
+            (None, None) => "nobody could lead".to_owned(),
+        };
+        Self {
+            cluster: view.cluster.name.clone(),
+            mode: view.cluster.mode,
+            verdict: decision.diagnosis.verdict,
+            sentence: decision.sentence,
+            prospect,
+            primary: view.primary().cloned(),
+            generation: record.map_or(Generation::default(), |record| record.generation),
+            durability: view.cluster.policy.durability,
+            acks: record.map_or(0, |record| record.acks),
+            ackers: record.map_or_else(Vec::new, |record| record.ackers.clone()),
+            vip: view.cluster.vip.clone(),
+            vip_on: members.iter().find(|member| member.vip).map(|member| member.instance.clone()),
+            evidence: decision.diagnosis.evidence,
+            issues: decision.diagnosis.issues,
+            members,
+            candidates: decision.ranking.candidates,
+            recovering,
+            not_leading,
+        }
+    }
+}
+
+fn member_snapshot(view: &ClusterView, instance: &InstanceId, seen: &Seen) -> MemberSnapshot {
+    let report = seen.latest();
+    let channel = report.and_then(|report| report.channel());
+    let agent = seen.agent_now();
+    let state = match (report, agent) {
+        (Some(_), _) => "ok".to_owned(),
+        (None, Some(agent)) if matches!(agent.process, Process::Gone { .. }) => "not running".to_owned(),
+        (None, _) => seen.unseen().map_or_else(|| "not asked yet".to_owned(), ToString::to_string),
+    };
+    let is_primary = view.primary() == Some(instance);
+    let parked =
+        view.record.as_ref().is_some_and(|r| r.parked.iter().any(|parked| parked.instance == *instance));
+    let role = match (is_primary, parked, channel) {
+        (true, _, _) => "primary",
+        (false, true, _) => "parked",
+        (false, false, Some(_)) => "replica",
+        (false, false, None) => "member",
+    };
+    MemberSnapshot {
+        instance: instance.clone(),
+        role: role.to_owned(),
+        state,
+        version: report.map(|report| report.identity.version),
+        read_only: report.map(|report| report.read_only),
+        executed: report.map(|report| report.executed.clone()),
+        source: channel.filter(|_| !is_primary).map(|channel| channel.source.clone()),
+        receiver: channel.filter(|_| !is_primary).map(|channel| channel.receiver),
+        applier: channel.filter(|_| !is_primary).map(|channel| channel.applier),
+        seconds_behind: channel.and_then(|channel| channel.seconds_behind),
+        heartbeat_age: report.and_then(|report| report.heartbeat_age),
+        to_apply: report.map_or(0, |report| report.known().minus(&report.executed).count()),
+        agent: match (view.cluster.member(instance).and_then(|member| member.agent.as_ref()), agent) {
+            (None, _) => "none".to_owned(),
+            (Some(_), Some(_)) => "ok".to_owned(),
+            (Some(_), None) => "not heard".to_owned(),
+        },
+        access: agent.map(|agent| agent.access),
+        vip: agent.is_some_and(|agent| agent.vip),
+        lease: agent.and_then(|agent| match agent.access {
+            Access::Held { remaining } => Some(remaining),
+            Access::Admitted | Access::Closed => None,
+        }),
+    }
+}
