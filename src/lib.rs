@@ -16,4 +16,5 @@ pub mod decide;
 pub mod execute;
 pub mod manager;
 pub mod model;
+pub mod mysql;
 pub mod store;

@@ -14,7 +14,18 @@ const PARTS: [&str; 4] = ["server", "admin", "heartbeat", "replication"];
 /// Reads the whole file. `None`, with the mistakes recorded, where something needed is not there.
 pub(super) fn read(root: &Table<'_>) -> Option<AgentConfig> {
     let listen = match root.get("listen") {
-        Some(item) => listen(&item),
+        Some(item) => {
+            let address = listen(&item);
+            if address.is_some_and(|address| address.ip().is_loopback()) {
+                item.warn(
+                    "no other host can ask an agent on a loopback address, nor be given its vote",
+                    format!(
+                        "write listen = \"0.0.0.0:{AGENT_PORT}\", or an address of the network you trust"
+                    ),
+                );
+            }
+            address
+        }
         None => Some(SocketAddr::from(([0, 0, 0, 0], AGENT_PORT))),
     };
     let host = root

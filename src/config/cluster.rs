@@ -6,7 +6,7 @@ use secrecy::SecretString;
 use super::findings::{Findings, Span};
 use super::read::{Item, Table};
 use super::thresholds::Thresholds;
-use super::value::{Refusal, base_url, prefixed, refuse, same_host, url};
+use super::value::{self, base_url, prefixed, refuse, same_host, url};
 use super::{AGENT_PORT, Account, Accounts, ClusterConfig, Tls, account, check, secret};
 use crate::model::cluster::{Cluster, ClusterName, Member, Mode, Promotion, VipAddress, Voter};
 use crate::model::instance::InstanceId;
@@ -235,14 +235,7 @@ fn member(table: &Table<'_>, agents: bool) -> Option<ReadMember> {
 
 fn instance(host: &Item<'_>, port: Option<&Item<'_>>) -> Option<InstanceId> {
     let text = host.text()?;
-    let parsed = text.parse::<InstanceId>();
-    let mut id = host.checked(parsed.map_err(|error| {
-        Refusal {
-            message: error.to_string(),
-            advice: "write a host's name or address, with a port where it is not 3306: \"db1\", \"db1:3307\""
-                .to_owned(),
-        }
-    }))?;
+    let mut id = host.checked(value::instance(text))?;
     if let Some(item) = port {
         let port = item.port()?;
         let in_host = same_host(text) != same_host(&id.host) && !text.starts_with('[') || text.contains("]:");

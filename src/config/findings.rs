@@ -149,22 +149,12 @@ impl<'t> Findings<'t> {
 
     /// The value with its warnings where nothing was wrong.
     pub(super) fn finish<T>(self, value: Option<T>) -> Result<(T, Vec<Warning>), ConfigErrors> {
-        let mut warnings: Vec<Warning> =
-            self.in_order(&self.warnings).iter().map(|raw| Warning(self.place(raw))).collect();
-        let mistakes: Vec<Finding> = self.in_order(&self.errors).iter().map(|raw| self.place(raw)).collect();
-        // Where places coincide an earlier key's warning says it already.
-        warnings.dedup();
+        let warnings = in_order(&self.warnings).iter().map(|raw| Warning(self.place(raw))).collect();
+        let mistakes: Vec<Finding> = in_order(&self.errors).iter().map(|raw| self.place(raw)).collect();
         match value {
             Some(value) if mistakes.is_empty() => Ok((value, warnings)),
             Some(_) | None => Err(ConfigErrors::Wrong { mistakes, warnings }),
         }
-    }
-
-    #[expect(clippy::unused_self, reason = "reads as what it is at the call")]
-    fn in_order(&self, raws: &RefCell<Vec<Raw>>) -> Vec<Raw> {
-        let mut raws = raws.borrow().clone();
-        raws.sort_by_key(|raw| raw.at.start);
-        raws
     }
 
     fn place(&self, raw: &Raw) -> Finding {
@@ -221,6 +211,12 @@ impl fmt::Debug for Findings<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Findings").field("file", &self.file).finish_non_exhaustive()
     }
+}
+
+fn in_order(raws: &RefCell<Vec<Raw>>) -> Vec<Raw> {
+    let mut raws = raws.borrow().clone();
+    raws.sort_by_key(|raw| raw.at.start);
+    raws
 }
 
 /// The same said twice of one place (a rule broken in `[defaults]` is broken in every cluster) is said once.

@@ -9,10 +9,9 @@ use secrecy::SecretString;
 
 use super::cluster::{self, Layer};
 use super::read::{Item, Table};
-use super::value::{base_url, refuse, url};
+use super::value::{self, base_url, refuse, url};
 use super::{ManagerConfig, OnEvent, VOTE_PORT, check, secret};
 use crate::model::cluster::Voter;
-use crate::model::instance::InstanceId;
 
 /// What `[manager]` says.
 struct Service {
@@ -171,10 +170,13 @@ fn vote(table: &Table<'_>) -> Option<Voter> {
 /// A host's name or address, without a port.
 pub(super) fn host_name(item: &Item<'_>) -> Option<String> {
     let text = item.text()?;
-    let host = match text.parse::<InstanceId>() {
-        Ok(id) if id.host == text => Ok(id.host),
-        Ok(id) => refuse(format!("{text:?} is more than a host's name"), format!("write {:?}", id.host)),
-        Err(error) => refuse(error.to_string(), "write the name other hosts know it by, such as \"db1\""),
-    };
+    let host = value::instance(text).and_then(|id| {
+        // An IPv6 address in brackets is only an address, but not as voters' lists have it.
+        if id.host == text {
+            Ok(id.host)
+        } else {
+            refuse(format!("{text:?} is more than a host's name"), format!("write {:?}", id.host))
+        }
+    });
     item.checked(host)
 }

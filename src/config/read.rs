@@ -222,7 +222,9 @@ impl<'d> Item<'d> {
         let text = match self.value {
             DeValue::String(text) => text.as_ref(),
             DeValue::Integer(number) => {
-                let refusal = match value::duration(&number.to_string()) {
+                let digits =
+                    i128::from_str_radix(number.as_str(), number.radix()).unwrap_or(i128::MAX).to_string();
+                let refusal = match value::duration(&digits) {
                     Err(refusal) => refusal,
                     Ok(_) => Refusal { message: "has no unit".to_owned(), advice: "write \"3s\"".to_owned() },
                 };

@@ -98,6 +98,16 @@ pub(super) fn base_url(text: &str, default_port: u16) -> Result<(String, String)
     }
 }
 
+/// A host with an optional port.
+pub(super) fn instance(text: &str) -> Result<InstanceId, Refusal> {
+    const ADVICE: &str = "write a host's name or address: \"db1\", \"10.0.0.11\"; with a port where it is not 3306: \"db1:3307\"";
+    if text.contains("//") {
+        return refuse(format!("{text:?} is a URL, not a host"), ADVICE);
+    }
+    text.parse::<InstanceId>()
+        .map_err(|error| Refusal { message: error.to_string(), advice: ADVICE.to_owned() })
+}
+
 /// `http://host:port`, brackets around IPv6.
 pub(super) fn url(host: &str, port: u16) -> String {
     if host.contains(':') { format!("http://[{host}]:{port}") } else { format!("http://{host}:{port}") }

@@ -49,7 +49,7 @@ pub fn adopt(view: &ClusterView, primary: Option<&InstanceId>) -> Result<Plan, V
         Stage::new("claim", vec![claim]),
         Stage::new("register", vec![register]),
         Stage::new("open", vec![Step::Open { instance: primary.clone(), generation }]),
-        Stage::new("accounts", vec![Step::Furnish { instance: primary.clone() }]),
+        Stage::new("furnish", vec![Step::Furnish { instance: primary.clone() }]),
     ];
     stages.extend(
         [("follow", follow), ("admit", admit)]

@@ -1,6 +1,5 @@
 //! PURE. The verbs: from what was seen to what to do. No IO, no clock, no randomness, no `async`.
 
-pub mod lease;
 pub mod adopt;
 pub mod candidate;
 pub mod diagnose;
@@ -8,6 +7,7 @@ mod evidence;
 pub mod failover;
 pub mod guard;
 mod issues;
+pub mod lease;
 pub mod lint;
 pub mod plan;
 pub mod rejoin;

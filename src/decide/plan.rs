@@ -96,7 +96,7 @@ pub enum Step {
     StartServer { instance: InstanceId, as_replica: bool },
     /// `read_only` (and `super_read_only` where there is one) is as wanted.
     SetReadOnly { instance: InstanceId, on: bool },
-    /// The accounts and the heartbeat table this tool needs exist (made on the primary, replicated from there).
+    /// The heartbeat table exists (made on the primary, replicated from there).
     Furnish { instance: InstanceId },
     /// It is taken out of automatic hands until a person decides.
     Park { instance: InstanceId, why: String },
@@ -139,7 +139,7 @@ pub struct Evidence {
     /// Voters' hosts that accepted a claim.
     pub votes: Option<Votes>,
     pub salvage: Option<Salvaged>,
-    /// Accounts and heartbeat table were found.
+    /// The heartbeat table was found.
     pub furnished: bool,
 }
 
@@ -181,7 +181,11 @@ impl Step {
         let report = seen.report.as_ref();
         let agent = seen.agent.as_ref();
         match self {
-            Self::Fence { .. } => agent.is_some_and(|agent| agent.access == Access::Closed && !agent.vip),
+            Self::Fence { generation, .. } => agent.is_some_and(|agent| {
+                agent.access == Access::Closed
+                    && !agent.vip
+                    && agent.fenced.is_some_and(|fenced| fenced >= *generation)
+            }),
             Self::Kill { .. } => agent.is_some_and(|agent| matches!(agent.process, Process::Gone { .. })),
             Self::StopReceiving { source, .. } => report.is_some_and(|report| {
                 report.channel().is_none_or(|channel| {
@@ -291,7 +295,7 @@ impl fmt::Display for Step {
             Self::SetReadOnly { instance, on } => {
                 write!(f, "{instance} {}", if *on { "read-only" } else { "writable" })
             }
-            Self::Furnish { instance } => write!(f, "{instance} has the accounts and the heartbeat table"),
+            Self::Furnish { instance } => write!(f, "{instance} has the heartbeat table"),
             Self::Park { instance, why } => write!(f, "{instance} parked: {why}"),
         }
     }

@@ -19,7 +19,7 @@ pub struct Token {
 
 /// Why a step was not done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
-#[serde(tag = "error", rename_all = "snake_case")]
+#[serde(tag = "error", content = "why", rename_all = "snake_case")]
 pub enum StepError {
     /// Nobody answered in time: the effect may or may not have happened.
     #[error("no answer within {within:?}: {what}")]

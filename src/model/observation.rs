@@ -156,6 +156,11 @@ pub struct AgentStatus {
     pub generation: Generation,
     /// The generation whose lease it holds or last held.
     pub held: Option<Generation>,
+    /// The generation it was durably fenced for: until it is told to open, it asks for no lease. Being closed alone proves
+    /// nothing of the next moment: an isolated holder is closed and opens again by itself.
+    pub fenced: Option<Generation>,
+    /// Grows with each fence and each opening; an order to open must name the one it saw.
+    pub epoch: u64,
     pub process: Process,
     pub access: Access,
     pub vip: bool,

@@ -6,10 +6,15 @@
 
 pub mod announce;
 mod diag;
+mod events;
 pub mod filter;
 pub mod frames;
 mod netlink;
 mod nft;
+pub mod process;
+pub mod salvage;
+pub mod service;
+pub mod tail;
 pub mod vip;
 
 use std::io;

@@ -1,0 +1,341 @@
+//! The asking side of the agent's API: managers, `mhactl` and other agents. Every call has a deadline; connections are kept
+//! open between calls. It judges nothing it is told.
+
+use std::fmt;
+use std::time::Duration;
+
+use reqwest::{Method, StatusCode};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::wire::{
+    BringRequest, Claim, Claimed, EVENTS_EVERY, GraceReply, Known, LONGEST_BODY, Lead, Led, Membership,
+    OpenRequest, ProbeRequest, Renew, Renewed, RequestRefused, SalvageReply, SalvageRequest, StepRequest,
+    path,
+};
+use crate::decide::plan::{Evidence, Step};
+use crate::execute::world::{StepError, Token};
+use crate::model::ballot::{Ballot, Generation};
+use crate::model::instance::InstanceId;
+use crate::model::observation::{AgentStatus, Unseen};
+
+/// Longest wait for a connection, within the call's own deadline.
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+/// An idle connection is kept for so long: longer than any loop's pause.
+const KEEP_IDLE: Duration = Duration::from_secs(90);
+
+/// Why a call gave nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    #[error("no answer from the agent at {url} within {within:?}")]
+    Late { url: String, within: Duration },
+    #[error("the agent at {url} cannot be reached: {why}")]
+    Unreachable { url: String, why: String },
+    #[error("the agent at {url} refuses the token; give both sides the same one")]
+    Token { url: String },
+    #[error("the agent at {url} obeys ballot {accepted}: another manager leads")]
+    OlderBallot { url: String, accepted: Ballot },
+    #[error("the agent at {url} answers: {why}")]
+    Refused { url: String, why: String },
+    #[error("the agent at {url} answers what is not understood: {why}; is it of another version?")]
+    Strange { url: String, why: String },
+}
+
+impl From<CallError> for StepError {
+    fn from(error: CallError) -> Self {
+        match &error {
+            CallError::Late { within, .. } => Self::NoAnswer { within: *within, what: error.to_string() },
+            // The connection may have broken after the request had arrived.
+            CallError::Unreachable { .. } | CallError::Strange { .. } => {
+                Self::NoAnswer { within: Duration::ZERO, what: error.to_string() }
+            }
+            CallError::OlderBallot { .. } => Self::Deposed(error.to_string()),
+            CallError::Token { .. } | CallError::Refused { .. } => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+/// The connections of this process to all agents. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Connections(reqwest::Client);
+
+impl Connections {
+    /// # Errors
+    /// When the HTTP client cannot be set up.
+    pub fn new() -> Result<Self, CallError> {
+        reqwest::Client::builder()
+            .no_proxy()
+            .tcp_nodelay(true)
+            .connect_timeout(CONNECT_WITHIN)
+            .pool_idle_timeout(KEEP_IDLE)
+            .pool_max_idle_per_host(8)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map(Self)
+            .map_err(|error| CallError::Unreachable { url: String::new(), why: chain(&error) })
+    }
+}
+
+/// One agent.
+#[derive(Clone)]
+pub struct AgentClient {
+    http: reqwest::Client,
+    url: String,
+    token: SecretString,
+}
+
+impl fmt::Debug for AgentClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AgentClient").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+impl AgentClient {
+    /// `url` as configured: `http://host:port`. Connects at the first call.
+    pub fn new(connections: &Connections, url: &str, token: SecretString) -> Self {
+        Self { http: connections.0.clone(), url: url.trim_end_matches('/').to_owned(), token }
+    }
+
+    /// Where it listens.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// What the agent sees now.
+    ///
+    /// # Errors
+    /// As every call: no answer in time, or a refusal.
+    pub async fn status(&self, within: Duration) -> Result<AgentStatus, CallError> {
+        self.get(path::STATUS, within).await
+    }
+
+    /// The stream of its status: at once on every change that matters, and at least every [`EVENTS_EVERY`].
+    ///
+    /// # Errors
+    /// When the stream is not open within the time.
+    pub async fn events(&self, within: Duration) -> Result<Events, CallError> {
+        let sending = self.request(Method::GET, path::EVENTS).send();
+        let response = self.in_time(within, sending).await?;
+        match response.status() {
+            StatusCode::OK => Ok(Events { response, url: self.url.clone(), rest: Vec::new() }),
+            status => Err(self.refusal(status, &response.bytes().await.unwrap_or_default())),
+        }
+    }
+
+    /// Tells the agent what it is a member of.
+    ///
+    /// # Errors
+    /// As every call; [`CallError::OlderBallot`] when another manager leads there.
+    pub async fn member(&self, membership: &Membership, within: Duration) -> Result<AgentStatus, CallError> {
+        self.post(path::MEMBER, membership, within).await
+    }
+
+    /// Takes the lead at that voter. A refusal is an answer: look at [`Led::accepted`].
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn lead(&self, lead: &Lead, within: Duration) -> Result<Led, CallError> {
+        self.post(path::LEAD, lead, within).await
+    }
+
+    /// Renews the lease at that voter.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn renew(&self, renew: &Renew, within: Duration) -> Result<Renewed, CallError> {
+        self.post(path::RENEW, renew, within).await
+    }
+
+    /// Claims a generation at that voter.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn claim(&self, claim: &Claim, within: Duration) -> Result<Claimed, CallError> {
+        self.post(path::CLAIM, claim, within).await
+    }
+
+    /// Makes a step about the agent's server true. For [`Step::Open`] the agent is looked at first, so that an order that arrives
+    /// late, after a fence, is refused.
+    ///
+    /// # Errors
+    /// What the agent says, or that it said nothing: then the effect may or may not have happened.
+    pub async fn step(&self, token: &Token, step: &Step, within: Duration) -> Result<Evidence, StepError> {
+        let deadline = Instant::now() + within;
+        let epoch =
+            if matches!(step, Step::Open { .. }) { Some(self.status(within).await?.epoch) } else { None };
+        let within = deadline.saturating_duration_since(Instant::now());
+        let request = StepRequest { token: token.clone(), step: step.clone(), epoch, within };
+        let answer: Result<Evidence, StepError> = self.post(path::STEP, &request, within).await?;
+        answer
+    }
+
+    /// Has the agent look at another server's port.
+    ///
+    /// # Errors
+    /// As every call, of the agent; how the look went is the value.
+    pub async fn probe(
+        &self,
+        instance: &InstanceId,
+        within: Duration,
+    ) -> Result<Result<(), Unseen>, CallError> {
+        // The look ends before the call does, so that its outcome is heard.
+        let request = ProbeRequest { instance: instance.clone(), within: within * 4 / 5 };
+        self.post(path::PROBE, &request, within).await
+    }
+
+    /// Everything the server there can give.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn known(&self, within: Duration) -> Result<Known, CallError> {
+        self.get(path::KNOWN, within).await
+    }
+
+    /// What only the dead server's log there holds.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn salvage(&self, request: &SalvageRequest) -> Result<SalvageReply, CallError> {
+        self.post(path::SALVAGE, request, request.within).await
+    }
+
+    /// Brings salvaged transactions to the server there.
+    ///
+    /// # Errors
+    /// As [`Self::step`].
+    pub async fn bring(&self, request: &BringRequest) -> Result<Evidence, StepError> {
+        let answer: Result<Evidence, StepError> = self.post(path::BRING, request, request.within).await?;
+        answer
+    }
+
+    /// The operator's order to open, without a manager.
+    ///
+    /// # Errors
+    /// As every call; refused without a majority's lease.
+    pub async fn open(&self, generation: Generation, within: Duration) -> Result<AgentStatus, CallError> {
+        self.post(path::OPEN, &OpenRequest { generation, within }, within).await
+    }
+
+    /// One long grant before a planned restart of the agent.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn restart_grace(&self, within: Duration) -> Result<GraceReply, CallError> {
+        self.post(path::RESTART_GRACE, &(), within).await
+    }
+
+    fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.url)).bearer_auth(self.token.expose_secret())
+    }
+
+    async fn get<A: DeserializeOwned>(&self, path: &str, within: Duration) -> Result<A, CallError> {
+        self.call(self.request(Method::GET, path), within).await
+    }
+
+    async fn post<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &Q,
+        within: Duration,
+    ) -> Result<A, CallError> {
+        self.call(self.request(Method::POST, path).json(body), within).await
+    }
+
+    async fn call<A: DeserializeOwned>(
+        &self,
+        request: reqwest::RequestBuilder,
+        within: Duration,
+    ) -> Result<A, CallError> {
+        let whole = async {
+            let response = request.send().await?;
+            let status = response.status();
+            Ok::<_, reqwest::Error>((status, response.bytes().await?))
+        };
+        let (status, body) = self.in_time(within, whole).await?;
+        if status != StatusCode::OK {
+            return Err(self.refusal(status, &body));
+        }
+        serde_json::from_slice(&body)
+            .map_err(|error| CallError::Strange { url: self.url.clone(), why: error.to_string() })
+    }
+
+    async fn in_time<T>(
+        &self,
+        within: Duration,
+        work: impl Future<Output = Result<T, reqwest::Error>>,
+    ) -> Result<T, CallError> {
+        match timeout(within, work).await {
+            Err(_) => Err(CallError::Late { url: self.url.clone(), within }),
+            Ok(Err(error)) => {
+                Err(CallError::Unreachable { url: self.url.clone(), why: chain(&error.without_url()) })
+            }
+            Ok(Ok(value)) => Ok(value),
+        }
+    }
+
+    fn refusal(&self, status: StatusCode, body: &[u8]) -> CallError {
+        let url = self.url.clone();
+        if status == StatusCode::UNAUTHORIZED {
+            return CallError::Token { url };
+        }
+        match serde_json::from_slice(body) {
+            Ok(RequestRefused::OlderBallot { accepted }) => CallError::OlderBallot { url, accepted },
+            Ok(RequestRefused::Cannot { why }) => CallError::Refused { url, why },
+            Err(_) => CallError::Strange { url, why: format!("HTTP status {status}") },
+        }
+    }
+}
+
+/// An open stream of one agent's status.
+pub struct Events {
+    response: reqwest::Response,
+    url: String,
+    /// What came after the last whole line.
+    rest: Vec<u8>,
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Events").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+impl Events {
+    /// The next status. A stream that is silent for longer than a few [`EVENTS_EVERY`] is lost. Cancelling loses nothing.
+    ///
+    /// # Errors
+    /// The stream broke, or nothing came within the time. Open another one.
+    pub async fn next(&mut self, within: Duration) -> Result<AgentStatus, CallError> {
+        let deadline = Instant::now() + within.max(EVENTS_EVERY);
+        loop {
+            if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+                let line = self.rest.drain(..=end).collect::<Vec<_>>();
+                return serde_json::from_slice(&line)
+                    .map_err(|error| CallError::Strange { url: self.url.clone(), why: error.to_string() });
+            }
+            if self.rest.len() > LONGEST_BODY {
+                return Err(CallError::Strange { url: self.url.clone(), why: "an endless line".to_owned() });
+            }
+            let lost = |why: &str| CallError::Unreachable { url: self.url.clone(), why: why.to_owned() };
+            match timeout_at(deadline, self.response.chunk()).await {
+                Err(_) => return Err(CallError::Late { url: self.url.clone(), within }),
+                Ok(Err(error)) => return Err(lost(&chain(&error.without_url()))),
+                Ok(Ok(None)) => return Err(lost("it closed the stream")),
+                Ok(Ok(Some(bytes))) => self.rest.extend_from_slice(&bytes),
+            }
+        }
+    }
+}
+
+/// The error and its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,366 @@
+//! The server's process: found, watched without polling, killed, and proven gone.
+//!
+//! A process is a pid *and* the time it started: a pid that came to belong to another process is never signalled.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+use tokio::io::unix::AsyncFd;
+
+use crate::clock;
+use crate::model::time::Moment;
+
+/// How long a search of `/proc` may take.
+const DEADLINE: Duration = Duration::from_secs(2);
+/// The kernel shows times to programs in these units, on every architecture Linux servers run on.
+const TICKS_PER_SECOND: u64 = 100;
+/// A pid file is written by the process it names, so it is not older than that process; its stamp is of a coarser clock.
+const STAMP_SLACK: Duration = Duration::from_secs(2);
+
+/// What is known of the server's process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "process", rename_all = "snake_case")]
+pub enum ProcessState {
+    Running {
+        pid: u32,
+        started_ago: Duration,
+    },
+    /// It ended; `ago` counts from when that was seen here.
+    Gone {
+        ago: Duration,
+    },
+    Unknown {
+        why: String,
+    },
+}
+
+/// How the server's process is recognised, in this network namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Find {
+    PidFile(PathBuf),
+    /// Who listens on this TCP port.
+    TcpPort(u16),
+    /// Who listens on the unix socket bound to this path, written as the server was told.
+    Socket(PathBuf),
+}
+
+/// Why a process could not be found, watched or killed.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    #[error("reading {path}: {source}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{path} does not hold a process id: {text:?}")]
+    NoPid { path: PathBuf, text: String },
+    #[error(
+        "{path} names pid {pid}, which started after the file was written: it is left from an earlier run"
+    )]
+    StalePidFile { path: PathBuf, pid: u32 },
+    #[error(
+        "somebody listens on {at}, but no process here owns that socket; the agent needs root to see them all"
+    )]
+    HiddenOwner { at: String },
+    #[error("searching the process table took longer than {} s", DEADLINE.as_secs())]
+    Late,
+    #[error("{doing} pid {pid}: {source}")]
+    Kernel { pid: u32, doing: &'static str, source: io::Error },
+    #[error("pid {pid} is still there {} ms after SIGKILL; it may sleep in the disk, and dies when the disk answers", waited.as_millis())]
+    StillThere { pid: u32, waited: Duration },
+}
+
+/// One process, told from every other of this boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    pub pid: u32,
+    /// When it started, to 10 ms.
+    pub started: Moment,
+    /// The program's short name, as the kernel has it.
+    pub command: String,
+}
+
+/// Looks for the server's process; `None` when it is not running.
+///
+/// # Errors
+/// When `/proc` or the pid file cannot be read, or what they say contradicts itself.
+pub async fn find(by: &Find) -> Result<Option<Process>, ProcessError> {
+    let by = by.clone();
+    let search = tokio::task::spawn_blocking(move || match by {
+        Find::PidFile(path) => from_pid_file(&path),
+        Find::TcpPort(port) => owner_of(listening_tcp(port)?, || format!("TCP port {port}")),
+        Find::Socket(path) => owner_of(listening_unix(&path)?, || path.display().to_string()),
+    });
+    match tokio::time::timeout(DEADLINE, search).await {
+        Err(_) => Err(ProcessError::Late),
+        Ok(Err(error)) => Err(ProcessError::Read { path: "/proc".into(), source: io::Error::other(error) }),
+        Ok(Ok(found)) => found,
+    }
+}
+
+/// A process under watch. Dropping it changes nothing for the process.
+#[derive(Debug)]
+pub struct Watch {
+    process: Process,
+    descriptor: AsyncFd<OwnedFd>,
+    gone_at: OnceLock<Moment>,
+}
+
+impl Watch {
+    /// Watches exactly `process`; `None` when it is gone already, even if its pid is in use again.
+    ///
+    /// # Errors
+    /// When the kernel gives no descriptor for it.
+    pub fn open(process: &Process) -> Result<Option<Self>, ProcessError> {
+        let failed = |source: io::Error| ProcessError::Kernel { pid: process.pid, doing: "watching", source };
+        let Some(pid) = i32::try_from(process.pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
+        let descriptor = match pidfd_open(pid, PidfdFlags::NONBLOCK) {
+            Ok(descriptor) => descriptor,
+            Err(rustix::io::Errno::SRCH) => return Ok(None),
+            Err(error) => return Err(failed(error.into())),
+        };
+        // Read after the descriptor is held: from here on the pid cannot come to mean another process unseen.
+        if read_stat(process.pid).is_none_or(|stat| stat.started != process.started || stat.ended) {
+            return Ok(None);
+        }
+        let descriptor = super::watch(descriptor).map_err(failed)?;
+        Ok(Some(Self { process: process.clone(), descriptor, gone_at: OnceLock::new() }))
+    }
+
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Returns when the process has ended: all its threads, its sockets closed. At once if it has.
+    pub async fn exited(&self) {
+        // An error here means the reactor is shutting down, and this future with it.
+        if let Ok(mut ready) = self.descriptor.readable().await {
+            ready.retain_ready();
+        }
+        self.gone_at.get_or_init(clock::now);
+    }
+
+    /// Running, or gone and since when that has been known.
+    pub fn state(&self) -> ProcessState {
+        let now = clock::now();
+        if self.gone_at.get().is_none() {
+            let alive = read_stat(self.process.pid)
+                .is_some_and(|stat| stat.started == self.process.started && !stat.ended);
+            if alive {
+                return ProcessState::Running {
+                    pid: self.process.pid,
+                    started_ago: now.since(self.process.started),
+                };
+            }
+        }
+        ProcessState::Gone { ago: now.since(*self.gone_at.get_or_init(|| now)) }
+    }
+
+    /// Sends SIGKILL; to a process that has ended, nothing.
+    ///
+    /// # Errors
+    /// When the kernel forbids it.
+    pub fn kill(&self) -> Result<(), ProcessError> {
+        self.signal(Signal::KILL, "killing")
+    }
+
+    /// Sends SIGTERM: a clean stop. Never for a server that was primary while clients may be connected (S5).
+    ///
+    /// # Errors
+    /// When the kernel forbids it.
+    pub fn terminate(&self) -> Result<(), ProcessError> {
+        self.signal(Signal::TERM, "terminating")
+    }
+
+    fn signal(&self, signal: Signal, doing: &'static str) -> Result<(), ProcessError> {
+        match pidfd_send_signal(self.descriptor.get_ref(), signal) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(error) => Err(ProcessError::Kernel { pid: self.process.pid, doing, source: error.into() }),
+        }
+    }
+
+    /// Waits until the process is proven gone.
+    ///
+    /// # Errors
+    /// [`ProcessError::StillThere`] when it is not within `deadline`: a process in uninterruptible sleep outlives SIGKILL.
+    pub async fn confirm_gone(&self, deadline: Duration) -> Result<(), ProcessError> {
+        tokio::time::timeout(deadline, self.exited())
+            .await
+            .map_err(|_| ProcessError::StillThere { pid: self.process.pid, waited: deadline })
+    }
+}
+
+struct Stat {
+    command: String,
+    started: Moment,
+    ended: bool,
+}
+
+/// `None` when there is no such process.
+fn read_stat(pid: u32) -> Option<Stat> {
+    parse_stat(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+fn parse_stat(text: &str) -> Option<Stat> {
+    // The command is in parentheses and may hold any character, parentheses included.
+    let (head, tail) = text.rsplit_once(')')?;
+    let command = head.split_once('(')?.1.to_owned();
+    let fields: Vec<&str> = tail.split_ascii_whitespace().collect();
+    let ticks: u64 = fields.get(19)?.parse().ok()?;
+    // A leader that ended before its other threads is a zombie too, but the process lives.
+    let ended = matches!(*fields.first()?, "Z" | "X") && fields.get(17).is_none_or(|threads| *threads <= "1");
+    Some(Stat { command, started: Moment::from_micros(ticks * (1_000_000 / TICKS_PER_SECOND)), ended })
+}
+
+fn process(pid: u32) -> Option<Process> {
+    let stat = read_stat(pid).filter(|stat| !stat.ended)?;
+    Some(Process { pid, started: stat.started, command: stat.command })
+}
+
+fn from_pid_file(path: &Path) -> Result<Option<Process>, ProcessError> {
+    let failed = |source| ProcessError::Read { path: path.to_owned(), source };
+    let text = match std::fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(failed)?,
+    };
+    let Ok(pid) = text.trim().parse::<u32>() else {
+        return Err(ProcessError::NoPid { path: path.to_owned(), text: text.chars().take(40).collect() });
+    };
+    let Some(found) = process(pid) else { return Ok(None) };
+    let written = std::fs::metadata(path).and_then(|about| about.modified()).map_err(failed)?;
+    let file_age = written.elapsed().unwrap_or_default();
+    if file_age > clock::now().since(found.started) + STAMP_SLACK {
+        return Err(ProcessError::StalePidFile { path: path.to_owned(), pid });
+    }
+    Ok(Some(found))
+}
+
+/// Of this thread's network namespace: `/proc/net` would be the main thread's.
+fn read_net(name: &str) -> Result<String, ProcessError> {
+    let path = PathBuf::from("/proc/thread-self/net").join(name);
+    match std::fs::read(&path) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        // A kernel without IPv6 has no tcp6.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(source) => Err(ProcessError::Read { path, source }),
+    }
+}
+
+fn listening_tcp(port: u16) -> Result<Vec<u64>, ProcessError> {
+    let text = read_net("tcp")? + &read_net("tcp6")?;
+    Ok(text.lines().filter_map(|line| tcp_listener(line, port)).collect())
+}
+
+fn tcp_listener(line: &str, port: u16) -> Option<u64> {
+    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+    let local = u16::from_str_radix(fields.get(1)?.rsplit_once(':')?.1, 16).ok()?;
+    (local == port && *fields.get(3)? == "0A").then(|| fields.get(9)?.parse().ok()).flatten()
+}
+
+fn listening_unix(path: &Path) -> Result<Vec<u64>, ProcessError> {
+    let text = read_net("unix")?;
+    Ok(text.lines().filter_map(|line| unix_listener(line, &path.to_string_lossy())).collect())
+}
+
+fn unix_listener(line: &str, path: &str) -> Option<u64> {
+    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+    // Flag "accepts connections".
+    let accepts = u32::from_str_radix(fields.get(3)?, 16).ok()? & 0x0001_0000 != 0;
+    (accepts && fields.get(7..)?.join(" ") == path).then(|| fields[6].parse().ok()).flatten()
+}
+
+/// The oldest process that has one of these sockets open: children inherit them.
+fn owner_of(inodes: Vec<u64>, at: impl Fn() -> String) -> Result<Option<Process>, ProcessError> {
+    if inodes.is_empty() {
+        return Ok(None);
+    }
+    let links: Vec<PathBuf> = inodes.iter().map(|inode| format!("socket:[{inode}]").into()).collect();
+    let proc = |source| ProcessError::Read { path: "/proc".into(), source };
+    let mut owners = Vec::new();
+    for entry in std::fs::read_dir("/proc").map_err(proc)? {
+        let Some(pid) = entry.map_err(proc)?.file_name().to_str().and_then(|name| name.parse::<u32>().ok())
+        else {
+            continue;
+        };
+        // Gone in between, or not ours to look into.
+        let Ok(open) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
+        let owns =
+            open.flatten().any(|entry| std::fs::read_link(entry.path()).is_ok_and(|to| links.contains(&to)));
+        owners.extend(owns.then(|| process(pid)).flatten());
+    }
+    match owners.into_iter().min_by_key(|owner| (owner.started, owner.pid)) {
+        Some(owner) => Ok(Some(owner)),
+        None => Err(ProcessError::HiddenOwner { at: at() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn a_stat_line_with_a_hostile_name() {
+        let line = "42 (a) R (b) S 1 42 42 0 -1 4 5 0 0 0 1 2 0 0 20 0 1 0 123456 1 2 3";
+        let stat = parse_stat(line).unwrap();
+        assert_eq!((stat.command.as_str(), stat.ended), ("a) R (b", false));
+        assert_eq!(stat.started, Moment::from_micros(1_234_560_000));
+        assert!(parse_stat(&line.replace(") S 1", ") Z 1")).unwrap().ended);
+        assert!(parse_stat("nonsense").is_none());
+    }
+
+    #[test]
+    fn listeners_are_told_from_connections() {
+        let line =
+            "   0: 00000000:0CEA 00000000:0000 0A 00000000:00000000 00:00000000 00000000   0   0 77 1 x";
+        assert_eq!(tcp_listener(line, 3306), Some(77));
+        assert_eq!(tcp_listener(line, 3307), None);
+        assert_eq!(tcp_listener(&line.replace(" 0A ", " 01 "), 3306), None);
+        let line = "0000: 00000002 00000000 00010000 0001 01 99 /run/my server.sock";
+        assert_eq!(unix_listener(line, "/run/my server.sock"), Some(99));
+        assert_eq!(unix_listener(&line.replace("00010000", "00000000"), "/run/my server.sock"), None);
+    }
+
+    #[tokio::test]
+    async fn a_process_is_found_killed_and_proven_gone() {
+        let mut child = Command::new("sleep").arg("60").stdin(Stdio::null()).spawn().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("server.pid");
+        let by = Find::PidFile(file.clone());
+        assert_eq!(find(&by).await.unwrap(), None, "no file, no process");
+        std::fs::write(&file, format!("{}\n", child.id())).unwrap();
+        let found = find(&by).await.unwrap().unwrap();
+        assert_eq!(found.pid, child.id());
+        let watch = Watch::open(&found).unwrap().unwrap();
+        assert!(matches!(watch.state(), ProcessState::Running { .. }));
+        assert!(watch.confirm_gone(Duration::from_millis(20)).await.is_err());
+        let impostor = Process { started: Moment::ZERO, ..found.clone() };
+        assert!(Watch::open(&impostor).unwrap().is_none(), "the same pid, another start");
+        watch.kill().unwrap();
+        watch.confirm_gone(Duration::from_secs(2)).await.unwrap();
+        assert!(matches!(watch.state(), ProcessState::Gone { .. }));
+        child.wait().unwrap();
+        watch.kill().unwrap();
+        assert!(Watch::open(&found).unwrap().is_none());
+        assert_eq!(find(&by).await.unwrap(), None);
+        std::fs::write(&file, "x").unwrap();
+        assert!(matches!(find(&by).await, Err(ProcessError::NoPid { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_listener_leads_to_its_process() {
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = tcp.local_addr().unwrap().port();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("server.sock");
+        let unix = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        for by in [Find::TcpPort(port), Find::Socket(path)] {
+            assert_eq!(find(&by).await.unwrap().unwrap().pid, std::process::id());
+        }
+        drop((tcp, unix));
+        assert_eq!(find(&Find::TcpPort(port)).await.unwrap(), None);
+    }
+}

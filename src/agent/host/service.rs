@@ -1,0 +1,313 @@
+//! Starts and stops the server, through systemd or by commands of the operator's.
+//!
+//! A started server is in a session of its own and survives the agent. Where the agent itself runs under systemd its
+//! unit needs `KillMode=process`, or stopping the agent stops a server it started by command.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::process::Command;
+
+use super::process::{Find, Process, ProcessError, Watch, find};
+
+/// How often the server's process is looked for while it starts.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How much of the output an error quotes.
+const QUOTE: u64 = 2_000;
+/// How long asking systemd about a unit may take.
+const ASK_DEADLINE: Duration = Duration::from_secs(5);
+/// The variable the distributions' units hand to the server as arguments.
+const UNIT_ARGUMENTS: &str = "MYSQLD_OPTS";
+
+/// Who starts and stops the server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Service {
+    /// A systemd unit.
+    Unit { name: String },
+    /// A program with its arguments; without `stop` the server is asked by SIGTERM.
+    Command { start: Vec<String>, stop: Option<Vec<String>> },
+}
+
+/// Why the server was not started or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    #[error("the service's {0} command is empty; name a program")]
+    Empty(&'static str),
+    #[error("{program} could not be run: {source}")]
+    Run { program: String, source: io::Error },
+    #[error("{doing}: {program} ended with {status}; it said last: {output}")]
+    Failed { doing: &'static str, program: String, status: String, output: String },
+    #[error("{doing}: not done within {} s; it said last: {output}", deadline.as_secs_f64())]
+    Late { doing: &'static str, deadline: Duration, output: String },
+    #[error(
+        "the unit {unit} does not pass ${UNIT_ARGUMENTS} to its server, so {arguments} would be ignored; add it to ExecStart, or use `service = command`"
+    )]
+    ArgumentsIgnored { unit: String, arguments: String },
+    #[error("a server argument holds a blank, a quote or a control character: {0:?}")]
+    Argument(String),
+    #[error("the log file {path} could not be used: {source}")]
+    Log { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+}
+
+impl Service {
+    /// Starts the server with `extra_args` behind its own and returns its process once `server` finds it. A program's
+    /// output goes to `log`, or nowhere. One that runs already is returned as it is, arguments or not.
+    ///
+    /// # Errors
+    /// When the program fails, or the process is not there within `deadline`; the error quotes the output's end.
+    pub async fn start(
+        &self,
+        extra_args: &[String],
+        server: &Find,
+        log: Option<&Path>,
+        deadline: Duration,
+    ) -> Result<Process, ServiceError> {
+        if let Some(process) = find(server).await? {
+            return Ok(process);
+        }
+        match self {
+            Self::Unit { name } => start_unit(name, extra_args, server, deadline).await,
+            Self::Command { start, .. } => start_command(start, extra_args, server, log, deadline).await,
+        }
+    }
+
+    /// Stops the server cleanly and returns when its process is gone. Never for a server that was primary while
+    /// clients may be connected (S5): that one is killed.
+    ///
+    /// # Errors
+    /// When the program fails, or the process is still there after `deadline`.
+    pub async fn stop(&self, server: &Watch, deadline: Duration) -> Result<(), ServiceError> {
+        let doing = "stopping the server";
+        match self {
+            Self::Unit { name } => {
+                run(doing, &words(&["systemctl", "stop", "--", name]), deadline).await.map(drop)?
+            }
+            Self::Command { stop: Some(stop), .. } => run(doing, stop, deadline).await.map(drop)?,
+            Self::Command { stop: None, .. } => server.terminate()?,
+        }
+        Ok(server.confirm_gone(deadline).await?)
+    }
+}
+
+fn words(list: &[&str]) -> Vec<String> {
+    list.iter().map(|word| (*word).to_owned()).collect()
+}
+
+async fn start_command(
+    start: &[String],
+    extra_args: &[String],
+    server: &Find,
+    log: Option<&Path>,
+    deadline: Duration,
+) -> Result<Process, ServiceError> {
+    let doing = "starting the server";
+    let program = start.first().ok_or(ServiceError::Empty("start"))?.clone();
+    let mut output = Output::open(log)?;
+    // `setsid` of util-linux replaces itself by the program, in a session of its own.
+    let mut child = Command::new("setsid")
+        .arg("--")
+        .args(start)
+        .args(extra_args)
+        .stdin(Stdio::null())
+        .stdout(output.handle()?)
+        .stderr(output.handle()?)
+        .spawn()
+        .map_err(|source| ServiceError::Run { program: format!("setsid {program}"), source })?;
+    let appears = async {
+        let mut every = tokio::time::interval(LOOK_EVERY);
+        loop {
+            every.tick().await;
+            if let Some(process) = find(server).await? {
+                return Ok(process);
+            }
+            let ended = child
+                .try_wait()
+                .map_err(|source| Halt::Error(ServiceError::Run { program: program.clone(), source }))?;
+            // A wrapper that ends well may have left the server behind it.
+            if let Some(status) = ended.filter(|status| !status.success()) {
+                return Err(Halt::Ended(status.to_string()));
+            }
+        }
+    };
+    match tokio::time::timeout(deadline, appears).await {
+        Ok(Ok(process)) => Ok(process),
+        Ok(Err(Halt::Error(error))) => Err(error),
+        Ok(Err(Halt::Ended(status))) => {
+            Err(ServiceError::Failed { doing, program, status, output: output.last() })
+        }
+        Err(_) => Err(ServiceError::Late { doing, deadline, output: output.last() }),
+    }
+}
+
+/// Why waiting for the process ended without it.
+enum Halt {
+    Error(ServiceError),
+    Ended(String),
+}
+
+impl From<ProcessError> for Halt {
+    fn from(error: ProcessError) -> Self {
+        Self::Error(error.into())
+    }
+}
+
+/// Where a started program's output goes, and what of it is this start's.
+struct Output {
+    file: Option<(File, PathBuf, u64)>,
+}
+
+impl Output {
+    fn open(log: Option<&Path>) -> Result<Self, ServiceError> {
+        let Some(path) = log else { return Ok(Self { file: None }) };
+        let failed = |source| ServiceError::Log { path: path.to_owned(), source };
+        let file = OpenOptions::new().create(true).append(true).read(true).open(path).map_err(failed)?;
+        let from = file.metadata().map_err(failed)?.len();
+        Ok(Self { file: Some((file, path.to_owned(), from)) })
+    }
+
+    fn handle(&self) -> Result<Stdio, ServiceError> {
+        let Some((file, path, _)) = &self.file else { return Ok(Stdio::null()) };
+        let copy = file.try_clone().map_err(|source| ServiceError::Log { path: path.clone(), source })?;
+        Ok(Stdio::from(copy))
+    }
+
+    fn last(&mut self) -> String {
+        let Some((file, path, from)) = &mut self.file else { return "(its output was not kept)".to_owned() };
+        let mut text = Vec::new();
+        let read = file.seek(SeekFrom::End(0)).and_then(|end| {
+            file.seek(SeekFrom::Start((*from).max(end.saturating_sub(QUOTE))))?;
+            file.read_to_end(&mut text)
+        });
+        match read {
+            Ok(_) => quote(&text),
+            Err(error) => format!("({} could not be read: {error})", path.display()),
+        }
+    }
+}
+
+fn quote(output: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&output[output.len().saturating_sub(QUOTE as usize)..]);
+    let text = text.trim();
+    if text.is_empty() { "(nothing)".to_owned() } else { text.to_owned() }
+}
+
+async fn start_unit(
+    name: &str,
+    extra_args: &[String],
+    server: &Find,
+    deadline: Duration,
+) -> Result<Process, ServiceError> {
+    let doing = "starting the server's unit";
+    let whole = async {
+        // Arguments reach a unit by a variable of systemd's own; it is taken back whatever comes.
+        if !extra_args.is_empty() {
+            check_unit_arguments(name, extra_args).await?;
+            let setting = format!("{UNIT_ARGUMENTS}={}", extra_args.join(" "));
+            run(doing, &words(&["systemctl", "set-environment", &setting]), ASK_DEADLINE).await?;
+        }
+        let started = run(doing, &words(&["systemctl", "start", "--", name]), deadline).await;
+        if !extra_args.is_empty() {
+            run(doing, &words(&["systemctl", "unset-environment", UNIT_ARGUMENTS]), ASK_DEADLINE).await?;
+        }
+        if let Err(ServiceError::Failed { doing, program, status, output }) = started {
+            let journal =
+                words(&["journalctl", "--unit", name, "--lines", "20", "--output", "cat", "--no-pager"]);
+            let output = run(doing, &journal, ASK_DEADLINE).await.unwrap_or(output);
+            return Err(ServiceError::Failed { doing, program, status, output });
+        }
+        started?;
+        let mut every = tokio::time::interval(LOOK_EVERY);
+        loop {
+            every.tick().await;
+            if let Some(process) = find(server).await? {
+                return Ok(process);
+            }
+        }
+    };
+    let late = || ServiceError::Late { doing, deadline, output: format!("see journalctl --unit {name}") };
+    // The inner start is bounded by `deadline` itself, so that the variable is taken back before this one strikes.
+    tokio::time::timeout(deadline + 3 * ASK_DEADLINE, whole).await.map_err(|_| late())?
+}
+
+async fn check_unit_arguments(name: &str, extra_args: &[String]) -> Result<(), ServiceError> {
+    let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\'' | '\\' | '$');
+    if let Some(bad) = extra_args.iter().find(|argument| !argument.chars().all(plain)) {
+        return Err(ServiceError::Argument(bad.clone()));
+    }
+    let question = words(&["systemctl", "show", "--property", "ExecStart", "--", name]);
+    let answer = run("asking for the unit's ExecStart", &question, ASK_DEADLINE).await?;
+    if answer.contains(&format!("${UNIT_ARGUMENTS}")) || answer.contains(&format!("${{{UNIT_ARGUMENTS}}}")) {
+        return Ok(());
+    }
+    Err(ServiceError::ArgumentsIgnored { unit: name.to_owned(), arguments: extra_args.join(" ") })
+}
+
+/// Runs a program to its end and returns what it printed.
+async fn run(doing: &'static str, command: &[String], deadline: Duration) -> Result<String, ServiceError> {
+    let program = command.first().ok_or(ServiceError::Empty("stop"))?.clone();
+    let ended = Command::new(&program).args(&command[1..]).stdin(Stdio::null()).kill_on_drop(true).output();
+    let output = match tokio::time::timeout(deadline, ended).await {
+        Err(_) => return Err(ServiceError::Late { doing, deadline, output: "(nothing)".to_owned() }),
+        Ok(result) => result.map_err(|source| ServiceError::Run { program: program.clone(), source })?,
+    };
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = quote(&[output.stdout, output.stderr].concat());
+    Err(ServiceError::Failed { doing, program, status: output.status.to_string(), output: said })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(text: &str) -> Service {
+        Service::Command { start: words(&["sh", "-c", text, "sh"]), stop: None }
+    }
+
+    #[tokio::test]
+    async fn a_command_is_started_with_more_arguments_and_stopped() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, log) = (directory.path().join("pid"), directory.path().join("log"));
+        let by = Find::PidFile(file.clone());
+        let service = shell(&format!("echo got $1; echo $$ > {}; exec sleep 60", file.display()));
+        let role = words(&["--init-rpl-role=SLAVE"]);
+        let process = service.start(&role, &by, Some(&log), Duration::from_secs(5)).await.unwrap();
+        assert_eq!(std::fs::read_to_string(&log).unwrap(), "got --init-rpl-role=SLAVE\n");
+        let own = std::fs::read_to_string("/proc/self/stat").unwrap();
+        let its = std::fs::read_to_string(format!("/proc/{}/stat", process.pid)).unwrap();
+        let session =
+            |stat: &str| stat.rsplit_once(')').unwrap().1.split_whitespace().nth(3).unwrap().to_owned();
+        assert_ne!(session(&own), session(&its), "a session of its own");
+        let again = service.start(&[], &by, Some(&log), Duration::from_secs(5)).await.unwrap();
+        assert_eq!(again, process, "a running server is left alone");
+        let watch = Watch::open(&process).unwrap().unwrap();
+        service.stop(&watch, Duration::from_secs(5)).await.unwrap();
+        assert_eq!(find(&by).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_failed_start_says_what_the_program_said() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("log");
+        std::fs::write(&log, "of an earlier run\n").unwrap();
+        let by = Find::PidFile(directory.path().join("pid"));
+        let start = |text: &'static str, deadline| {
+            let (by, log) = (by.clone(), log.clone());
+            async move { shell(text).start(&[], &by, Some(&log), deadline).await.unwrap_err().to_string() }
+        };
+        let text = start("echo no space left >&2; exit 3", Duration::from_secs(5)).await;
+        assert!(text.contains("no space left") && text.contains("3") && !text.contains("earlier"), "{text}");
+        let text = start("echo thinking; exec sleep 1", Duration::from_millis(200)).await;
+        assert!(text.contains("thinking") && text.contains("0.2 s"), "{text}");
+        let nobody = Service::Command { start: Vec::new(), stop: None };
+        assert!(nobody.start(&[], &by, None, Duration::from_secs(1)).await.is_err());
+    }
+}

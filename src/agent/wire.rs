@@ -1,0 +1,145 @@
+//! What crosses the network between managers, agents and voters: requests and replies, shared by `server` and `client`.
+//! Ages and spans cross it, never moments. Every request but a look is refused when it comes under an older ballot.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::decide::plan::Step;
+use crate::execute::world::Token;
+use crate::model::ballot::{Ballot, Generation};
+use crate::model::cluster::{ClusterName, Member, VipAddress, Voter};
+use crate::model::gtid::GtidSet;
+use crate::model::instance::InstanceId;
+use crate::model::policy::Policy;
+
+pub use crate::decide::lease::voter::{Claim, Claimed, Led, Outstanding, Renew, Renewed};
+
+/// Paths of the API.
+pub mod path {
+    pub const STATUS: &str = "/v1/status";
+    pub const EVENTS: &str = "/v1/events";
+    pub const MEMBER: &str = "/v1/member";
+    pub const LEAD: &str = "/v1/lead";
+    pub const RENEW: &str = "/v1/renew";
+    pub const CLAIM: &str = "/v1/claim";
+    pub const STEP: &str = "/v1/step";
+    pub const PROBE: &str = "/v1/probe";
+    pub const KNOWN: &str = "/v1/known";
+    pub const SALVAGE: &str = "/v1/salvage";
+    pub const BRING: &str = "/v1/bring";
+    pub const OPEN: &str = "/v1/open";
+    pub const RESTART_GRACE: &str = "/v1/restart-grace";
+}
+
+/// The longest silence on the event stream.
+pub const EVENTS_EVERY: Duration = Duration::from_millis(500);
+
+/// The longest request or event, in bytes: salvaged transactions are the largest.
+pub const LONGEST_BODY: usize = 64 * 1024 * 1024;
+
+/// What a member's agent must know to hold a lease without its manager. Pushed by the manager, kept durably.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Membership {
+    /// Under whose lead; an older one is refused.
+    pub ballot: Ballot,
+    pub cluster: ClusterName,
+    /// The server on the agent's host.
+    pub instance: InstanceId,
+    /// All members, with the agents a restarted primary compares its set with.
+    pub members: Vec<Member>,
+    /// The fixed list of votes; a majority is of all of them.
+    pub voters: Vec<Voter>,
+    pub vip: Option<VipAddress>,
+    pub policy: Policy,
+    /// Of the primary the store knows; 0 before adoption.
+    pub generation: Generation,
+    pub primary: Option<InstanceId>,
+    /// Acknowledgements a restarted primary arms for before it leads again by itself.
+    pub acks: u32,
+}
+
+/// A manager takes the lead.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lead {
+    pub cluster: ClusterName,
+    pub ballot: Ballot,
+}
+
+/// A step for this agent's server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepRequest {
+    pub token: Token,
+    pub step: Step,
+    /// The epoch the sender saw; needed by [`Step::Open`].
+    #[serde(default)]
+    pub epoch: Option<u64>,
+    /// How long the sender waits.
+    pub within: Duration,
+}
+
+/// A fresh look at a server's port from this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeRequest {
+    pub instance: InstanceId,
+    pub within: Duration,
+}
+
+/// Everything the server here can give, received ∪ executed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    pub instance: InstanceId,
+    pub known: GtidSet,
+}
+
+/// Read what only the dead server's log here holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SalvageRequest {
+    pub token: Token,
+    pub beyond: GtidSet,
+    pub within: Duration,
+}
+
+/// What the log held.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SalvageReply {
+    /// Statements that bring the transactions to another server; empty when there are none.
+    pub statements: String,
+    pub transactions: u64,
+    /// The log was read to its end.
+    pub complete: bool,
+    /// What could not be done, in words.
+    pub trouble: String,
+}
+
+/// Bring salvaged transactions to the server here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BringRequest {
+    pub token: Token,
+    pub statements: String,
+    pub within: Duration,
+}
+
+/// The operator's `mhactl open`, at the agent, without a manager.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenRequest {
+    pub generation: Generation,
+    pub within: Duration,
+}
+
+/// One long grant before a planned restart of the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GraceReply {
+    /// For how long clients pass without an agent; zero where no lease is needed.
+    pub granted: Duration,
+}
+
+/// Why a request was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "refused", rename_all = "snake_case")]
+pub enum RequestRefused {
+    /// Another manager leads here.
+    OlderBallot { accepted: Ballot },
+    /// Nothing of the kind can be done here, with the reason.
+    Cannot { why: String },
+}

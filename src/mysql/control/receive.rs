@@ -1,0 +1,157 @@
+//! Stopping, waiting and forgetting, without losing anything received. On MariaDB the applier must run before the receiver is
+//! stopped: a thread started while both are stopped purges the relay logs (N1, H5).
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{ControlError, named};
+use crate::model::gtid::GtidSet;
+use crate::model::report::{Replication, ThreadState};
+use crate::mysql::client::Connection;
+use crate::mysql::dialect::Threads;
+use crate::mysql::probe::{Standing, standing};
+
+/// The longest single wait, so that an applier that stops with an error is noticed.
+const SLICE: Duration = Duration::from_millis(500);
+
+/// The receiver stopped, the applier running or with nothing to apply. Of the default channel, whatever its source is called:
+/// two names may be one server, and an acknowledging receiver left running is worse than one stopped for nothing.
+pub(super) async fn stop_receiving(conn: &mut Connection, deadline: Instant) -> Result<(), ControlError> {
+    let mut seen = standing(conn, deadline).await?;
+    if start_applier(conn, &seen, deadline).await? {
+        seen = standing(conn, deadline).await?;
+    }
+    let Some(channel) = seen.channel() else { return Ok(()) };
+    refuse_stopped_applier(conn, &seen, channel)?;
+    if channel.receiver == ThreadState::Stopped {
+        return Ok(());
+    }
+    let stop = conn.dialect().stop(Threads::Receiver);
+    let sql = match conn.dialect().hurry_stop() {
+        Some(hurry) => format!("{hurry}; {stop}"),
+        None => stop,
+    };
+    conn.query(&sql, deadline).await?;
+    Ok(())
+}
+
+/// Starts an applier that is stopped with something to apply; answers whether it did. Safe on MariaDB only while the
+/// receiver runs or connects; elsewhere always.
+async fn start_applier(
+    conn: &mut Connection,
+    seen: &Standing,
+    deadline: Instant,
+) -> Result<bool, ControlError> {
+    let Some(channel) = seen.channel() else { return Ok(false) };
+    if channel.applier != ThreadState::Stopped || channel.applier_error.is_some() {
+        return Ok(false);
+    }
+    let purges = conn.dialect().purges_at_start();
+    if channel.receiver == ThreadState::Stopped {
+        return match seen.unapplied() {
+            None => Ok(false),
+            Some(missing) if purges => Err(ControlError::BothStopped { server: named(conn), missing }),
+            Some(_) => start(conn, deadline).await,
+        };
+    }
+    start(conn, deadline).await
+}
+
+async fn start(conn: &mut Connection, deadline: Instant) -> Result<bool, ControlError> {
+    let sql = conn.dialect().start(Threads::Applier);
+    conn.query(&sql, deadline).await?;
+    Ok(true)
+}
+
+/// On MariaDB a receiver is not stopped while an applier is stopped with something to apply. Elsewhere its log is kept, and a
+/// server whose applier is broken may still be the source of its log.
+fn refuse_stopped_applier(
+    conn: &Connection,
+    seen: &Standing,
+    channel: &Replication,
+) -> Result<(), ControlError> {
+    if !conn.dialect().purges_at_start() || channel.applier != ThreadState::Stopped {
+        return Ok(());
+    }
+    match seen.unapplied() {
+        None => Ok(()),
+        Some(missing) => Err(stopped_applier(conn, channel, missing)),
+    }
+}
+
+/// A channel without GTIDs has no received set: what it read and did not apply is known by position only.
+pub(super) fn refuse_unread(conn: &Connection, seen: &Standing) -> Result<(), ControlError> {
+    if seen.is_behind_by_position() {
+        let what = "replicates by file and position, and has not applied all it read".to_owned();
+        return Err(ControlError::Unsupported { server: named(conn), what });
+    }
+    Ok(())
+}
+
+fn stopped_applier(conn: &Connection, channel: &Replication, missing: GtidSet) -> ControlError {
+    let (code, text) = match &channel.applier_error {
+        Some(error) => (error.code, error.text.clone()),
+        None => (0, "stopped".to_owned()),
+    };
+    ControlError::ApplierStopped { server: named(conn), code, text, missing }
+}
+
+/// All of `set` applied, waiting at most `within`. An applier that does not run ends the wait.
+pub(super) async fn wait_applied(
+    conn: &mut Connection,
+    set: &GtidSet,
+    within: Duration,
+) -> Result<(), ControlError> {
+    let end = Instant::now() + within;
+    let text = match set {
+        GtidSet::MySql(set) => set.to_string(),
+        GtidSet::MariaDb(set) => set.position_text(),
+    };
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        // The answer is read for what it is below: a position can be reached by a history that lacks part of the set.
+        if !text.is_empty() && !left.is_zero() {
+            let slice = left.min(SLICE);
+            let sql = conn.dialect().wait_applied(&text, slice);
+            conn.query(&sql, Instant::now() + slice + Duration::from_secs(2)).await?;
+        }
+        let seen = standing(conn, Instant::now() + Duration::from_secs(2)).await?;
+        let missing = set.minus(&seen.history.executed);
+        if missing.is_empty() {
+            return Ok(());
+        }
+        if let Some(channel) = seen.channel().filter(|channel| channel.applier == ThreadState::Stopped) {
+            return Err(stopped_applier(conn, channel, missing));
+        }
+        if Instant::now() >= end || seen.channel().is_none() {
+            return Err(ControlError::NotApplied { server: named(conn), missing, within });
+        }
+    }
+}
+
+/// Both threads stopped with nothing left to apply; the receiver first, so that nothing comes between look and stop.
+pub(super) async fn stop_replicating(conn: &mut Connection, deadline: Instant) -> Result<(), ControlError> {
+    let mut seen = standing(conn, deadline).await?;
+    if seen.channel().is_some_and(|channel| channel.receiver != ThreadState::Stopped) {
+        stop_receiving(conn, deadline).await?;
+        seen = standing(conn, deadline).await?;
+    }
+    refuse_unread(conn, &seen)?;
+    if let Some(missing) = seen.unapplied() {
+        return Err(ControlError::Unapplied { server: named(conn), missing });
+    }
+    if seen.channel().is_some_and(|channel| channel.applier != ThreadState::Stopped) {
+        let sql = conn.dialect().stop(Threads::Applier);
+        conn.query(&sql, deadline).await?;
+    }
+    Ok(())
+}
+
+/// No default channel any more; refused while anything received is unapplied.
+pub(super) async fn forget_source(conn: &mut Connection, deadline: Instant) -> Result<(), ControlError> {
+    stop_replicating(conn, deadline).await?;
+    let sql = conn.dialect().forget();
+    conn.query(&sql, deadline).await?;
+    Ok(())
+}
