@@ -53,7 +53,8 @@ fn returning(
 ) -> Option<Plan> {
     let fenced = agent.access == Access::Closed;
     if let Process::Gone { .. } = agent.process {
-        return (fenced && view.cluster.policy.restart && !agent.stopping).then(|| start(view, instance));
+        // A crashed replica was open to readers, and stays so in the kernel: starting it is what closes it.
+        return (view.cluster.policy.restart && !agent.stopping).then(|| start(view, instance));
     }
     let report = agent.server.as_ref().ok()?;
     if report.is_writable() || report.semi_sync.source_enabled {

@@ -130,7 +130,8 @@ impl Manager {
         let mut said = String::new();
         loop {
             round += 1;
-            self.look(round % 3 == 0).await;
+            // Deciding again after a plan needs what it made of the world.
+            self.look(round % 3 == 0 || said.is_empty()).await;
             if self.is_deposed() {
                 self.shared.act(|sim| sim.say(format!("m{} is deposed", self.m)));
                 return;

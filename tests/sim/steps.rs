@@ -325,6 +325,15 @@ async fn agent_step(shared: &Shared, h: usize, step: &Step, token: &Token, epoch
         Step::StartServer { as_replica, .. } => {
             sleep(Duration::from_millis(400)).await;
             alive(shared, h, life).await.ok_or_else(dead)?;
+            if *as_replica {
+                // As a replica it comes up closed, and stays so until it was compared.
+                let known = shared.act(|sim| {
+                    let led = sim.holder(h).and_then(|holder| holder.role().generation());
+                    led.unwrap_or_default().max(sim.hosts[h].promises.generation)
+                });
+                let input = Input::Fence { generation: known };
+                shared.act(|sim| sim.feed(h, input)).map_err(|why| failed(why.to_string()))?;
+            }
             shared.act(|sim| sim.start(h, *as_replica));
             sleep(Duration::from_millis(30)).await;
         }
