@@ -66,7 +66,10 @@ fn act(
         Verdict::DeadPrimary | Verdict::SilentPrimary | Verdict::HungPrimary => {
             unplanned(view, intents, diagnosis, ranking, now, wall)
         }
-        Verdict::Healthy | Verdict::Degraded if view.cluster.mode != Mode::Observe => {
+        // Blocked for acknowledgements: what mends it is an acker that is back.
+        Verdict::Healthy | Verdict::Degraded | Verdict::BlockedForAcks
+            if view.cluster.mode != Mode::Observe =>
+        {
             rejoin::rejoin(view, intents, now).map_or(Action::Rest, Action::Act)
         }
         Verdict::ClosedPrimary if view.cluster.mode != Mode::Observe => {

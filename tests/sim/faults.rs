@@ -116,7 +116,7 @@ impl Sim {
 
     /// Waits for a recovery to be under way, then lets some of it happen.
     pub(crate) fn manager_dies(&mut self, m: usize, tries: u32) {
-        if !self.manager_up[m] {
+        if !self.manager_up[m] || self.mended {
             return;
         }
         if self.stores[m].unfinished().is_none() && tries > 1 {
