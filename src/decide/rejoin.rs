@@ -172,7 +172,9 @@ pub fn reopen(view: &ClusterView, intents: &Intents, now: Moment) -> Result<Plan
             agent.generation, record.generation
         ));
     }
-    for (instance, replica) in view.replicas() {
+    // A parked member's history is a person's to judge, and was when it was parked.
+    let judged = |instance: &InstanceId| record.parked.iter().any(|parked| parked.instance == *instance);
+    for (instance, replica) in view.replicas().filter(|(instance, _)| !judged(instance)) {
         let Some(other) = replica.latest() else { continue };
         let extra: GtidSet = other.known().minus(&report.executed);
         if !extra.is_empty() {
