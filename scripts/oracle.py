@@ -3,15 +3,15 @@
 oracle.py LAB FLAVOR DURABILITY PRIMARY SURVIVOR…   prints "ready", reads one line, fails over, prints timings as JSON.
 Runs inside the lab's mount and process namespaces, connected to every survivor beforehand. No sleeps, no checks.
 """
-import ctypes, fcntl, json, os, select, socket, struct, sys, time
-from concurrent.futures import ThreadPoolExecutor
+import ctypes, fcntl, json, os, select, socket, struct, subprocess, sys, threading, time
+from concurrent.futures import ThreadPoolExecutor, wait
 import pymysql
 
 LAB, FLAVOR, DURABILITY, PRIMARY, *SURVIVORS = sys.argv[1:]
 MYSQL, LOSSLESS, VIP = FLAVOR == "mysql", DURABILITY == "lossless", socket.inet_aton("10.77.0.100")
 WORD, SOURCE_SIDE, CHANGE, SOURCE = ("REPLICA", "source", "REPLICATION SOURCE", "SOURCE") if MYSQL else ("SLAVE", "master", "MASTER", "MASTER")
 clients = {host: pymysql.connect(unix_socket=f"{LAB}/{host}/run/server.sock", user="root", autocommit=True).cursor() for host in SURVIVORS}
-steps = {}
+steps, applied, OLD = {}, threading.Event(), socket.gethostbyname(PRIMARY)
 
 def step(what):
     steps[what] = round((time.monotonic() - started) * 1000, 2)
@@ -35,28 +35,33 @@ def address(host, add):  # RTM_NEWADDR and a gratuitous ARP, or RTM_DELADDR; the
     netlink.send(struct.pack("IHHII", 16 + len(body), 20 if add else 21, 0x605 if add else 5, 1, 0) + body)
     assert struct.unpack_from("i", netlink.recv(4096), 16)[0] == 0
     if add:
-        arp = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 1) + mac + VIP + b"\xff" * 6 + VIP
-        packet.send(b"\xff" * 6 + mac + b"\x08\x06" + arp)
+        packet.send(b"\xff" * 6 + mac + struct.pack("!HHHBBH", 0x0806, 1, 0x0800, 6, 4, 1) + mac + VIP + b"\xff" * 6 + VIP)
 
 def received(host):  # MariaDB's applier goes on: with both threads stopped a start would purge what was received
-    run(host, f"STOP {WORD} IO_THREAD")
+    stop = pool.submit(run, host, f"STOP {WORD} IO_THREAD")
+    while not wait([stop], 0.03).done:  # MariaDB reads a silent source for 2 s more, unless its socket is destroyed
+        subprocess.run(["nsenter", f"--net=/run/netns/{host}", "ss", "-KHt", "dst", OLD], stdout=subprocess.DEVNULL)
+    stop.result()
     status = run(host, f"SHOW {WORD} STATUS")
     gtids = status[[column[0] for column in clients[host].description].index("Retrieved_Gtid_Set" if MYSQL else "Gtid_IO_Pos")]
     return int(gtids.replace(":", "-").rsplit("-", 1)[-1] or 0), host, gtids
 
 def follow(host, new):
     # MySQL may change the source while its applier runs and keeps the other options; MariaDB wants both threads stopped.
-    run(host, *(() if MYSQL else ("STOP SLAVE",)), f"CHANGE {CHANGE} TO {SOURCE}_HOST='{new}'", f"START {WORD}")
+    run(host, *(() if MYSQL else ("STOP SLAVE",)), f"CHANGE {CHANGE} TO {SOURCE}_HOST='{new}'")
+    applied.wait()  # MariaDB refuses, for good, a replica that asks for a transaction its source has not applied yet
+    run(host, f"START {WORD}")
     step(f"{host} follows")
 
 def promote(new, gtids):
-    wait = f"SELECT WAIT_FOR_EXECUTED_GTID_SET('{gtids}')" if MYSQL else f"SELECT MASTER_GTID_WAIT('{gtids}')"
-    arm = [f"SET GLOBAL rpl_semi_sync_{SOURCE_SIDE}_{what}" for what in ("timeout=4294967295", "enabled=ON")] if LOSSLESS else []
-    run(new, wait, f"STOP {WORD}", *arm, "SET GLOBAL read_only=OFF")
+    applying = f"SELECT WAIT_FOR_EXECUTED_GTID_SET('{gtids}')" if MYSQL else f"SELECT MASTER_GTID_WAIT('{gtids}')"
+    arm = [f"SET GLOBAL rpl_semi_sync_{SOURCE_SIDE}_{what}" for what in ("wait_point=AFTER_SYNC", "timeout=4294967295", "enabled=ON")] if LOSSLESS else []
+    run(new, applying)
+    applied.set()
+    run(new, f"STOP {WORD}", *arm, "SET GLOBAL read_only=OFF")
     step("writable")
     address(new, True)
     step("announced")
-
 pool = ThreadPoolExecutor(2 + 2 * len(SURVIVORS))
 network = {host: in_network(host) for host in (PRIMARY, *SURVIVORS)}
 process = select.poll()
@@ -67,8 +72,7 @@ sys.stdin.readline()
 started = time.monotonic()
 most, new, gtids = max(pool.map(received, SURVIVORS))
 step(f"{new} has most")
-jobs = [pool.submit(follow, host, new) for host in SURVIVORS if host != new] + [pool.submit(promote, new, gtids)]
-[job.result() for job in jobs]
+[job.result() for job in [pool.submit(promote, new, gtids)] + [pool.submit(follow, host, new) for host in SURVIVORS if host != new]]
 process.poll(500)  # until the dead process has closed its sockets from the VIP, or hangs
 address(PRIMARY, False)
 run(new, f"RESET {WORD} ALL")

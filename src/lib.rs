@@ -10,11 +10,14 @@
 //! the rules and the words are in `ARCHITECTURE.md`.
 
 pub mod agent;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod decide;
 pub mod execute;
+pub mod http;
 pub mod manager;
 pub mod model;
 pub mod mysql;
 pub mod store;
+pub mod telemetry;

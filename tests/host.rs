@@ -3,7 +3,7 @@
 //!
 //! Needs root. Without it each test says so and passes, unless the environment variable `CI` is set: then it fails.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests are tests")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

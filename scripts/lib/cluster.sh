@@ -41,13 +41,13 @@ start_cluster() {
 }
 
 mhactl() {
-    in_host mgr env MHA_URL=http://127.0.0.1:8420 "${MHA_BIN:-$SCRIPTS/../target/release}/mhactl" "$@"
+    in_host mgr env MHA_MANAGER=http://127.0.0.1:8420 "$(bin_dir)/mhactl" "$@"
 }
 
 adopt() {
     local deadline=$((SECONDS + 30))
     # The manager opens its store before it listens.
-    until mhactl status --json >/dev/null 2>&1; do
+    until in_host mgr "$PYTHON" -c 'import urllib.request as u; u.urlopen("http://127.0.0.1:8420/health", timeout=1)' 2>/dev/null; do
         program_alive mgr mha-manager || die "the manager ended: $(tail -n 3 "$LAB/mgr/mha-manager.log")"
         [ $SECONDS -lt $deadline ] || die "the manager does not answer; see $LAB/mgr/mha-manager.log"
         sleep 0.05
@@ -55,8 +55,7 @@ adopt() {
     mhactl adopt lab --primary db1 --yes >"$LAB/mgr/adopt.log" 2>&1 || die "adopt failed: $(tail -n 5 "$LAB/mgr/adopt.log")"
     until mhactl status --json 2>/dev/null | "$PYTHON" -c '
 import json, sys
-clusters = json.load(sys.stdin)["clusters"]
-sys.exit(not all(cluster["verdict"] == "healthy" for cluster in clusters))' 2>/dev/null; do
+sys.exit(json.load(sys.stdin)["verdict"] != "healthy")' 2>/dev/null; do
         [ $SECONDS -lt $deadline ] || die "the cluster is not healthy 30 s after adopt: $(mhactl status 2>&1 | tail -n 5)"
         sleep 0.05
     done

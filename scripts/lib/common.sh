@@ -34,3 +34,6 @@ in_parallel() { # function host…
     done
     for pid in "${pids[@]}"; do wait "$pid"; done
 }
+
+# Where manager, agent and mhactl are built.
+bin_dir() { printf '%s\n' "${MHA_BIN:-${CARGO_TARGET_DIR:-$SCRIPTS/../target}/release}"; }

@@ -18,7 +18,7 @@ without_ackers = "block"
 admin       = { user = "mha", password = { file = "$LAB/secrets/admin" } }
 replication = { user = "mha_repl", password = { file = "$LAB/secrets/replication" } }
 heartbeat   = { user = "mha_heartbeat", password = { file = "$LAB/secrets/heartbeat" } }
-agent       = { token = { file = "$LAB/secrets/token" } }
+agent_token = { file = "$LAB/secrets/token" }
 
 [[cluster]]
 name = "lab"
@@ -35,7 +35,6 @@ write_agent_config() { # host
     local host=$1 dir=$LAB/$1
     mkdir -p "$dir/agent"
     cat >"$dir/agent.toml" <<END
-[agent]
 host     = "$host"
 listen   = "$(address_of "$host"):8421"
 token    = { file = "$LAB/secrets/token" }
@@ -46,11 +45,21 @@ run_dir  = "/run/mha-$host"
 port     = 3306
 socket   = "$dir/run/server.sock"
 pid_file = "$dir/run/server.pid"
-service  = { command = { start = ["$dir/start-server"] } }
-binlog_tool = ["$(binlog_binary)"]
+data_dir = "$dir/data"
+binlog_index = "$dir/data/binlog.index"
+binlog_tool  = ["$(binlog_binary)"]
+service  = { command = ["$(server_binary)", "--defaults-file=$dir/server.cnf"], log = "$dir/run/error.log" }
 
-[accounts]
-admin     = { user = "mha", password = { file = "$LAB/secrets/admin" } }
-heartbeat = { user = "mha_heartbeat", password = { file = "$LAB/secrets/heartbeat" } }
+[admin]
+user = "mha"
+password = { file = "$LAB/secrets/admin" }
+
+[heartbeat]
+user = "mha_heartbeat"
+password = { file = "$LAB/secrets/heartbeat" }
+
+[replication]
+user = "mha_repl"
+password = { file = "$LAB/secrets/replication" }
 END
 }

@@ -32,7 +32,7 @@ heal_host() {
 start_program() { # host program arguments…
     local host=$1 program=$2 bin
     shift 2
-    bin=${MHA_BIN:-$SCRIPTS/../target/release}/$program
+    bin=$(bin_dir)/$program
     [ -x "$bin" ] || die "no $bin: build it (cargo build --release) or set MHA_BIN"
     ! program_alive "$host" "$program" || return 0
     # shellcheck disable=SC2016  # expanded inside
@@ -66,9 +66,9 @@ fault() { # verb arguments…
     up-link) in_host "$1" ip link set eth0 up ;;
     cut) fault cut1 "$1" "$2" && fault cut1 "$2" "$1" ;;
     cut1) rule "$2" ip saddr "$(address_of "$1")" drop ;;
-    rej)
-        rule "$2" ip saddr "$(address_of "$1")" meta l4proto tcp reject with tcp reset
-        rule "$1" ip saddr "$(address_of "$2")" meta l4proto tcp reject with tcp reset
+    rej) # resets themselves pass, or neither side would see the other's
+        rule "$2" ip saddr "$(address_of "$1")" tcp flags "&" rst == 0 reject with tcp reset
+        rule "$1" ip saddr "$(address_of "$2")" tcp flags "&" rst == 0 reject with tcp reset
         ;;
     port) rule "$2" ip saddr "$(address_of "$1")" tcp dport "$3" drop ;;
     loss) rule "$2" ip saddr "$(address_of "$1")" numgen random mod 100 "<" "$3" drop ;;

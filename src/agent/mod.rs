@@ -1,5 +1,144 @@
-//! The agent: one small process on each database host.
+//! The agent: one small process on each database host. It votes, holds the lease in the kernel's hands, fences, watches the
+//! server, and does the steps it is told under a ballot it obeys. It decides nothing: what it may do by itself is in
+//! [`crate::decide::lease`].
 
 pub mod client;
+mod compare;
+pub mod durable;
+pub mod hands;
+mod heartbeat;
 pub mod host;
+pub mod lease_loop;
+mod poll;
+mod resume;
+mod salvage;
+pub mod server;
+mod sql;
+mod start;
+pub mod state;
+mod steps;
+pub mod voter;
+mod watch;
 pub mod wire;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::serve::ListenerExt;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::client::{CallError, Connections};
+use self::durable::DurableError;
+use self::hands::{Hands, HandsError};
+use self::lease_loop::Keeper;
+use self::state::Shared;
+use self::voter::{VoteError, Votes};
+use crate::clock;
+use crate::config::AgentConfig;
+
+/// Orders that may wait for the keeper.
+const ORDERS: usize = 256;
+/// How long tasks may take to end.
+const END_WITHIN: Duration = Duration::from_secs(2);
+
+/// Why the agent does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    #[error("{doing} {what}: {source}")]
+    Io { doing: &'static str, what: String, source: io::Error },
+    #[error(transparent)]
+    Vote(#[from] VoteError),
+    #[error(transparent)]
+    Durable(#[from] DurableError),
+    #[error(transparent)]
+    Hands(#[from] HandsError),
+    #[error(transparent)]
+    Client(#[from] CallError),
+}
+
+/// Runs until `cancel`. What the kernel holds then is left to it: it runs out by itself, or the next agent adopts it.
+///
+/// # Errors
+/// When it cannot begin: an address taken, a damaged file, no right to the packet filter.
+pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<(), AgentError> {
+    for directory in [&config.data_dir, &config.run_dir] {
+        make_directory(directory)?;
+    }
+    let tracker = TaskTracker::new();
+    let ports = config.server.as_ref().map(|server| vec![server.port]);
+    let hands = match ports {
+        Some(ports) => Some(Hands::open(ports, tracker.clone(), cancel.clone())?),
+        None => None,
+    };
+    let votes = Votes::open(&config.data_dir)?;
+    let boot_id = clock::boot_id().map_err(|source| AgentError::Io {
+        doing: "reading",
+        what: "this boot's id".to_owned(),
+        source,
+    })?;
+    let (orders, inbox) = mpsc::channel(ORDERS);
+    let ends = (tracker.clone(), cancel.clone());
+    let shared = Arc::new(Shared::new(config, votes, Connections::new()?, boot_id, hands, orders, ends));
+    let listener = listen(&shared).await?;
+    if shared.config.server.is_some() {
+        shared.seen().last_identity = durable::read(&poll::identity_path(&shared))?;
+        let found = watch::look(&shared).await;
+        let keeper = Keeper::start(Arc::clone(&shared), found.clone()).await?;
+        tracker.spawn(keeper.run(inbox));
+        spawn(&shared, watch::run(Arc::clone(&shared), found));
+        spawn(&shared, poll::run(Arc::clone(&shared)));
+        spawn(&shared, heartbeat::run(Arc::clone(&shared)));
+    }
+    tracing::info!(host = shared.config.host, listen = %shared.config.listen, "the agent runs");
+    let app = server::router(Arc::clone(&shared));
+    let ends = shared.cancel.clone();
+    let served = axum::serve(listener, app).with_graceful_shutdown(async move { ends.cancelled().await });
+    let served = async { served.await };
+    tokio::select! {
+        ended = served => ended.map_err(|source| AgentError::Io {
+            doing: "serving on",
+            what: shared.config.listen.to_string(),
+            source,
+        })?,
+        // Streams that never end do not keep it from ending.
+        () = async { cancel.cancelled().await; tokio::time::sleep(END_WITHIN).await } => {}
+    }
+    tracker.close();
+    if tokio::time::timeout(END_WITHIN, tracker.wait()).await.is_err() {
+        tracing::warn!("some work did not end in time and is left");
+    }
+    Ok(())
+}
+
+fn spawn(shared: &Shared, work: impl Future<Output = ()> + Send + 'static) {
+    let cancel = shared.cancel.clone();
+    shared.tracker.spawn(async move { cancel.run_until_cancelled(work).await });
+}
+
+fn make_directory(path: &Path) -> Result<(), AgentError> {
+    std::fs::create_dir_all(path).map_err(|source| AgentError::Io {
+        doing: "creating the directory",
+        what: path.display().to_string(),
+        source,
+    })
+}
+
+async fn listen(
+    shared: &Shared,
+) -> Result<impl axum::serve::Listener<Addr = std::net::SocketAddr>, AgentError> {
+    let at = shared.config.listen;
+    let bound = TcpListener::bind(at).await;
+    let listener =
+        bound.map_err(|source| AgentError::Io { doing: "listening on", what: at.to_string(), source })?;
+    Ok(listener.tap_io(|stream| {
+        // Without it an event may wait 40 ms for an acknowledgement.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(error = %error, "a connection keeps its delay");
+        }
+    }))
+}

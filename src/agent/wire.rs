@@ -104,7 +104,7 @@ pub struct SalvageRequest {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SalvageReply {
     /// Statements that bring the transactions to another server; empty when there are none.
-    pub statements: String,
+    pub statements: Vec<String>,
     pub transactions: u64,
     /// The log was read to its end.
     pub complete: bool,
@@ -116,7 +116,7 @@ pub struct SalvageReply {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BringRequest {
     pub token: Token,
-    pub statements: String,
+    pub statements: Vec<String>,
     pub within: Duration,
 }
 

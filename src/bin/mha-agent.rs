@@ -1,1 +1,68 @@
-fn main() {}
+//! The agent's process: reads its configuration, then hands over to [`mha::agent::run`].
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Watches, fences and opens the database server of this host, and votes.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// The configuration.
+    #[arg(short, long, value_name = "FILE", default_value = "/etc/mha/agent.toml")]
+    config: PathBuf,
+    /// Check the configuration and end.
+    #[arg(long)]
+    check: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    mha::telemetry::install();
+    match start(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(arguments: &Arguments) -> anyhow::Result<()> {
+    let (config, warnings) = mha::config::load_agent(&arguments.config)?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    if arguments.check {
+        return Ok(());
+    }
+    // Two threads: one that hangs in the kernel does not hold up the lease.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(8)
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    let outcome = runtime.block_on(async {
+        let cancel = CancellationToken::new();
+        let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+        let work = mha::agent::run(config, cancel.clone());
+        tokio::pin!(work);
+        tokio::select! {
+            ended = &mut work => return ended.map_err(anyhow::Error::from),
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping; what the kernel holds is left to it");
+        cancel.cancel();
+        work.await.map_err(anyhow::Error::from)
+    });
+    // A write that hangs in the disk does not keep the process.
+    runtime.shutdown_background();
+    outcome
+}

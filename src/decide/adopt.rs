@@ -109,7 +109,12 @@ fn obstacles(view: &ClusterView, primary: &InstanceId) -> Vec<String> {
         if report.is_writable() && !fenced {
             found.push(format!("{instance} takes writes too; make all but one server read-only first"));
         }
-        let extra = report.executed.minus(&leader.executed);
+        let ours = if report.replication.len() > 1 {
+            report.executed.of_origins(&leader.executed)
+        } else {
+            report.executed.clone()
+        };
+        let extra = ours.minus(&leader.executed);
         if !extra.is_empty() {
             found.push(format!(
                 "{instance} has transactions {primary} lacks: {extra}; rebuild it, or choose it as primary"

@@ -1,5 +1,6 @@
 //! Every replica, ranked, each with its reasons for and against: "if the primary died now".
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::cluster::{Member, Promotion};
 use crate::model::gtid::GtidSet;
-use crate::model::instance::{InstanceId, Version};
+use crate::model::instance::{Flavor, InstanceId, Version};
 use crate::model::report::{Report, ThreadState};
 use crate::model::view::{ClusterView, Seen};
 
@@ -81,12 +82,57 @@ pub struct Candidate {
     pub same_zone: bool,
     /// Received ∪ executed.
     pub known: GtidSet,
+    /// What of `known` is this cluster's history: without errant transactions, and without those of other clusters where it
+    /// replicates from several. Only this is compared.
+    pub ours: GtidSet,
 }
 
 impl Candidate {
     /// Nothing speaks against it.
     pub fn is_eligible(&self) -> bool {
         self.against.is_empty()
+    }
+
+    /// Why another server could not fetch from it what it has, if so. Its errant or foreign transactions would be spread; what it cannot
+    /// apply never reaches its log (relay logs are no source).
+    pub(crate) fn cannot_feed(&self) -> Option<&Against> {
+        self.against.iter().find(|against| match against {
+            Against::NotAnswering(_)
+            | Against::Parked(_)
+            | Against::NoBinlog
+            | Against::NoReplicaUpdates
+            | Against::Filtered
+            | Against::MultiSource(_)
+            | Against::Errant(_)
+            | Against::Stranger(_) => true,
+            Against::ApplierError { .. } | Against::Delayed(_) => self.to_apply > 0,
+            Against::Never
+            | Against::NotReplicating
+            | Against::NotByGtid
+            | Against::NewerThan { .. }
+            | Against::NoAgent => false,
+        })
+    }
+
+    /// Whether a new primary may count on its acknowledgements at once: it can follow, and gets all of the stream.
+    pub(crate) fn can_acknowledge(&self) -> bool {
+        self.against.iter().all(|against| match against {
+            Against::NotAnswering(_)
+            | Against::Parked(_)
+            | Against::ApplierError { .. }
+            | Against::Filtered
+            | Against::NotReplicating
+            | Against::Stranger(_) => false,
+            Against::Never
+            | Against::Errant(_)
+            | Against::NoBinlog
+            | Against::NoReplicaUpdates
+            | Against::NotByGtid
+            | Against::Delayed(_)
+            | Against::MultiSource(_)
+            | Against::NewerThan { .. }
+            | Against::NoAgent => true,
+        })
     }
 }
 
@@ -138,9 +184,19 @@ impl Ranking {
 
 /// Ranks every replica by the newest reports `report_of` gives: the view's, or those read after their I/O stopped.
 pub fn rank<'a>(view: &'a ClusterView, report_of: impl Fn(&InstanceId) -> Option<&'a Report>) -> Ranking {
-    let known: Vec<(&InstanceId, GtidSet)> =
-        view.replicas().filter_map(|(instance, _)| Some((instance, report_of(instance)?.known()))).collect();
-    let (most_advanced, incomparable) = maximal(&known);
+    let reference = reference(view, &report_of);
+    let ours: BTreeMap<&InstanceId, GtidSet> = view
+        .replicas()
+        .filter_map(|(instance, seen)| {
+            Some((instance, ours(view, seen, report_of(instance)?, reference.as_ref())))
+        })
+        .collect();
+    let compared: Vec<(&InstanceId, GtidSet)> = ours
+        .iter()
+        .filter(|(instance, _)| is_compared(view, instance, report_of(instance)))
+        .map(|(instance, set)| (*instance, set.clone()))
+        .collect();
+    let (most_advanced, incomparable) = maximal(&compared);
     let dead_zone = view
         .primary()
         .and_then(|primary| view.cluster.member(primary))
@@ -150,7 +206,9 @@ pub fn rank<'a>(view: &'a ClusterView, report_of: impl Fn(&InstanceId) -> Option
         .filter_map(|(instance, seen)| {
             let member = view.cluster.member(instance)?;
             let report = report_of(instance);
-            Some(judge(view, member, seen, report, most_advanced.as_ref(), dead_zone.as_deref(), &report_of))
+            let ours = ours.get(instance).cloned();
+            let against = against(view, member, seen, report, &report_of);
+            Some(candidate(member, report, ours, against, most_advanced.as_ref(), dead_zone.as_deref()))
         })
         .collect();
     candidates.sort_by_key(|candidate| {
@@ -183,15 +241,64 @@ fn maximal(known: &[(&InstanceId, GtidSet)]) -> (Option<(InstanceId, GtidSet)>, 
     }
 }
 
-fn judge<'a>(
+/// What the cluster's own history is made of: the primary's, and that of every replica of this cluster alone. Only to tell the
+/// transactions of another cluster apart, where a replica follows several.
+fn reference<'a>(
+    view: &'a ClusterView,
+    report_of: &impl Fn(&InstanceId) -> Option<&'a Report>,
+) -> Option<GtidSet> {
+    let primary = view
+        .primary()
+        .and_then(|primary| view.of(primary)?.last_report.as_ref())
+        .map(|(_, report)| report.executed.clone());
+    let single = view
+        .replicas()
+        .filter_map(|(instance, _)| report_of(instance))
+        .filter(|report| report.replication.len() < 2)
+        .map(Report::known);
+    primary.into_iter().chain(single).reduce(|all, set| all.try_union(&set).unwrap_or(all))
+}
+
+/// What of its set is the history that `reference` is of, without errant transactions.
+/// Errant is what another server than the primary wrote: what the primary itself wrote and no longer has, it has lost (a crash without
+/// durable commits), and here it survives.
+fn ours(view: &ClusterView, seen: &Seen, report: &Report, reference: Option<&GtidSet>) -> GtidSet {
+    let known = report.known();
+    let known = match reference {
+        Some(reference) if report.replication.len() > 1 => known.of_origins(reference),
+        Some(_) | None => known,
+    };
+    errant(view, seen).map_or_else(|| known.clone(), |errant| known.minus(&errant))
+}
+
+fn errant(view: &ClusterView, seen: &Seen) -> Option<GtidSet> {
+    let errant = seen.errant.as_ref()?;
+    let primary = view.primary().and_then(|primary| view.of(primary)?.last_report.as_ref());
+    let lost = primary.map(|(_, primary)| errant.written_by(&primary.identity));
+    let errant = lost.map_or_else(|| errant.clone(), |lost| errant.minus(&lost));
+    (!errant.is_empty()).then_some(errant)
+}
+
+/// Whether what it has counts. A parked one diverged and a person was told, unless it may hold an acknowledged row; a stranger's
+/// history is another cluster's (F128).
+fn is_compared(view: &ClusterView, instance: &InstanceId, report: Option<&Report>) -> bool {
+    let parked = view.record.as_ref().is_some_and(|record| {
+        record.parked.iter().any(|parked| parked.instance == *instance) && !record.ackers.contains(instance)
+    });
+    let stranger = report
+        .and_then(Report::channel)
+        .is_some_and(|channel| view.cluster.member(&channel.source).is_none());
+    !parked && !stranger
+}
+
+/// Everything that speaks against it.
+fn against<'a>(
     view: &ClusterView,
     member: &Member,
     seen: &Seen,
     report: Option<&Report>,
-    most_advanced: Option<&(InstanceId, GtidSet)>,
-    dead_zone: Option<&str>,
     report_of: &impl Fn(&InstanceId) -> Option<&'a Report>,
-) -> Candidate {
+) -> Vec<Against> {
     let instance = &member.instance;
     let mut against = Vec::new();
     if member.promotion == Promotion::Never {
@@ -205,31 +312,43 @@ fn judge<'a>(
     if member.agent.is_some() && seen.agent_now().is_none() {
         against.push(Against::NoAgent);
     }
-    if let Some(errant) = &seen.errant {
-        against.push(Against::Errant(errant.clone()));
-    }
-    let known = match report {
+    match report {
         Some(report) => {
+            // What another cluster wrote is foreign, not errant: `MultiSource` says so already.
+            if let Some(errant) = errant(view, seen).filter(|_| report.replication.len() < 2) {
+                against.push(Against::Errant(errant));
+            }
             server_reasons(view, instance, report, &mut against);
             version_reasons(view, instance, report, report_of, &mut against);
-            report.known()
         }
         None => {
             let why = seen.unseen().map_or_else(|| "no answer".to_owned(), ToString::to_string);
             against.push(Against::NotAnswering(why));
-            GtidSet::empty(
-                most_advanced.map_or(crate::model::instance::Flavor::MySql, |(_, set)| set.flavor()),
-            )
         }
-    };
+    }
+    against
+}
+
+fn candidate(
+    member: &Member,
+    report: Option<&Report>,
+    ours: Option<GtidSet>,
+    against: Vec<Against>,
+    most_advanced: Option<&(InstanceId, GtidSet)>,
+    dead_zone: Option<&str>,
+) -> Candidate {
+    let flavor = most_advanced.map_or(Flavor::MySql, |(_, set)| set.flavor());
+    let known = report.map_or_else(|| GtidSet::empty(flavor), Report::known);
+    let ours = ours.unwrap_or_else(|| GtidSet::empty(flavor));
     Candidate {
-        instance: instance.clone(),
+        instance: member.instance.clone(),
         promotion: member.promotion,
-        behind: most_advanced.map_or(0, |(_, all)| all.minus(&known).count()),
+        behind: most_advanced.map_or(0, |(_, all)| all.minus(&ours).count()),
         to_apply: report.map_or(0, |report| known.minus(&report.executed).count()),
         same_zone: dead_zone.is_some() && member.zone.as_deref() == dead_zone,
         against,
         known,
+        ours,
     }
 }
 

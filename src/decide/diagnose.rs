@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::evidence::{Liveness, liveness};
+use super::evidence::{Liveness, assumed_dead, liveness};
 use crate::model::instance::InstanceId;
 use crate::model::observation::{Access, AgentStatus, Process, Unseen};
 use crate::model::policy::Durability;
@@ -141,8 +141,9 @@ fn primary_diagnosis(view: &ClusterView, now: Moment) -> Diagnosis {
         }
         return unanswering(view, primary, seen, now, None);
     };
+    let fresh = now.since(look.at) <= view.cluster.policy.silence && !gone_after(seen, look.at);
     match look.seen.as_ref().err() {
-        Some(unseen) if unseen.proves_alive() => alive_but_no(primary, unseen),
+        Some(unseen) if unseen.proves_alive() && fresh => alive_but_no(primary, unseen),
         other => unanswering(view, primary, seen, now, other),
     }
 }
@@ -150,11 +151,16 @@ fn primary_diagnosis(view: &ClusterView, now: Moment) -> Diagnosis {
 /// The primary's last answer to this manager, if it is recent.
 fn answering<'a>(view: &ClusterView, seen: &'a Seen, now: Moment) -> Option<&'a Report> {
     let look = seen.manager.as_ref()?;
-    let process_gone = seen.agent_now().is_some_and(|agent| matches!(agent.process, Process::Gone { .. }));
-    if process_gone || now.since(look.at) > view.cluster.policy.silence {
+    if gone_after(seen, look.at) || now.since(look.at) > view.cluster.policy.silence {
         return None;
     }
     look.seen.as_ref().ok()
+}
+
+/// The agent saw the process gone no earlier than `at`. What answered later was started since, whoever started it.
+fn gone_after(seen: &Seen, at: Moment) -> bool {
+    let said = seen.agent.as_ref().filter(|_| seen.agent_lost_at.is_none());
+    said.is_some_and(|said| matches!(said.status.process, Process::Gone { .. }) && said.at >= at)
 }
 
 fn not_adopted(view: &ClusterView) -> Diagnosis {
@@ -186,7 +192,11 @@ fn split_brain(view: &ClusterView) -> Option<Diagnosis> {
         let report = view.of(instance)?.latest()?;
         Some(format!("{instance} takes writes, has {}", report.executed))
     });
-    Some(Diagnosis::new(Verdict::SplitBrain, view.primary(), lines.collect()))
+    let next = format!(
+        "nothing is touched: make all but one read-only, then run \"mhactl adopt {} --primary HOST\"",
+        view.cluster.name
+    );
+    Some(Diagnosis::new(Verdict::SplitBrain, view.primary(), lines.chain([next]).collect()))
 }
 
 fn alive_but_no(primary: &InstanceId, unseen: &Unseen) -> Diagnosis {
@@ -215,13 +225,14 @@ fn living(view: &ClusterView, primary: &InstanceId, seen: &Seen, report: &Report
     let policy = &view.cluster.policy;
     let semi_sync = &report.semi_sync;
     let stuck = seen.agent_now().and_then(|agent| agent.heartbeat_stuck).unwrap_or(Duration::ZERO);
-    let blocked = policy.durability == Durability::Lossless
-        && semi_sync.source_enabled
-        && semi_sync.clients < semi_sync.acks
-        && (semi_sync.waiting > 0 || stuck > policy.heartbeat_every);
-    if blocked {
+    // Ackers that vanished without a word stay connected for minutes, so what counts is that a session waits, not how many are
+    // connected. One that waits is never killed (S5): this row stands before "hung".
+    let starved =
+        semi_sync.clients < semi_sync.acks && (semi_sync.waiting > 0 || stuck > policy.heartbeat_every);
+    let unheard = semi_sync.waiting > 0 && stuck >= policy.silence;
+    if policy.durability == Durability::Lossless && semi_sync.source_enabled && (starved || unheard) {
         let text = format!(
-            "{primary}: {} session(s) wait for {} acknowledgement(s), {} acker(s) connected",
+            "{primary}: {} session(s) wait for {} acknowledgement(s), {} acker(s) connected; bring an acker back, or set without_ackers = \"degrade\"",
             semi_sync.waiting, semi_sync.acks, semi_sync.clients
         );
         return Diagnosis::new(Verdict::BlockedForAcks, Some(primary), vec![text]);
@@ -236,7 +247,13 @@ fn living(view: &ClusterView, primary: &InstanceId, seen: &Seen, report: &Report
         return Diagnosis::new(Verdict::HungPrimary, Some(primary), vec![text]);
     }
     if let Some(text) = closed(primary, seen, report) {
-        return Diagnosis::new(Verdict::ClosedPrimary, Some(primary), vec![text]);
+        let others = view.replicas().filter(|(_, other)| other.latest().is_some_and(Report::is_writable));
+        let others = others.map(|(instance, _)| format!("{instance} takes writes by somebody else's hand"));
+        return Diagnosis::new(
+            Verdict::ClosedPrimary,
+            Some(primary),
+            std::iter::once(text).chain(others).collect(),
+        );
     }
     Diagnosis::new(Verdict::Healthy, Some(primary), vec![format!("{primary} answers and takes writes")])
 }
@@ -264,9 +281,13 @@ fn unanswering(
     let mut evidence: Vec<String> = unseen.map(|unseen| format!("manager: {unseen}")).into_iter().collect();
     let verdict = match seen.agent_now() {
         Some(agent) => {
-            by_agent(view, agent, now.since(seen.agent.as_ref().map_or(now, |said| said.at)), &mut evidence)
+            let age = now.since(seen.agent.as_ref().map_or(now, |said| said.at));
+            by_agent(view, agent, age, unseen, &mut evidence)
         }
-        None => None,
+        None => assumed_dead(view, primary).map(|lines| {
+            evidence.extend(lines);
+            Verdict::DeadPrimary
+        }),
     };
     let verdict = verdict.unwrap_or_else(|| match liveness(view, primary, now, &mut evidence) {
         Liveness::Alive => Verdict::ManagerCutOff,
@@ -285,9 +306,16 @@ fn by_agent(
     view: &ClusterView,
     agent: &AgentStatus,
     age: Duration,
+    unseen: Option<&Unseen>,
     evidence: &mut Vec<String>,
 ) -> Option<Verdict> {
     let policy = &view.cluster.policy;
+    // A host that stands still keeps its connections open: what its agent said last is no word of now.
+    if age > (policy.silence / 2).max(policy.poll_every) && !matches!(agent.process, Process::Gone { .. }) {
+        evidence.push(format!("agent: its last word is {} old", human(age)));
+        return None;
+    }
+    let unanswered = if agent.unanswered.is_zero() { Duration::ZERO } else { agent.unanswered + age };
     match &agent.process {
         Process::Gone { since } => {
             let access =
@@ -299,15 +327,13 @@ fn by_agent(
             evidence.push(format!("agent: {why}"));
             None
         }
-        Process::Running { pid, .. } if agent.unanswered >= policy.silence => {
-            evidence.push(format!(
-                "agent: process {pid} runs and has not answered for {}",
-                human(agent.unanswered)
-            ));
+        Process::Running { pid, .. } if unanswered >= policy.silence => {
+            evidence
+                .push(format!("agent: process {pid} runs and has not answered for {}", human(unanswered)));
             Some(Verdict::HungPrimary)
         }
-        Process::Running { pid, .. } if agent.unanswered > Duration::ZERO => {
-            evidence.push(format!("agent: process {pid} runs, no answer for {}", human(agent.unanswered)));
+        Process::Running { pid, .. } if unanswered > Duration::ZERO => {
+            evidence.push(format!("agent: process {pid} runs, no answer for {}", human(unanswered)));
             Some(Verdict::UnreachablePrimary)
         }
         Process::Running { pid, .. } => {
@@ -315,6 +341,10 @@ fn by_agent(
             if agent.access == Access::Closed {
                 evidence.push("agent: no majority's lease, clients kept out".to_owned());
                 return Some(Verdict::ClosedPrimary);
+            }
+            // The host answers this manager, and refuses the port: bind-address, skip-networking or somebody's filter.
+            if unseen == Some(&Unseen::Refused) {
+                return Some(Verdict::MisconfiguredPrimary);
             }
             Some(Verdict::ManagerCutOff)
         }

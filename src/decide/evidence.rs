@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use crate::model::cluster::Voter;
 use crate::model::instance::InstanceId;
-use crate::model::observation::Vantage;
+use crate::model::observation::{Unseen, Vantage};
+use crate::model::policy::Durability;
+use crate::model::report::{Report, ThreadState};
 use crate::model::time::{Moment, human};
 use crate::model::view::{ClusterView, Seen};
 
@@ -37,7 +39,11 @@ pub(crate) fn liveness(
     let with_voters = view.cluster.majority();
     let words: Vec<Word> = match with_voters {
         Some(_) => view.cluster.voters.iter().map(|voter| voter_word(view, primary, voter, now)).collect(),
-        None => view.replicas().map(|(instance, seen)| replica_word(view, instance, seen, now)).collect(),
+        None => view
+            .replicas()
+            .filter(|(_, seen)| !follows_another(seen, primary))
+            .map(|(instance, seen)| replica_word(view, instance, seen, now))
+            .collect(),
     };
     let needed = with_voters.unwrap_or(words.len().max(1));
     let (mut silent, mut heard) = (0, false);
@@ -54,45 +60,62 @@ pub(crate) fn liveness(
             Word::Unknown(line) => evidence.push(line),
         }
     }
-    let own_silence = view
-        .of(primary)
-        .and_then(|seen| seen.failing_since)
-        .is_some_and(|since| with_voters.is_some() || now.since(since) >= view.cluster.policy.silence);
+    // A look this manager could not take itself (no name, no socket) is no failed look.
+    let own_silence = view.of(primary).is_some_and(|seen| {
+        !seen.unseen().is_some_and(Unseen::says_nothing)
+            && seen.failing_since.is_some_and(|since| now.since(since) >= view.cluster.policy.silence)
+    });
+    let own_silence = own_silence || with_voters.is_some();
     if heard {
         return Liveness::Alive;
     }
     if silent >= needed && own_silence {
         return Liveness::Silent;
     }
-    evidence.push(format!("{silent} of the {needed} hosts needed confirm silence"));
+    evidence.push(if silent >= needed {
+        "this manager has not failed to reach it itself for long enough".to_owned()
+    } else {
+        format!("{silent} of the {needed} hosts needed confirm silence")
+    });
     Liveness::Unknown
 }
 
-/// A voter's host: its replica's stream, its own grants, and a probe from there.
+/// The replica's stream comes from a server in between: that it moves or stands still says nothing of the primary.
+fn follows_another(seen: &Seen, primary: &InstanceId) -> bool {
+    seen.latest().and_then(Report::channel).is_some_and(|channel| channel.source != *primary)
+}
+
+/// A voter's host: its replica's stream, its own grants, and a probe from there. A host without a stream (a witness, the manager's own)
+/// speaks by its probe, once this manager has heard nothing for `silence` either.
 fn voter_word(view: &ClusterView, primary: &InstanceId, voter: &Voter, now: Moment) -> Word {
-    let silence = view.cluster.policy.silence;
+    let policy = &view.cluster.policy;
     let host = &voter.host;
-    let seen = view
-        .cluster
-        .members
-        .iter()
-        .find(|member| member.instance.host == *host)
-        .and_then(|m| view.of(&m.instance));
     if *host == primary.host {
         return Word::Unknown(format!("{host}: its own agent is not heard"));
     }
-    let Some((at, agent)) = seen.and_then(|seen| Some((seen.agent.as_ref()?.at, seen.agent_now()?))) else {
-        return Word::Unknown(format!("{host}: no word from the agent"));
-    };
-    let age = now.since(at);
-    let quiet = [agent.stream_still, agent.granted_ago].into_iter().flatten().map(|span| span + age).min();
-    let probe = view.fresh_probe(primary, &Vantage::Agent(host.clone()), now, silence);
+    let member = view.cluster.members.iter().find(|member| member.instance.host == *host);
+    let mut quiet = None;
+    if let Some(seen) = member.and_then(|member| view.of(&member.instance)) {
+        let Some((at, agent)) = seen.agent.as_ref().map(|said| said.at).zip(seen.agent_now()) else {
+            return Word::Unknown(format!("{host}: no word from the agent"));
+        };
+        let age = now.since(at);
+        if age > policy.poll_every * 2 {
+            return Word::Unknown(format!("{host}: the agent's last word is {} old", human(age)));
+        }
+        let stream = agent.stream_still.filter(|_| !follows_another(seen, primary));
+        quiet = [stream, agent.granted_ago].into_iter().flatten().map(|span| span + age).min();
+    }
+    let probe = view.fresh_probe(primary, &Vantage::Agent(host.clone()), now, policy.silence);
     if let Some(Ok(())) = probe.map(|probe| &probe.outcome) {
         return Word::Hears(format!("{host}: greeted by {primary} when it probed"));
     }
     match (quiet, probe.and_then(|probe| probe.outcome.as_ref().err())) {
-        (Some(quiet), _) if quiet < silence => {
+        (Some(quiet), _) if quiet < policy.silence / 2 => {
             Word::Hears(format!("{host}: heard from {primary} {} ago", human(quiet)))
+        }
+        (Some(quiet), _) if quiet < policy.silence => {
+            Word::Unknown(format!("{host}: heard nothing from {primary} for {}", human(quiet)))
         }
         (_, Some(unseen)) if unseen.proves_alive() => Word::Hears(format!("{host}: {unseen}")),
         (_, Some(unseen)) if unseen.says_nothing() => {
@@ -102,7 +125,14 @@ fn voter_word(view: &ClusterView, primary: &InstanceId, voter: &Voter, now: Mome
             Word::Silent(format!("{host}: nothing for {}, probe {unseen}", human(quiet)))
         }
         (None, Some(unseen)) => {
-            Word::Unknown(format!("{host}: has no stream from {primary}, probe {unseen}"))
+            let failing = view.of(primary).and_then(|seen| seen.failing_since);
+            match failing.map(|since| now.since(since)).filter(|span| *span >= policy.silence) {
+                Some(span) => Word::Silent(format!(
+                    "{host}: probe {unseen}; the manager heard nothing for {}",
+                    human(span)
+                )),
+                None => Word::Unknown(format!("{host}: has no stream from {primary}, probe {unseen}")),
+            }
         }
         (_, None) => Word::Unknown(format!("{host}: no probe from there yet")),
     }
@@ -111,15 +141,61 @@ fn voter_word(view: &ClusterView, primary: &InstanceId, voter: &Voter, now: Mome
 /// Without agents: a replica's stream as this manager's own looks show it.
 fn replica_word(view: &ClusterView, instance: &InstanceId, seen: &Seen, now: Moment) -> Word {
     let policy = &view.cluster.policy;
-    let Some(look) = seen.manager.as_ref().filter(|look| look.seen.is_ok()) else {
+    let Some((at, report)) = seen.manager.as_ref().and_then(|look| Some((look.at, look.seen.as_ref().ok()?)))
+    else {
         return Word::Unknown(format!("{instance}: does not answer"));
     };
-    if now.since(look.at) > policy.poll_every * 2 + Duration::from_millis(500) {
+    if now.since(at) > policy.poll_every * 2 + Duration::from_millis(500) {
         return Word::Unknown(format!("{instance}: not asked lately"));
     }
+    // A stream that was stopped stands still whoever lives.
     let quiet = seen.stream_moved_at.map_or(Duration::ZERO, |moved| now.since(moved));
-    if quiet < policy.silence {
-        return Word::Hears(format!("{instance}: its stream moved {} ago", human(quiet)));
+    match report.channel().map(|channel| channel.receiver) {
+        None => return Word::Unknown(format!("{instance}: is no replica")),
+        Some(ThreadState::Stopped) => return Word::Unknown(format!("{instance}: its receiver is stopped")),
+        Some(ThreadState::Running) if quiet < policy.silence => {
+            return Word::Hears(format!("{instance}: its stream moved {} ago", human(quiet)));
+        }
+        Some(ThreadState::Connecting) if quiet < policy.silence => {
+            return Word::Unknown(format!(
+                "{instance}: lost its stream less than {} ago",
+                human(policy.silence)
+            ));
+        }
+        Some(ThreadState::Running | ThreadState::Connecting) => {}
     }
     Word::Silent(format!("{instance}: its stream has stood still for {}", human(quiet)))
+}
+
+/// `CR_CONN_HOST_ERROR`: the receiver could not connect.
+const CANNOT_CONNECT: u32 = 2003;
+
+/// The conditions of `assume_dead_when_refused` that can be seen: refused here and from another host, every configured replica
+/// answers, is read-only and has lost the primary, and there is no VIP whose removal nobody could confirm.
+pub(crate) fn assumed_dead(view: &ClusterView, primary: &InstanceId) -> Option<Vec<String>> {
+    let policy = &view.cluster.policy;
+    let wanted = policy.assume_dead_when_refused
+        && policy.durability == Durability::Async
+        && view.cluster.voters.is_empty()
+        && view.cluster.vip.is_none();
+    if !wanted || view.of(primary)?.unseen() != Some(&Unseen::Refused) {
+        return None;
+    }
+    let mut refused = None;
+    for (instance, seen) in view.replicas() {
+        let report = seen.report().filter(|report| report.read_only)?;
+        let channel = report.channel().filter(|channel| channel.source == *primary)?;
+        if channel.receiver == ThreadState::Running {
+            return None;
+        }
+        let error = channel.receiver_error.as_ref().filter(|error| error.code == CANNOT_CONNECT)?;
+        // Both families end the text in the system's error number, and 111 is "connection refused".
+        if error.text.contains("(111") {
+            refused = Some(instance);
+        }
+    }
+    Some(vec![
+        format!("every replica lost it, {} was refused too", refused?),
+        "assume_dead_when_refused is set".to_owned(),
+    ])
 }

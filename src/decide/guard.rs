@@ -7,7 +7,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::candidate::{Incomparable, Ranking};
-use crate::model::cluster::Mode;
+use super::diagnose::Verdict;
+use crate::model::cluster::{ClusterName, Mode};
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
 use crate::model::time::{Moment, human};
@@ -30,13 +31,23 @@ pub enum Blocker {
     /// Two histories, none of which contains the other.
     Incomparable(Box<Incomparable>),
     /// `lossless`: acknowledged rows may be on servers that do not answer.
-    Incomplete { heard: Vec<InstanceId>, missing: Vec<InstanceId>, needed: usize },
+    Incomplete { heard: Vec<InstanceId>, missing: Vec<InstanceId>, needed: usize, acks: u32 },
+    /// `lossless` is recorded, and the primary's last answer showed that it was not in force.
+    NotInForce { primary: InstanceId, why: String },
+    /// Too few voters can answer: nobody would get a lease.
+    NoMajority { have: usize, needed: usize, silent: Vec<String> },
+    /// Another server takes writes by somebody else's hand.
+    SecondWriter { instance: InstanceId, cluster: ClusterName },
     /// No promotion rule of section 4 is proven.
     NotFenced { why: String },
+    /// An operator asked, and the primary is not known to be dead.
+    NotDead { verdict: Verdict },
+    /// No primary is recorded.
+    NotAdopted { cluster: ClusterName },
     /// The host asked for is no candidate.
     NotEligible { instance: InstanceId, reasons: Vec<String> },
-    /// Errant transactions would be spread.
-    WouldLose { instance: InstanceId, set: GtidSet },
+    /// What `holder` alone has can reach the candidate by no way.
+    WouldLose { instance: InstanceId, set: GtidSet, holder: InstanceId, why: String },
 }
 
 impl fmt::Display for Blocker {
@@ -62,16 +73,40 @@ impl fmt::Display for Blocker {
                 "{} has {} and {} has {}, which the other lacks; decide with \"mhactl failover --to HOST --accept-loss\"",
                 clash.left, clash.left_only, clash.right, clash.right_only
             ),
-            Self::Incomplete { heard, missing, needed } => write!(
+            Self::Incomplete { heard, missing, needed, acks } => write!(
                 f,
-                "acknowledged rows may be missing: {needed} registered acker(s) must be heard, {} are ({}), not heard: {}; bring one back, or accept the loss with \"mhactl failover --accept-loss\"",
+                "acknowledged rows may be missing: with {} registered ackers and {acks} acknowledgement(s) a commit, {needed} must be heard in good standing and {} are ({}), not: {}; bring one back, or accept the loss with \"mhactl failover --accept-loss\"",
+                heard.len() + missing.len(),
                 heard.len(),
                 names(heard),
                 names(missing)
             ),
+            Self::NotInForce { primary, why } => write!(
+                f,
+                "acknowledged rows may be on {primary} alone: lossless was not in force when it was last asked ({why}); bring it back, or accept the loss with \"mhactl failover --accept-loss\""
+            ),
+            Self::NoMajority { have, needed, silent } => write!(
+                f,
+                "{needed} voters must accept a new primary and at most {have} can: no word from the agent on {}; start the agents, or add a witness",
+                silent.join(", ")
+            ),
+            Self::SecondWriter { instance, cluster } => write!(
+                f,
+                "{instance} takes writes by somebody else's hand; make it read-only, or take it as primary with \"mhactl adopt {cluster} --primary {instance}\""
+            ),
             Self::NotFenced { why } => write!(f, "the old primary may still write: {why}"),
+            Self::NotDead { verdict: Verdict::UnreachablePrimary } => f.write_str(
+                "too little is known of the primary; if it is dead for certain, add --old-primary-is-dead",
+            ),
+            Self::NotDead { verdict } => write!(f, "a failover replaces a dead primary, and this one is \"{verdict}\""),
+            Self::NotAdopted { cluster } => {
+                write!(f, "no primary is recorded; run \"mhactl adopt {cluster} --primary HOST\" first")
+            }
             Self::NotEligible { instance, reasons } => write!(f, "{instance} may not lead: {}", reasons.join("; ")),
-            Self::WouldLose { instance, set } => write!(f, "promoting {instance} would lose {set}"),
+            Self::WouldLose { instance, set, holder, why } => write!(
+                f,
+                "promoting {instance} would lose {set}: {holder} has it and cannot hand it on ({why}); mend {holder}, or accept the loss with \"mhactl failover --accept-loss\""
+            ),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What is the matter beside the primary: one sentence each, for the operator and the metrics.
 
+use super::proof::{Promise, promise};
 use crate::model::instance::InstanceId;
 use crate::model::observation::{Access, Process};
 use crate::model::policy::Durability;
@@ -51,7 +52,7 @@ fn replica_issues(view: &ClusterView, instance: &InstanceId, seen: &Seen, now: M
     if report.is_writable() {
         found.push(format!("{instance} is a replica and writable"));
     }
-    if let Some(errant) = &seen.errant {
+    if let Some(errant) = seen.errant.as_ref().filter(|_| report.replication.len() < 2) {
         found.push(format!("{instance} has transactions the primary lacks: {errant}"));
     }
     found
@@ -90,8 +91,8 @@ fn semi_sync_issue(view: &ClusterView, primary: &InstanceId) -> Option<String> {
         return None;
     }
     let semi_sync = &report.semi_sync;
-    if !semi_sync.source_enabled || !semi_sync.after_sync {
-        return Some(format!("{primary} is not armed: an acknowledged row may be on it alone"));
+    if let Promise::Broken { why, .. } = promise(view) {
+        return Some(format!("{primary} is not armed: {why}, an acknowledged row may be on it alone"));
     }
     let ackers = view.record.as_ref()?.ackers.len();
     if semi_sync.clients as usize > ackers {

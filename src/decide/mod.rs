@@ -5,11 +5,15 @@ pub mod candidate;
 pub mod diagnose;
 mod evidence;
 pub mod failover;
+mod feeding;
 pub mod guard;
 mod issues;
 pub mod lease;
 pub mod lint;
 pub mod plan;
+mod promotion;
+mod proof;
+mod prospect;
 pub mod rejoin;
 mod verdict;
 

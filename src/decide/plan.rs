@@ -282,8 +282,17 @@ impl fmt::Display for Step {
                 )
             }
             Self::AckersAttached { instance, acks } => write!(f, "{acks} acker(s) attached to {instance}"),
-            Self::Register { primary, generation, .. } => {
-                write!(f, "{primary} recorded as primary of generation {generation}")
+            Self::Register { primary, generation, ackers, acks, degraded } => {
+                write!(f, "{primary} recorded as primary of generation {generation}")?;
+                match (ackers.is_empty(), degraded) {
+                    (true, None) => Ok(()),
+                    (true, Some(_)) => f.write_str(", lossless given up"),
+                    (false, degraded) => {
+                        let names: Vec<String> = ackers.iter().map(ToString::to_string).collect();
+                        let span = if degraded.is_some() { ", lossless not yet in force" } else { "" };
+                        write!(f, ", {acks} of {} acknowledging{span}", names.join(" "))
+                    }
+                }
             }
             Self::Open { instance, generation } => write!(f, "{instance} writable (generation {generation})"),
             Self::Admit { instance } => write!(f, "{instance} open for reads"),

@@ -1,6 +1,7 @@
 //! A server that returned, and a primary that was closed: compared first, then led back, or parked with the reason.
 
 use super::failover::acks_in_force;
+use super::guard::Blocker;
 use super::plan::{Plan, PlanKind, Stage, Step};
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
@@ -23,6 +24,12 @@ pub fn rejoin(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan
     view.replicas().find_map(|(instance, seen)| {
         if record.parked.iter().any(|parked| parked.instance == *instance)
             || intents.pause(instance, now).is_some()
+        {
+            return None;
+        }
+        let stale = |at: &Moment| intents.settled_at.is_some_and(|settled| *at <= settled);
+        if seen.manager.as_ref().is_none_or(|look| stale(&look.at))
+            || seen.agent.as_ref().is_none_or(|said| stale(&said.at))
         {
             return None;
         }
@@ -57,7 +64,11 @@ fn returning(
         return (view.cluster.policy.restart && !agent.stopping).then(|| start(view, instance));
     }
     let report = agent.server.as_ref().ok()?;
-    if report.is_writable() || report.semi_sync.source_enabled {
+    // A replica that follows the primary with its source side left on in my.cnf never led: nobody waits on it.
+    let follows =
+        report.channel().is_some_and(|c| c.source == record.primary && c.receiver == ThreadState::Running);
+    let led = report.semi_sync.source_enabled && (report.semi_sync.waiting > 0 || !follows);
+    if report.is_writable() || led {
         // It led once and its sockets may hold waiting commits: no clean stop, no switching off (S5, N2, N3).
         return Some(restart(view, record, instance));
     }
@@ -73,11 +84,19 @@ fn returning(
     if *reported_at > asked_at {
         return None;
     }
-    let extra = report.known().minus(&primary.executed);
+    let extra = of_ours(report, primary).minus(&primary.executed);
     if !extra.is_empty() {
         return Some(park(view, instance, &format!("it has transactions the primary lacks: {extra}")));
     }
     Some(follow(view, record, instance, primary))
+}
+
+/// What it has of the cluster's history: all of it, unless it replicates from several clusters.
+fn of_ours(report: &Report, primary: &Report) -> GtidSet {
+    match report.replication.len() {
+        0 | 1 => report.known(),
+        _ => report.known().of_origins(&primary.executed),
+    }
 }
 
 fn is_member(view: &ClusterView, instance: &InstanceId) -> bool {
@@ -172,14 +191,32 @@ pub fn reopen(view: &ClusterView, intents: &Intents, now: Moment) -> Result<Plan
             agent.generation, record.generation
         ));
     }
+    let adopt = |primary: &InstanceId| format!("\"mhactl adopt {} --primary {primary}\"", view.cluster.name);
     // A parked member's history is a person's to judge, and was when it was parked.
     let judged = |instance: &InstanceId| record.parked.iter().any(|parked| parked.instance == *instance);
-    for (instance, replica) in view.replicas().filter(|(instance, _)| !judged(instance)) {
+    for (instance, replica) in view.replicas() {
         let Some(other) = replica.latest() else { continue };
-        let extra: GtidSet = other.known().minus(&report.executed);
-        if !extra.is_empty() {
-            return Err(format!("{instance} has what {primary} lacks: {extra}"));
+        let fenced = replica.agent_now().is_some_and(|agent| agent.access == Access::Closed);
+        if other.is_writable() && !fenced {
+            return Err(format!(
+                "opening {primary} beside {instance} would make two writers; make {instance} read-only, or run {}",
+                adopt(instance)
+            ));
         }
+        let extra: GtidSet = of_ours(other, report).minus(&report.executed);
+        if !extra.is_empty() && !judged(instance) {
+            return Err(format!(
+                "{instance} has what {primary} lacks: {extra}; to go on from it run {}",
+                adopt(instance)
+            ));
+        }
+    }
+    if let Some(channel) = report.channel().filter(|channel| channel.receiver != ThreadState::Stopped) {
+        return Err(format!(
+            "{primary} replicates from {}: the topology was changed by hand; run {}",
+            channel.source,
+            adopt(&channel.source)
+        ));
     }
     Ok(reopen_plan(view, record, report))
 }
@@ -199,7 +236,12 @@ fn reopen_plan(view: &ClusterView, record: &ClusterRecord, report: &Report) -> P
 }
 
 /// A dead primary whose failover is refused is started in place, as the primary it was (D2): nothing of it may be dropped.
-pub fn restart_in_place(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan> {
+pub fn restart_in_place(
+    view: &ClusterView,
+    intents: &Intents,
+    now: Moment,
+    blockers: &[Blocker],
+) -> Option<Plan> {
     let record = view.record.as_ref()?;
     let agent = view.of(&record.primary)?.agent_now()?;
     let gone = matches!(agent.process, Process::Gone { .. }) && agent.access == Access::Closed;
@@ -210,6 +252,8 @@ pub fn restart_in_place(view: &ClusterView, intents: &Intents, now: Moment) -> O
     }
     let stage =
         Stage::new("start", vec![Step::StartServer { instance: record.primary.clone(), as_replica: false }]);
-    let title = format!("no failover is possible: start {} again in place", record.primary);
+    let why: Vec<String> = blockers.iter().map(ToString::to_string).collect();
+    let title =
+        format!("start {} again in place, for no failover is possible: {}", record.primary, why.join("; "));
     Some(plan(view, PlanKind::Repair, title, vec![stage]))
 }

@@ -1,5 +1,7 @@
 //! The one entry: everything known in, one decision out, which always reads as one sentence.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -8,9 +10,12 @@ use super::diagnose::{Diagnosis, Verdict, diagnose};
 use super::failover::{self, Isolation};
 use super::guard::{self, Blocker};
 use super::plan::Plan;
+use super::prospect::prospect;
 use super::rejoin;
 use crate::model::cluster::Mode;
+use crate::model::instance::InstanceId;
 use crate::model::intent::{FailoverAsk, Intents};
+use crate::model::report::{Replication, Report};
 use crate::model::time::Moment;
 use crate::model::view::ClusterView;
 
@@ -40,6 +45,8 @@ pub struct Decision {
     pub action: Action,
     /// What, of whom, why, what next.
     pub sentence: String,
+    /// While the primary serves: who would lead if it died now, and what would be lost. Empty otherwise.
+    pub prospect: String,
 }
 
 /// Decides. `wall` only counts the failover budget, `now` everything else.
@@ -48,7 +55,8 @@ pub fn decide(view: &ClusterView, intents: &Intents, now: Moment, wall: DateTime
     let ranking = rank(view, |instance| view.of(instance).and_then(|seen| seen.latest()));
     let action = act(view, intents, &diagnosis, &ranking, now, wall);
     let sentence = sentence(view, &diagnosis, &action);
-    Decision { diagnosis, ranking, action, sentence }
+    let prospect = prospect(view, &diagnosis);
+    Decision { diagnosis, ranking, action, sentence, prospect }
 }
 
 fn act(
@@ -81,6 +89,8 @@ fn act(
         Verdict::UnreachablePrimary | Verdict::Starting => {
             Action::Wait { why: diagnosis.evidence.last().cloned().unwrap_or_default() }
         }
+        // Nobody to promote: after a power cut the last primary is the one to start.
+        Verdict::DeadPrimaryAndReplicas => start_or_refuse(view, intents, ranking, now),
         Verdict::NotAdopted
         | Verdict::Healthy
         | Verdict::Degraded
@@ -89,9 +99,19 @@ fn act(
         | Verdict::MisconfiguredPrimary
         | Verdict::BlockedForAcks
         | Verdict::ClosedPrimary
-        | Verdict::DeadPrimaryAndReplicas
         | Verdict::SplitBrain => Action::Rest,
     }
+}
+
+fn start_or_refuse(view: &ClusterView, intents: &Intents, ranking: &Ranking, now: Moment) -> Action {
+    let mode = (view.cluster.mode != Mode::Auto).then_some(Blocker::Mode(view.cluster.mode));
+    let blockers: Vec<Blocker> = mode.into_iter().chain(guard::nobody(ranking)).collect();
+    if view.cluster.mode == Mode::Auto
+        && let Some(plan) = rejoin::restart_in_place(view, intents, now, &blockers)
+    {
+        return Action::Act(plan);
+    }
+    Action::Refuse { blockers }
 }
 
 /// The primary failed by itself.
@@ -110,8 +130,9 @@ fn unplanned(
     }
     // What promoting would refuse is known before anything is touched.
     if let Err(more) = failover::promote(view, &Isolation::supposed(view, primary), None) {
-        blockers
-            .extend(more.into_iter().filter(|blocker| !matches!(blocker, Blocker::NobodyEligible { .. })));
+        let told = blockers.iter().any(|blocker| matches!(blocker, Blocker::NobodyEligible { .. }));
+        let again = |blocker: &Blocker| told && matches!(blocker, Blocker::NobodyEligible { .. });
+        blockers.extend(more.into_iter().filter(|blocker| !again(blocker)));
     }
     if blockers.is_empty() {
         return Action::Act(failover::isolate(view, diagnosis, primary));
@@ -125,11 +146,16 @@ fn unplanned(
         | Blocker::Incomplete { .. }
         | Blocker::NotFenced { .. }
         | Blocker::NotEligible { .. }
+        | Blocker::NotInForce { .. }
+        | Blocker::NotAdopted { .. }
+        | Blocker::NotDead { .. }
+        | Blocker::NoMajority { .. }
+        | Blocker::SecondWriter { .. }
         | Blocker::WouldLose { .. } => false,
     });
     if !only_ours
         && view.cluster.mode == Mode::Auto
-        && let Some(plan) = rejoin::restart_in_place(view, intents, now)
+        && let Some(plan) = rejoin::restart_in_place(view, intents, now, &blockers)
     {
         return Action::Act(plan);
     }
@@ -139,8 +165,7 @@ fn unplanned(
 /// An operator asked: mode, budget and pauses do not hold them back; proofs and histories do.
 fn asked(view: &ClusterView, diagnosis: &Diagnosis, ranking: &Ranking, ask: &FailoverAsk) -> Action {
     let Some(primary) = &diagnosis.primary else {
-        let why = "no primary is recorded; adopt the cluster first".to_owned();
-        return Action::Refuse { blockers: vec![Blocker::NotFenced { why }] };
+        return Action::Refuse { blockers: vec![Blocker::NotAdopted { cluster: view.cluster.name.clone() }] };
     };
     let dead = match diagnosis.verdict {
         Verdict::DeadPrimary | Verdict::SilentPrimary | Verdict::HungPrimary => true,
@@ -158,9 +183,7 @@ fn asked(view: &ClusterView, diagnosis: &Diagnosis, ranking: &Ranking, ask: &Fai
         | Verdict::SplitBrain => false,
     };
     if !dead {
-        let why =
-            format!("the verdict is \"{}\", not death: {}", diagnosis.verdict, diagnosis.evidence.join("; "));
-        return Action::Refuse { blockers: vec![Blocker::NotFenced { why }] };
+        return Action::Refuse { blockers: vec![Blocker::NotDead { verdict: diagnosis.verdict }] };
     }
     if let Some(blocker) = guard::nobody(ranking).filter(|_| ranking.incomparable.is_none()) {
         return Action::Refuse { blockers: vec![blocker] };
@@ -174,12 +197,26 @@ fn asked(view: &ClusterView, diagnosis: &Diagnosis, ranking: &Ranking, ask: &Fai
 fn sentence(view: &ClusterView, diagnosis: &Diagnosis, action: &Action) -> String {
     let name = &view.cluster.name;
     let about = match &diagnosis.primary {
-        Some(primary) => format!("{name}: {} {primary}", diagnosis.verdict),
-        None => format!("{name}: {}", diagnosis.verdict),
+        Some(primary) => match diagnosis.verdict {
+            Verdict::Healthy | Verdict::Degraded => served(view, diagnosis, primary),
+            Verdict::NotAdopted
+            | Verdict::Starting
+            | Verdict::DeadPrimary
+            | Verdict::SilentPrimary
+            | Verdict::HungPrimary
+            | Verdict::UnreachablePrimary
+            | Verdict::ManagerCutOff
+            | Verdict::OverloadedPrimary
+            | Verdict::MisconfiguredPrimary
+            | Verdict::BlockedForAcks
+            | Verdict::ClosedPrimary
+            | Verdict::DeadPrimaryAndReplicas
+            | Verdict::SplitBrain => {
+                with(&format!("{name}: {} {primary}", diagnosis.verdict), &diagnosis.evidence)
+            }
+        },
+        None => with(&format!("{name}: {}", diagnosis.verdict), &diagnosis.evidence),
     };
-    let served = matches!(diagnosis.verdict, Verdict::Healthy | Verdict::Degraded);
-    let evidence = if served { diagnosis.issues.join("; ") } else { diagnosis.evidence.join("; ") };
-    let about = if evidence.is_empty() { about } else { format!("{about} ({evidence})") };
     match action {
         Action::Rest => about,
         Action::Wait { why } if about.contains(why.as_str()) => format!("{about}; waiting"),
@@ -190,4 +227,33 @@ fn sentence(view: &ClusterView, diagnosis: &Diagnosis, action: &Action) -> Strin
         }
         Action::Act(plan) => format!("{about}; {}", plan.title),
     }
+}
+
+/// "orders: healthy, db1 primary, 2 replicas, lag 0.2 s".
+fn served(view: &ClusterView, diagnosis: &Diagnosis, primary: &InstanceId) -> String {
+    let replicating: Vec<&Report> = view
+        .replicas()
+        .filter_map(|(_, seen)| seen.latest())
+        .filter(|report| report.channel().is_some_and(Replication::is_running))
+        .collect();
+    let replicas = match replicating.len() {
+        0 => "no replica".to_owned(),
+        1 => "1 replica".to_owned(),
+        n => format!("{n} replicas"),
+    };
+    // The write heartbeat tells true lag; the server's own word only where there is none.
+    let lag = replicating
+        .iter()
+        .filter_map(|report| {
+            let own = || report.channel()?.seconds_behind.map(Duration::from_secs);
+            report.heartbeat_age.or_else(own)
+        })
+        .max()
+        .map_or_else(String::new, |lag| format!(", lag {:.1} s", lag.as_secs_f64()));
+    let text = format!("{}: {}, {primary} primary, {replicas}{lag}", view.cluster.name, diagnosis.verdict);
+    with(&text, &diagnosis.issues)
+}
+
+fn with(about: &str, details: &[String]) -> String {
+    if details.is_empty() { about.to_owned() } else { format!("{about} ({})", details.join("; ")) }
 }

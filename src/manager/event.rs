@@ -10,8 +10,8 @@ use crate::model::observation::{AgentStatus, Observation, Probe};
 
 /// One thing that happened.
 #[derive(Debug)]
-pub(crate) enum Event {
-    Look(Observation),
+pub enum Event {
+    Look(Box<Observation>),
     Agent(InstanceId, Box<AgentStatus>),
     AgentLost(InstanceId),
     Probe(Probe),
@@ -27,7 +27,7 @@ pub(crate) enum Event {
 
 /// What an operator asks of a cluster. Every ask is answered.
 #[derive(Debug)]
-pub(crate) enum Ask {
+pub enum Ask {
     /// What a failover would do now. Changes nothing.
     DryRun {
         ask: FailoverAsk,

@@ -26,11 +26,21 @@ pub struct ClusterHandle {
 }
 
 impl ClusterHandle {
+    /// The outside of a loop that shows on `board` and `recovery` and hears `events`.
+    pub fn new(
+        name: ClusterName,
+        board: watch::Receiver<Arc<Snapshot>>,
+        recovery: watch::Receiver<Option<Arc<Recovery>>>,
+        events: mpsc::Sender<Event>,
+    ) -> Self {
+        Self { name, board, recovery, events }
+    }
+
     /// Sends an ask made with its answer's sender, and waits for the answer.
     ///
     /// # Errors
     /// When the cluster's loop has ended, or does not answer within 5 s.
-    pub(crate) async fn ask<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, String> {
+    pub async fn ask<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, String> {
         let (answer, answered) = oneshot::channel();
         let deadline = Instant::now() + ANSWER;
         let asking = async {

@@ -14,7 +14,6 @@ use crate::model::instance::{InstanceId, Version};
 use crate::model::observation::{Access, Process};
 use crate::model::policy::Durability;
 use crate::model::report::ThreadState;
-use crate::model::time::Moment;
 use crate::model::view::{ClusterView, Seen};
 
 /// One cluster at one moment.
@@ -78,7 +77,6 @@ impl Snapshot {
         decision: Decision,
         recovering: bool,
         not_leading: Option<String>,
-        _now: Moment,
     ) -> Self {
         let record = view.record.as_ref();
         let members: Vec<MemberSnapshot> = view

@@ -49,6 +49,9 @@ impl Undone {
 pub struct Intents {
     pub failover: Option<FailoverAsk>,
     pub undone: Vec<Undone>,
+    /// When the last recovery ended: what was seen before it is no reason for another.
+    #[serde(default)]
+    pub settled_at: Option<Moment>,
 }
 
 impl Intents {

@@ -236,7 +236,8 @@ async fn collect(conn: &mut Conn, sql: &str, sets: &mut Vec<Vec<Record>>) -> mys
             sets.push(records(rows));
         }
     }
-    Ok(())
+    // An error of a later statement is kept back by the library, and would answer the next question.
+    result.drop_result().await
 }
 
 /// Logs in, with a look beside it when it takes long.

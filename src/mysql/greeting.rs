@@ -96,10 +96,10 @@ async fn talk(mut stream: impl AsyncRead + AsyncWrite + Unpin, stage: &Stage) ->
     stage.set(1);
     let packet = read(&mut stream).await.map_err(|error| of_io(&error))?;
     match packet.as_slice() {
-        [10, ..] => {
+        [10, greeting @ ..] => {
             stage.set(2);
             // Whether the refusal still comes says nothing new: the greeting has been seen.
-            let _ = timeout_at(Instant::now() + GOODBYE, take_leave(&mut stream)).await;
+            let _ = timeout_at(Instant::now() + GOODBYE, take_leave(&mut stream, greeting)).await;
             Ok(())
         }
         [0xff, low, high, text @ ..] => {
@@ -125,18 +125,30 @@ async fn read(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Vec<u8>>
 }
 
 /// Logs in as nobody and waits to be refused, through at most one change of the authentication method.
-async fn take_leave(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> std::io::Result<()> {
-    // CLIENT_LONG_PASSWORD, PROTOCOL_41, SECURE_CONNECTION; no database, an empty answer to the challenge.
-    let mut login = vec![0x01, 0x82, 0, 0, 0, 0, 0, 1, 45];
+async fn take_leave(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    greeting: &[u8],
+) -> std::io::Result<()> {
+    // CLIENT_LONG_PASSWORD, PROTOCOL_41, SECURE_CONNECTION, PLUGIN_AUTH; no database, an empty answer to the challenge.
+    let mut login = vec![0x01, 0x82, 0x08, 0, 0, 0, 0, 1, 45];
     login.extend([0; 23]);
     login.extend(NOBODY.bytes());
     login.extend([0, 0]);
+    // By the method the greeting ends with: MySQL counts a client without one as an interrupted connection.
+    login.extend(method(greeting));
+    login.push(0);
     stream.write_all(&framed(&login, 1)).await?;
     if read(stream).await?.first() == Some(&0xfe) {
         stream.write_all(&framed(&[], 3)).await?;
         read(stream).await?;
     }
     Ok(())
+}
+
+/// The name of the authentication method at a greeting's end.
+fn method(greeting: &[u8]) -> &[u8] {
+    let named = greeting.strip_suffix(&[0]).unwrap_or(greeting);
+    named.rsplit(|byte| *byte == 0).next().unwrap_or(&[])
 }
 
 fn framed(payload: &[u8], sequence: u8) -> Vec<u8> {

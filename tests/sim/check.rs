@@ -183,7 +183,12 @@ impl Sim {
                 Blocker::Incomparable(_) => self.count("refused: incomparable"),
                 Blocker::NotFenced { .. } => self.count("refused: not fenced"),
                 Blocker::JustUndone { .. } => self.count("refused: just undone"),
+                Blocker::NoMajority { .. } => self.count("refused: no majority"),
+                Blocker::SecondWriter { .. } => self.count("refused: second writer"),
+                Blocker::NotInForce { .. } => self.count("refused: lossless not in force"),
                 Blocker::Mode(_)
+                | Blocker::NotDead { .. }
+                | Blocker::NotAdopted { .. }
                 | Blocker::Budget { .. }
                 | Blocker::JustStarted { .. }
                 | Blocker::NotEligible { .. }

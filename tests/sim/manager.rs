@@ -236,6 +236,7 @@ impl Manager {
             }
             sim.now_of_manager()
         });
+        self.intents.settled_at = Some(now);
         match outcome.trouble() {
             None => self.intents.note_done(&recovery.about),
             Some(why) => self.intents.note_undone(&recovery.about, now, why),

@@ -1,6 +1,6 @@
 //! Private database servers for tests: real ones, on loopback, from a data directory of their own, ended when dropped.
 //! Never the system's server, and nothing is left behind but an initialized template in the build directory.
-#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
 use std::fs;
 use std::net::TcpListener;
@@ -51,7 +51,7 @@ impl Server {
             ("socket", "socket"),
             ("pid-file", "pid"),
             ("init-file", "init.sql"),
-            ("log-error", "log"),
+            ("log-error", "log.err"),
         ] {
             server.arg(format!("--{option}={}", dir.path().join(file).display()));
         }
@@ -65,28 +65,30 @@ impl Server {
                 "--enforce-gtid-consistency=ON",
                 "--skip-replica-start",
                 "--mysqlx=OFF",
+                "--secure-file-priv=",
             ]),
         };
         let child = server.args(more).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let this = Self { child, dir, flavor, port };
+        let mut this = Self { child, dir, flavor, port };
         this.wait_until_it_greets().await;
         Some(this)
     }
 
-    async fn wait_until_it_greets(&self) {
-        let deadline = within(60.0);
+    async fn wait_until_it_greets(&mut self) {
+        let deadline = within(30.0);
         loop {
             let seen = greeting(&self.target(), within(1.0)).await;
             if seen.is_ok() {
                 return;
             }
-            assert!(Instant::now() < deadline, "{seen:?}: {}", self.log());
+            let ended = self.child.try_wait().unwrap();
+            assert!(ended.is_none() && Instant::now() < deadline, "{seen:?}: {}", self.log());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
     pub fn log(&self) -> String {
-        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+        fs::read_to_string(self.dir.path().join("log.err")).unwrap_or_default()
     }
 
     pub fn id(&self) -> InstanceId {

@@ -291,7 +291,9 @@ pub(super) mod tests {
         ] {
             assert_eq!(Serialized(bytes).unsigned(), Some(number), "{bytes:x?}");
         }
-        assert_eq!(Serialized(&[0b1111_1011, 0b1111_1111, 0b0000_1111]).signed(), Some(65_535));
+        for (first, number) in [(0b1111_0011, 65_535), (0b1110_1011, -65_535), (0b1111_1011, -65_536)] {
+            assert_eq!(Serialized(&[first, 0b1111_1111, 0b0000_1111]).signed(), Some(number));
+        }
         assert_eq!(Serialized(&[0x04]).signed(), Some(1));
         assert_eq!(Serialized(&[0xd9]).unsigned(), None, "torn");
     }

@@ -101,7 +101,7 @@ pub enum Input {
 /// What to do, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// Write [`Holder::kept`] and sync, before the effects after it and before answering.
+    /// Write [`Holder::kept`] and sync, before the effects after it, before anything else is taken in, and before answering.
     Persist,
     /// Ask every voter at once.
     SendRenew { generation: Generation, lasts: Duration },
@@ -429,8 +429,9 @@ impl Holder {
         self.kept = Kept { role: Role::Primary { generation }, epoch: self.kept.epoch + 1, vip: false };
         self.since = now;
         self.ordered = true;
-        let mut effects = vec![Effect::Persist];
-        effects.extend(self.renew(generation, self.terms.lease, now));
+        // Asked while the role is being written: what is answered counts only after that.
+        let mut effects = self.renew(generation, self.terms.lease, now);
+        effects.push(Effect::Persist);
         Ok(effects)
     }
 
@@ -456,7 +457,7 @@ impl Holder {
         match self.open_until.filter(|until| *until > now) {
             Some(until) if self.kept.role == (Role::Primary { generation }) => {
                 self.kept.vip = true;
-                Ok(vec![Effect::Persist, Effect::HoldVip { until }])
+                Ok(vec![Effect::HoldVip { until }, Effect::Persist])
             }
             Some(_) | None => Err(Refusal::NotHolding(generation)),
         }

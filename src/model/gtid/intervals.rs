@@ -176,6 +176,17 @@ impl<K: Ord + Clone> Keyed<K> {
         Self(rest.filter(|(_, set)| !set.is_empty()).collect())
     }
 
+    /// What is here under the keys that `other` has too.
+    pub(super) fn under_keys_of(&self, other: &Self) -> Self {
+        self.under(|key| other.0.contains_key(key))
+    }
+
+    /// What is here under such keys.
+    pub(super) fn under(&self, wanted: impl Fn(&K) -> bool) -> Self {
+        let kept = self.0.iter().filter(|(key, _)| wanted(key));
+        Self(kept.map(|(key, set)| (key.clone(), set.clone())).collect())
+    }
+
     pub(super) fn intersect(&self, other: &Self) -> Self {
         let common = self.0.iter().filter_map(|(key, ours)| {
             let theirs = other.0.get(key)?;

@@ -55,6 +55,11 @@ impl MariaDbSet {
         newest
     }
 
+    /// What the server of that id wrote, in any domain.
+    pub(super) fn written_by(&self, server: u32) -> Self {
+        Self(self.0.under(|origin| origin.server == server))
+    }
+
     /// The newest GTID of each domain: what `gtid_slave_pos` and `MASTER_GTID_WAIT` take. Empty for the empty set.
     pub fn position_text(&self) -> String {
         let gtids = self.newest_per_domain().into_iter();

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use self::error::{GtidError, GtidProblem};
 use self::mariadb::MariaDbSet;
 use self::mysql::MySqlSet;
-use super::instance::Flavor;
+use super::instance::{Flavor, Identity};
 
 /// A set of transactions of one family. Equal sets are equal values; the empty sets of two families are not equal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -110,6 +110,32 @@ impl GtidSet {
                 Self::MariaDb(MariaDbSet(ours.0.minus(&theirs.0)))
             }
             (Self::MySql(_), Self::MariaDb(_)) | (Self::MariaDb(_), Self::MySql(_)) => self.clone(),
+        }
+    }
+
+    /// What is here and was written by servers (MariaDB: servers within a domain) of which `other` holds something too:
+    /// what a replica of several clusters has of one of them. Nothing where the families differ.
+    pub fn of_origins(&self, other: &Self) -> Self {
+        match (self, other) {
+            (Self::MySql(ours), Self::MySql(theirs)) => {
+                Self::MySql(MySqlSet(ours.0.under_keys_of(&theirs.0)))
+            }
+            (Self::MariaDb(ours), Self::MariaDb(theirs)) => {
+                Self::MariaDb(MariaDbSet(ours.0.under_keys_of(&theirs.0)))
+            }
+            (Self::MySql(_), Self::MariaDb(_)) | (Self::MariaDb(_), Self::MySql(_)) => {
+                Self::empty(self.flavor())
+            }
+        }
+    }
+
+    /// What that server itself wrote. Nothing where its family differs or, for MySQL, its UUID is not known.
+    pub fn written_by(&self, server: &Identity) -> Self {
+        match self {
+            Self::MySql(set) => {
+                Self::MySql(set.written_by(server.server_uuid.as_deref().unwrap_or_default()))
+            }
+            Self::MariaDb(set) => Self::MariaDb(set.written_by(server.server_id)),
         }
     }
 

@@ -41,6 +41,12 @@ impl MySqlSet {
         }
         Ok(Self(Keyed::from_unsorted(found)))
     }
+
+    /// What the server of that UUID wrote, under any tag; nothing where the text is no UUID.
+    pub(super) fn written_by(&self, uuid: &str) -> Self {
+        parse_uuid(uuid)
+            .map_or_else(|_| Self::default(), |uuid| Self(self.0.under(|origin| origin.uuid == uuid)))
+    }
 }
 
 /// One UUID with its intervals and tags.

@@ -22,6 +22,8 @@ pub(super) async fn point(
     deadline: Instant,
 ) -> Result<(), ControlError> {
     if acker {
+        // The source side too: an acker may be promoted, and then there is no time to load anything.
+        semi_sync::loaded(conn, Side::Source, deadline).await?;
         semi_sync::loaded(conn, Side::Replica, deadline).await?;
     } else {
         semi_sync::words(conn, deadline).await?;

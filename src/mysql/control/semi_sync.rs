@@ -13,6 +13,9 @@ use crate::mysql::parse;
 /// 49.7 days: MySQL's longest, and short enough for MariaDB to count in nanoseconds.
 const LONGEST_MS: u64 = u32::MAX as u64;
 
+/// How long one count of the ackers may take.
+const ANSWER: Duration = Duration::from_secs(1);
+
 const VARIABLES: &str = "SHOW GLOBAL VARIABLES LIKE 'rpl_semi_sync%'";
 
 /// The words of this server, asked for once per connection.
@@ -122,7 +125,8 @@ pub(super) async fn wait_attached(
     };
     let mut pause = Duration::from_micros(200);
     loop {
-        let Answer { sets, error } = conn.batch(question, deadline).await;
+        // Past the end of the wait: a question begun just before it is not cut off, and the connection with it.
+        let Answer { sets, error } = conn.batch(question, deadline + ANSWER).await;
         if let Some(error) = error {
             return Err(error.into());
         }

@@ -1,0 +1,194 @@
+//! Effects on the kernel: the packet filter and the service address, as the lease's machine orders them. It repairs what was
+//! flushed from under it, and never opens anything on its own account.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::RwLock;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::host::announce::Announcer;
+use super::host::filter::{self, Filter, FilterError};
+use super::host::vip::{Addresses, Vip, VipError};
+use crate::clock;
+use crate::model::cluster::VipAddress;
+use crate::model::observation::Access;
+use crate::model::time::Moment;
+
+/// Pauses between announcements of an address: a neighbour may miss one.
+const ANNOUNCE_AFTER_MS: [u64; 8] = [20, 80, 200, 400, 800, 1_500, 3_000, 4_000];
+
+/// Why the kernel is not as ordered.
+#[derive(Debug, thiserror::Error)]
+pub enum HandsError {
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+    #[error(transparent)]
+    Vip(#[from] VipError),
+}
+
+/// The filter of one server, and the addresses of its host.
+#[derive(Debug)]
+pub struct Hands {
+    ports: Vec<u16>,
+    /// `None` until the host is a member: an unmanaged server is never filtered.
+    filter: RwLock<Option<Arc<Filter>>>,
+    addresses: Addresses,
+    tracker: TaskTracker,
+    cancel: CancellationToken,
+}
+
+impl Hands {
+    /// Touches nothing yet.
+    ///
+    /// # Errors
+    /// When the kernel gives no socket.
+    pub fn open(
+        ports: Vec<u16>,
+        tracker: TaskTracker,
+        cancel: CancellationToken,
+    ) -> Result<Self, HandsError> {
+        Ok(Self { ports, filter: RwLock::new(None), addresses: Addresses::open()?, tracker, cancel })
+    }
+
+    /// The filter, written anew if it is not there.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn filter(&self) -> Result<Arc<Filter>, FilterError> {
+        if let Some(filter) = self.filter.read().await.as_ref() {
+            return Ok(Arc::clone(filter));
+        }
+        let mut slot = self.filter.write().await;
+        let filter = Arc::new(Filter::open_or_adopt(&self.ports).await?);
+        *slot = Some(Arc::clone(&filter));
+        Ok(filter)
+    }
+
+    /// Closes, and proves it.
+    ///
+    /// # Errors
+    /// When it is not proven closed, even with the filter written anew.
+    pub async fn close(&self) -> Result<(), FilterError> {
+        let first = match self.filter().await {
+            Ok(filter) => filter.close().await,
+            Err(error) => Err(error),
+        };
+        match first {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                tracing::warn!(error = %error, "closing again, with the filter written anew");
+                self.forget_filter().await;
+                self.filter().await?.close().await
+            }
+        }
+    }
+
+    /// Clients pass until then.
+    ///
+    /// # Errors
+    /// When the kernel refuses; what was held before runs out by itself.
+    pub async fn hold_open(&self, until: Moment) -> Result<(), FilterError> {
+        let remaining = until.since(clock::now());
+        if remaining.is_zero() {
+            return self.close().await;
+        }
+        match self.filter().await?.hold(remaining).await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.forget_filter().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Clients pass without a lease.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn admit(&self) -> Result<(), FilterError> {
+        let filter = self.filter().await?;
+        filter.clear_spared().await?;
+        filter.admit().await
+    }
+
+    /// The address is here until then; announced when it was not here before.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn hold_vip(&self, vip: &VipAddress, until: Moment) -> Result<(), VipError> {
+        let vip = host_vip(vip);
+        let was_here = self.addresses.held(&vip).await?.is_some();
+        let remaining = until.since(clock::now());
+        if remaining.is_zero() {
+            return self.addresses.release(&vip).await;
+        }
+        self.addresses.hold(&vip, remaining).await?;
+        if !was_here {
+            self.announce(vip).await;
+        }
+        Ok(())
+    }
+
+    /// Tells the neighbours at once, then again and again in the background. Failing is told, and is no failure: neighbours learn
+    /// in time by asking.
+    async fn announce(&self, vip: Vip) {
+        let announcer = match Announcer::open(&self.addresses, &vip).await {
+            Ok(announcer) => announcer,
+            Err(error) => return tracing::warn!(%vip, error = %error, "the address is not announced"),
+        };
+        if let Err(error) = announcer.announce() {
+            tracing::warn!(%vip, error = %error, "the address is not announced");
+        }
+        let cancel = self.cancel.clone();
+        let again = async move {
+            for pause in ANNOUNCE_AFTER_MS {
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+                // Gone down meanwhile, or taken away: the next holder announces for itself.
+                let _ = announcer.announce();
+            }
+        };
+        self.tracker.spawn(async move { cancel.run_until_cancelled(again).await });
+    }
+
+    /// The address is not here.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn release_vip(&self, vip: &VipAddress) -> Result<(), VipError> {
+        self.addresses.release(&host_vip(vip)).await
+    }
+
+    /// Whether the address is here.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub async fn has_vip(&self, vip: &VipAddress) -> Result<bool, VipError> {
+        Ok(self.addresses.held(&host_vip(vip)).await?.is_some())
+    }
+
+    /// What the kernel lets clients do.
+    ///
+    /// # Errors
+    /// When it does not say, or the rules are not there.
+    pub async fn access(&self) -> Result<Access, FilterError> {
+        match self.filter().await?.read_back().await {
+            Ok(filter::Access::Admitted) => Ok(Access::Admitted),
+            Ok(filter::Access::Held { remaining }) => Ok(Access::Held { remaining }),
+            Ok(filter::Access::Closed) => Ok(Access::Closed),
+            Err(error) => {
+                self.forget_filter().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn forget_filter(&self) {
+        *self.filter.write().await = None;
+    }
+}
+
+fn host_vip(vip: &VipAddress) -> Vip {
+    Vip { address: vip.address, prefix: vip.prefix, interface: vip.interface.clone() }
+}

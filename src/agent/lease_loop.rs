@@ -1,0 +1,414 @@
+//! The one task that owns the lease's machine: it feeds it what happened, in order, and does what it says before anything
+//! else happens. All waiting for networks and servers is done by other tasks, which report back here.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_blocking;
+
+use super::client::AgentClient;
+use super::durable::{self, DurableError};
+use super::hands::HandsError;
+use super::host::process::Process;
+use super::state::{ServerProcess, Shared};
+use super::wire::{Membership, Renew, Renewed};
+use super::{compare, resume};
+use crate::clock;
+use crate::decide::lease::Terms;
+use crate::decide::lease::holder::{Effect, Holder, Input, Kept, Refusal, Role, Start};
+use crate::model::ballot::Generation;
+use crate::model::observation::Access;
+use crate::model::time::Moment;
+
+/// How often the kernel's own state is read back.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What the task is told.
+#[derive(Debug)]
+pub enum Order {
+    /// Something happened, or is wanted; answered when its effects are done.
+    Input(Input, Option<oneshot::Sender<Result<(), OrderError>>>),
+    /// The manager says what this host is a member of.
+    Member(Box<Membership>, oneshot::Sender<Result<(), OrderError>>),
+    /// The server's process was found, or ended.
+    Server(ServerProcess),
+}
+
+/// Why something was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum OrderError {
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error("{0}")]
+    Hands(String),
+    #[error(transparent)]
+    Durable(#[from] DurableError),
+    #[error("this host is told of no cluster yet; adopt it first")]
+    NoMember,
+    #[error("the agent is stopping")]
+    Stopping,
+}
+
+impl<E: Into<HandsError>> From<E> for OrderError {
+    fn from(error: E) -> Self {
+        Self::Hands(error.into().to_string())
+    }
+}
+
+/// What this boot's kernel was told, for the next agent process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct RunFile {
+    boot_id: String,
+    until: Option<Moment>,
+    server: Option<Process>,
+}
+
+/// The task.
+#[derive(Debug)]
+pub struct Keeper {
+    shared: Arc<Shared>,
+    holder: Option<Holder>,
+    server: Option<Process>,
+}
+
+impl Keeper {
+    /// Takes up where the last process of this agent, or this host's last boot, left off. `found` is the server's process now.
+    ///
+    /// # Errors
+    /// When what was kept cannot be read: then nothing is opened, and nothing guessed.
+    pub async fn start(shared: Arc<Shared>, found: ServerProcess) -> Result<Self, DurableError> {
+        let run: Option<RunFile> = durable::read(&run_path(&shared)).unwrap_or_else(|error| {
+            // Only this boot's comfort: without it the host begins closed.
+            tracing::warn!(error = %error, "what this boot's kernel was told is not known");
+            None
+        });
+        let run = run.filter(|run| run.boot_id == shared.boot_id);
+        let membership: Option<Membership> = durable::read(&shared.config.data_dir.join("membership.json"))?;
+        let kept: Option<Kept> = durable::read(&role_path(&shared))?;
+        let was = run.as_ref().and_then(|run| run.server.clone());
+        let (process, server) = match found {
+            ServerProcess::Running(watch) => {
+                let server = watch.process().clone();
+                (ServerProcess::Running(watch), Some(server))
+            }
+            // It ran in this boot, and does not any more: that is proof.
+            ServerProcess::Unknown(_) | ServerProcess::Gone(_) if was.is_some() => {
+                (ServerProcess::Gone(clock::now()), None)
+            }
+            other @ (ServerProcess::Unknown(_) | ServerProcess::Gone(_)) => (other, None),
+        };
+        let start = Start {
+            same_boot: run.is_some(),
+            until: run.as_ref().and_then(|run| run.until),
+            server_up: server.is_some(),
+            same_server: server.is_some() && server == was,
+        };
+        shared.seen().process = process;
+        let mut keeper = Self { shared, holder: None, server };
+        if let Some(membership) = membership {
+            // A member without its role was somebody: closed until told.
+            let kept = kept.unwrap_or(Kept { role: Role::Unknown, ..Kept::default() });
+            keeper.begin(membership, kept, start).await;
+        }
+        Ok(keeper)
+    }
+
+    /// Runs until cancelled. What the kernel holds is left to it.
+    pub async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
+        let cancel = self.shared.cancel.clone();
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let due = self.holder.as_ref().and_then(Holder::due);
+            let pause = due.map_or(Duration::from_secs(3_600), |due| due.since(clock::now()));
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => return,
+                order = orders.recv() => match order {
+                    Some(order) => self.take(order).await,
+                    None => return,
+                },
+                () = tokio::time::sleep(pause) => self.note(Input::Tick).await,
+                _ = look.tick() => self.look().await,
+            }
+        }
+    }
+
+    async fn take(&mut self, order: Order) {
+        match order {
+            Order::Input(input, reply) => {
+                let done = self.feed(input).await;
+                if let (Err(error), None) = (&done, &reply) {
+                    tracing::warn!(error = %error, "not done");
+                }
+                // Nobody waits any more: it is done all the same.
+                let _ = reply.map(|reply| reply.send(done));
+            }
+            Order::Member(membership, reply) => {
+                let _ = reply.send(self.member(*membership).await);
+            }
+            Order::Server(process) => self.server_seen(process).await,
+        }
+    }
+
+    /// Closed first, told after: who hears "gone" may rely on it.
+    async fn server_seen(&mut self, process: ServerProcess) {
+        let input = match &process {
+            ServerProcess::Running(watch) => {
+                self.server = Some(watch.process().clone());
+                Input::ServerStarted
+            }
+            ServerProcess::Gone(_) | ServerProcess::Unknown(_) => Input::ServerGone,
+        };
+        let mut done = Ok(());
+        if self.holder.is_some() {
+            done = self.feed(input).await;
+        }
+        self.write_run_file();
+        match done {
+            Ok(()) => self.shared.seen().process = process,
+            // Not proven closed, so not told as gone.
+            Err(error) => {
+                tracing::error!(error = %error, "the server is gone and its port could not be closed");
+                self.shared.seen().process = ServerProcess::Unknown(error.to_string());
+            }
+        }
+        self.shared.announce_change();
+    }
+
+    async fn note(&mut self, input: Input) {
+        if let Err(error) = self.feed(input).await {
+            tracing::error!(error = %error, "the lease's effect failed");
+        }
+    }
+
+    async fn feed(&mut self, input: Input) -> Result<(), OrderError> {
+        let holder = self.holder.as_mut().ok_or(OrderError::NoMember)?;
+        let before = holder.clone();
+        let opens = matches!(input, Input::Open { .. } | Input::Admit | Input::TakeVip { .. });
+        let effects = holder.handle(input, clock::now())?;
+        let done = self.carry_out(effects).await;
+        if done.is_err() && opens {
+            // What could not be kept must not be lived by either. A fence that failed stays one.
+            self.holder = Some(before);
+        }
+        self.publish();
+        done
+    }
+
+    async fn carry_out(&mut self, effects: Vec<Effect>) -> Result<(), OrderError> {
+        let mut first = Ok(());
+        for effect in effects {
+            let opens = matches!(effect, Effect::Admit | Effect::SendRenew { .. } | Effect::Resume);
+            if first.is_err() && opens {
+                continue;
+            }
+            let done = self.act(effect).await;
+            if first.is_ok() {
+                first = done;
+            }
+        }
+        first
+    }
+
+    async fn act(&mut self, effect: Effect) -> Result<(), OrderError> {
+        let shared = Arc::clone(&self.shared);
+        let (_, hands) = shared.server().map_err(OrderError::Hands)?;
+        let vip = shared.seen().membership.as_ref().and_then(|membership| membership.vip.clone());
+        match effect {
+            Effect::Persist => {
+                if let Some(holder) = &self.holder {
+                    let (path, kept) = (role_path(&shared), holder.kept());
+                    let written = spawn_blocking(move || durable::write(&path, &kept)).await;
+                    written.map_err(|error| OrderError::Hands(error.to_string()))??;
+                }
+            }
+            Effect::SendRenew { generation, lasts } => self.send_renewals(generation, lasts),
+            Effect::Close => {
+                // Fewer promises first: were the agent to die now, the next one must not adopt what is being closed.
+                self.write_run_file();
+                hands.close().await?;
+                shared.seen().access = Access::Closed;
+            }
+            Effect::HoldOpen { until } => {
+                hands.hold_open(until).await?;
+                shared.seen().access = Access::Held { remaining: until.since(clock::now()) };
+                self.write_run_file();
+            }
+            Effect::Admit => {
+                hands.admit().await?;
+                shared.seen().access = Access::Admitted;
+                self.write_run_file();
+            }
+            Effect::HoldVip { until } => {
+                if let Some(vip) = vip {
+                    hands.hold_vip(&vip, until).await?;
+                    shared.seen().vip = true;
+                }
+            }
+            Effect::ReleaseVip => {
+                if let Some(vip) = vip {
+                    hands.release_vip(&vip).await?;
+                    shared.seen().vip = false;
+                }
+            }
+            Effect::AskCompare { incarnation } => {
+                let work = compare::ask(Arc::clone(&shared), incarnation);
+                self.spawn(work);
+            }
+            Effect::Resume => {
+                let work = resume::lead_again(Arc::clone(&shared));
+                self.spawn(work);
+            }
+        }
+        Ok(())
+    }
+
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let cancel = self.shared.cancel.clone();
+        self.shared.tracker.spawn(async move { cancel.run_until_cancelled(work).await });
+    }
+
+    /// Asks every voter, each in a task of its own: the slowest does not hold up the others' answers.
+    fn send_renewals(&self, generation: Generation, lasts: Duration) {
+        let Some(membership) = self.shared.seen().membership.clone() else { return };
+        // An answer later than the grant itself lasts is worth nothing.
+        let within = membership.policy.lease.min(Duration::from_secs(2));
+        let sent_at = clock::now();
+        for voter in &membership.voters {
+            let ask = Renew {
+                cluster: membership.cluster.clone(),
+                holder: membership.instance.clone(),
+                generation,
+                lasts,
+            };
+            let (shared, from, url) = (Arc::clone(&self.shared), voter.host.clone(), voter.url.clone());
+            self.spawn(async move {
+                let Some(answer) = ask_voter(&shared, &from, &url, &ask, within).await else { return };
+                let input = Input::Answer { from, generation, sent_at, answer };
+                // A full queue means a keeper that hangs in the kernel: the next answer will do.
+                let _ = shared.orders.send(Order::Input(input, None)).await;
+            });
+        }
+    }
+
+    async fn member(&mut self, membership: Membership) -> Result<(), OrderError> {
+        let path = self.shared.config.data_dir.join("membership.json");
+        if self.holder.is_none() {
+            // The role first: a member without one would begin closed.
+            let (role, kept) = (role_path(&self.shared), Kept::default());
+            let written = spawn_blocking(move || durable::write(&role, &kept)).await;
+            written.map_err(|error| OrderError::Hands(error.to_string()))??;
+        }
+        let value = membership.clone();
+        let written = spawn_blocking(move || durable::write(&path, &value)).await;
+        written.map_err(|error| OrderError::Hands(error.to_string()))??;
+        match &mut self.holder {
+            Some(holder) => {
+                holder.set_terms(terms(&membership, &self.shared.config.host));
+                self.shared.seen().membership = Some(membership);
+            }
+            None => {
+                let up = self.server.is_some();
+                let start = Start { same_boot: true, until: None, server_up: up, same_server: up };
+                self.begin(membership, Kept::default(), start).await;
+            }
+        }
+        self.publish();
+        Ok(())
+    }
+
+    async fn begin(&mut self, membership: Membership, kept: Kept, start: Start) {
+        let terms = terms(&membership, &self.shared.config.host);
+        self.shared.seen().membership = Some(membership);
+        let (holder, effects) = Holder::restored(terms, kept, start, clock::now());
+        self.holder = Some(holder);
+        if let Err(error) = self.carry_out(effects).await {
+            tracing::error!(error = %error, "the host is not as it should begin");
+        }
+        self.write_run_file();
+        self.publish();
+    }
+
+    fn publish(&mut self) {
+        let Some(holder) = &self.holder else { return };
+        let mut seen = self.shared.seen();
+        let was = (seen.kept, seen.open_until.is_some());
+        let is = (holder.kept(), holder.open_until().is_some());
+        (seen.kept, seen.open_until) = (holder.kept(), holder.open_until());
+        drop(seen);
+        if was != is {
+            tracing::info!(role = ?is.0.role, open = is.1, epoch = is.0.epoch, "role");
+            self.shared.announce_change();
+        }
+    }
+
+    /// Reads back what the kernel holds; puts back rules that somebody flushed.
+    async fn look(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let (Some(holder), Ok((_, hands))) = (&self.holder, shared.server()) else { return };
+        let role = holder.role();
+        if role == Role::Unmanaged {
+            return;
+        }
+        let open = holder.open_until().filter(|until| *until > clock::now());
+        let vip = shared.seen().membership.as_ref().and_then(|membership| membership.vip.clone());
+        let access = hands.access().await;
+        let wanted = match (&access, role, open) {
+            (Ok(Access::Held { .. }), Role::Primary { .. }, Some(_))
+            | (Ok(Access::Admitted), Role::Replica, _) => None,
+            (_, Role::Primary { .. }, Some(until)) => Some(Effect::HoldOpen { until }),
+            (_, Role::Replica, _) => Some(Effect::Admit),
+            (Ok(Access::Closed), _, _) => None,
+            (_, _, _) => Some(Effect::Close),
+        };
+        if let Some(effect) = wanted {
+            tracing::warn!(found = ?access, ?effect, "the packet filter is not as told, and is put right");
+            if let Err(error) = self.act(effect).await {
+                tracing::error!(error = %error, "the packet filter cannot be put right");
+            }
+        } else if let Ok(access) = access {
+            shared.seen().access = access;
+        }
+        if let Some(vip) = vip
+            && let Ok(here) = hands.has_vip(&vip).await
+        {
+            shared.seen().vip = here;
+        }
+    }
+
+    fn write_run_file(&self) {
+        let until = self.holder.as_ref().and_then(Holder::open_until);
+        let file = RunFile { boot_id: self.shared.boot_id.clone(), until, server: self.server.clone() };
+        if let Err(error) = durable::write_volatile(&run_path(&self.shared), &file) {
+            tracing::warn!(error = %error, "after a restart this agent begins closed");
+        }
+    }
+}
+
+/// One voter's answer; this host's own vote is asked directly.
+async fn ask_voter(shared: &Shared, from: &str, url: &str, ask: &Renew, within: Duration) -> Option<Renewed> {
+    if from == shared.config.host {
+        let answer = tokio::time::timeout(within, shared.votes.renew(ask)).await.ok()?;
+        return answer.inspect_err(|error| tracing::error!(error = %error, "no vote")).ok();
+    }
+    let client = AgentClient::new(&shared.connections, url, shared.config.token.clone());
+    let answer = client.renew(ask, within).await;
+    answer.inspect_err(|error| tracing::debug!(error = %error, "no grant")).ok()
+}
+
+fn terms(membership: &Membership, me: &str) -> Terms {
+    let voters = membership.voters.iter().map(|voter| voter.host.clone()).collect();
+    Terms::new(me, voters, &membership.policy)
+}
+
+fn role_path(shared: &Shared) -> PathBuf {
+    shared.config.data_dir.join("role.json")
+}
+
+fn run_path(shared: &Shared) -> PathBuf {
+    shared.config.run_dir.join("lease.json")
+}

@@ -1,0 +1,126 @@
+//! The agent's own look at its server: one connection through the socket, kept open. A ping in between tells a hang early; a
+//! full report comes at the policy's pace. It never waits behind a plan's statements.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::durable;
+use super::sql::connect_admin;
+use super::state::Shared;
+use crate::clock;
+use crate::model::observation::Unseen;
+use crate::model::report::{Replication, Report, ThreadState};
+use crate::mysql::client::Connection;
+use crate::mysql::probe;
+
+/// Between two questions.
+const ASK_EVERY: Duration = Duration::from_millis(250);
+/// One report for so many questions.
+const REPORT_EVERY: u32 = 4;
+/// How long a question may take.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+
+/// What a stream's progress is judged by.
+type Progress = (u64, String, Option<String>);
+
+/// Runs until cancelled.
+pub(super) async fn run(shared: Arc<Shared>) {
+    let mut every = tokio::time::interval(ASK_EVERY);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut conn = None;
+    let mut progress = None;
+    let mut round = 0_u32;
+    loop {
+        every.tick().await;
+        let asked = clock::now();
+        shared.seen().asked_at = Some(asked);
+        let report = round.is_multiple_of(REPORT_EVERY) || conn.is_none();
+        let outcome = ask(&shared, &mut conn, report).await;
+        round = round.wrapping_add(1);
+        let before = shared.seen().last_identity;
+        take_in(&shared, asked, outcome, &mut progress);
+        let after = shared.seen().last_identity;
+        if let Some(identity) = after.filter(|_| before != after) {
+            let path = identity_path(&shared);
+            let written = tokio::task::spawn_blocking(move || durable::write(&path, &identity)).await;
+            if !matches!(written, Ok(Ok(()))) {
+                tracing::warn!("after a restart of the agent it is not known how a dead server is started");
+            }
+        }
+    }
+}
+
+/// Where the server's family and version are remembered.
+pub(super) fn identity_path(shared: &Shared) -> PathBuf {
+    shared.config.data_dir.join("server.json")
+}
+
+/// `Ok(None)` for an answered ping.
+async fn ask(shared: &Shared, slot: &mut Option<Connection>, report: bool) -> Result<Option<Report>, Unseen> {
+    let deadline = Instant::now() + ANSWER_WITHIN;
+    let mut conn = match slot.take().filter(Connection::is_open) {
+        Some(conn) => conn,
+        None => connect_admin(shared, deadline).await.map_err(|error| error.unseen)?,
+    };
+    let outcome = if report {
+        probe::report(&mut conn, deadline).await.map(Some)
+    } else {
+        conn.ping(deadline).await.map(|()| None).map_err(|error| error.unseen)
+    };
+    if conn.is_open() {
+        *slot = Some(conn);
+    }
+    outcome
+}
+
+fn take_in(
+    shared: &Shared,
+    asked: crate::model::time::Moment,
+    outcome: Result<Option<Report>, Unseen>,
+    progress: &mut Option<Progress>,
+) {
+    let mut seen = shared.seen();
+    seen.asked_at = None;
+    let was_ok = seen.server.is_ok();
+    match outcome {
+        Ok(report) => {
+            seen.unanswered_since = None;
+            if let Some(report) = report {
+                let moved = report.channel().filter(|channel| channel.receiver != ThreadState::Stopped);
+                let moved = moved.map(measure);
+                if moved.is_none() {
+                    seen.stream_moved_at = None;
+                } else if moved != *progress || seen.stream_moved_at.is_none() {
+                    seen.stream_moved_at = Some(asked);
+                }
+                *progress = moved;
+                seen.last_identity = Some((report.identity.flavor, report.identity.version));
+                seen.server = Ok(report);
+                seen.polled_at = asked;
+            }
+        }
+        Err(unseen) => {
+            let silent = matches!(unseen, Unseen::SilentBeforeGreeting | Unseen::HungAfterLogin);
+            if silent {
+                seen.unanswered_since.get_or_insert(asked);
+            } else {
+                seen.unanswered_since = None;
+            }
+            seen.server = Err(unseen);
+            seen.polled_at = asked;
+        }
+    }
+    let changed = was_ok != seen.server.is_ok();
+    drop(seen);
+    if changed {
+        shared.announce_change();
+    }
+}
+
+fn measure(channel: &Replication) -> Progress {
+    let read_to = channel.read_to.as_ref().map(|place| format!("{}:{}", place.file, place.position));
+    (channel.heartbeats, channel.received.to_string(), read_to)
+}

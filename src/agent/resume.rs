@@ -1,0 +1,50 @@
+//! What a restarted last holder does when it leads again by itself: arm as before, then become writable. Never the other way
+//! round: a commit between the two would be acknowledged by nobody.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::state::Shared;
+use crate::clock;
+use crate::decide::lease::holder::Role;
+use crate::decide::plan::Step;
+use crate::model::policy::Durability;
+use crate::mysql::control;
+
+/// Between two tries.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Tries for as long as this host holds the lease it held when it began.
+pub(super) async fn lead_again(shared: Arc<Shared>) {
+    let began = shared.seen().kept;
+    loop {
+        {
+            let seen = shared.seen();
+            let holds = seen.open_until.is_some_and(|until| until > clock::now());
+            if seen.kept.epoch != began.epoch || !holds || !matches!(seen.kept.role, Role::Primary { .. }) {
+                return;
+            }
+        }
+        match try_once(&shared).await {
+            Ok(()) => return tracing::info!("leads again after a restart of the server"),
+            Err(why) => tracing::warn!(why, "not writable yet"),
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+async fn try_once(shared: &Shared) -> Result<(), String> {
+    let membership = shared.seen().membership.clone().ok_or("no membership")?;
+    let env = shared.control_env()?;
+    let deadline = Instant::now() + env.statement;
+    let mut conn = shared.spare.take(shared, deadline).await.map_err(|error| error.to_string())?;
+    if membership.policy.durability == Durability::Lossless && membership.acks > 0 {
+        let arm = Step::ArmSource { instance: membership.instance.clone(), acks: membership.acks };
+        control::apply(&mut conn, &arm, &env).await.map_err(|error| error.to_string())?;
+    }
+    control::set_read_only(&mut conn, false, deadline).await.map_err(|error| error.to_string())?;
+    shared.spare.give(conn).await;
+    Ok(())
+}

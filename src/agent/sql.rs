@@ -1,0 +1,99 @@
+//! The agent's connections to its own server, by the socket. One spare is kept open between steps.
+
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::state::Shared;
+use crate::config;
+use crate::model::observation::Unseen;
+use crate::model::report::Report;
+use crate::mysql::client::{Account, Connection, Target, Tls};
+use crate::mysql::fault::ClientError;
+use crate::mysql::probe;
+
+/// How long a kept connection may take to prove that it is alive.
+const ALIVE_WITHIN: Duration = Duration::from_millis(200);
+
+/// The spare.
+#[derive(Debug, Default)]
+pub struct Spare(Mutex<Option<Connection>>);
+
+impl Spare {
+    /// A connection of the admin account.
+    ///
+    /// # Errors
+    /// How connecting failed by `deadline`.
+    pub async fn take(&self, shared: &Shared, deadline: Instant) -> Result<Connection, ClientError> {
+        let kept = self.0.lock().await.take();
+        if let Some(mut conn) = kept {
+            let by = deadline.min(Instant::now() + ALIVE_WITHIN);
+            if conn.ping(by).await.is_ok() {
+                return Ok(conn);
+            }
+        }
+        connect_admin(shared, deadline).await
+    }
+
+    /// Gives one back for the next.
+    pub async fn give(&self, conn: Connection) {
+        if conn.is_open() {
+            *self.0.lock().await = Some(conn);
+        }
+    }
+}
+
+/// A new connection of the admin account.
+///
+/// # Errors
+/// How it failed by `deadline`.
+pub(super) async fn connect_admin(shared: &Shared, deadline: Instant) -> Result<Connection, ClientError> {
+    let Some(server) = &shared.config.server else { return Err(no_server()) };
+    connect(server.socket.clone(), &server.admin, deadline).await
+}
+
+/// A new connection of the heartbeat account.
+///
+/// # Errors
+/// How it failed by `deadline`.
+pub(super) async fn connect_heartbeat(shared: &Shared, deadline: Instant) -> Result<Connection, ClientError> {
+    let Some(server) = &shared.config.server else { return Err(no_server()) };
+    connect(server.socket.clone(), &server.heartbeat, deadline).await
+}
+
+async fn connect(
+    socket: std::path::PathBuf,
+    account: &config::Account,
+    deadline: Instant,
+) -> Result<Connection, ClientError> {
+    Connection::open(&Target::Socket(socket), &mysql_account(account), &Tls::Off, None, deadline).await
+}
+
+/// The configured account in the words of `mysql`.
+pub(super) fn mysql_account(account: &config::Account) -> Account {
+    Account { user: account.user.clone(), password: account.password.clone() }
+}
+
+/// A fresh report.
+///
+/// # Errors
+/// How looking failed by `deadline`.
+pub(super) async fn fresh_report(
+    shared: &Shared,
+    spare: &Spare,
+    deadline: Instant,
+) -> Result<Report, Unseen> {
+    let mut conn = spare.take(shared, deadline).await.map_err(|error| error.unseen)?;
+    let report = probe::report(&mut conn, deadline).await;
+    spare.give(conn).await;
+    report
+}
+
+fn no_server() -> ClientError {
+    ClientError {
+        server: "this host".to_owned(),
+        unseen: Unseen::Looker("a witness has no server".to_owned()),
+        code: None,
+    }
+}

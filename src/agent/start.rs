@@ -1,0 +1,85 @@
+//! Starting a dead server: fenced, read-only, replicating nothing. As a replica's, its recovery may drop what was never
+//! acknowledged (S7); a server that stays primary is never started so.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::host::service::Service;
+use super::lease_loop::OrderError;
+use super::sql::fresh_report;
+use super::state::{ServerProcess, Shared};
+use super::watch::ways;
+use crate::config;
+use crate::decide::lease::holder::Role;
+use crate::model::instance::{Flavor, Version};
+use crate::model::observation::Access;
+use crate::mysql::dialect::Dialect;
+
+/// Between two looks whether it answers.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Starts the server, if it does not run, and waits until it answers.
+///
+/// # Errors
+/// Why it does not run, in words.
+pub(super) async fn server(shared: &Shared, as_replica: bool, deadline: Instant) -> Result<(), String> {
+    let (server, hands) = shared.server()?;
+    let running = matches!(shared.seen().process, ServerProcess::Running(_));
+    if !running {
+        let service = server.service.as_ref().ok_or("agent.toml says no `service` to start the server by")?;
+        let role = shared.seen().kept.role;
+        if let Role::Primary { generation } = role {
+            return Err(format!(
+                "this host leads generation {generation}; fence it before its server is started"
+            ));
+        }
+        if role != Role::Unmanaged && role != Role::Replica {
+            let access = hands.access().await.map_err(|error| error.to_string())?;
+            if access != Access::Closed {
+                hands.close().await.map_err(|error| OrderError::from(error).to_string())?;
+            }
+        }
+        let identity = last_identity(shared);
+        let (service, log) = split(service);
+        let arguments = arguments(&service, as_replica, identity);
+        let find = ways(shared).pop().ok_or("a witness has no server")?;
+        let within = deadline.saturating_duration_since(Instant::now());
+        service.start(&arguments, &find, log, within).await.map_err(|error| error.to_string())?;
+    }
+    loop {
+        match fresh_report(shared, &shared.spare, deadline).await {
+            Ok(_) => return Ok(()),
+            Err(unseen) if Instant::now() + LOOK_EVERY > deadline => {
+                return Err(format!("it was started and does not answer: {unseen}"));
+            }
+            Err(_) => tokio::time::sleep(LOOK_EVERY).await,
+        }
+    }
+}
+
+fn split(service: &config::Service) -> (Service, Option<&std::path::Path>) {
+    match service {
+        config::Service::Unit(name) => (Service::Unit { name: name.clone() }, None),
+        config::Service::Command { command, log } => {
+            (Service::Command { start: command.clone(), stop: None }, Some(log))
+        }
+    }
+}
+
+fn last_identity(shared: &Shared) -> Option<(Flavor, Version)> {
+    shared.seen().last_identity
+}
+
+/// What a program is given beside its own arguments. A unit has these in its server's configuration (checked at adoption),
+/// and takes only the one that must not stay there.
+fn arguments(service: &Service, as_replica: bool, identity: Option<(Flavor, Version)>) -> Vec<String> {
+    let Some((flavor, version)) = identity else { return Vec::new() };
+    let dialect = Dialect::new(flavor, version);
+    let standing = match service {
+        Service::Command { .. } => dialect.start_closed(),
+        Service::Unit { .. } => &[],
+    };
+    let role = as_replica.then(|| dialect.start_as_replica()).flatten();
+    standing.iter().copied().chain(role).map(str::to_owned).collect()
+}

@@ -1,0 +1,222 @@
+//! What the agent's tasks know together, and the one status made of it. Facts are written by the task that sees them; nothing is
+//! decided here.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::client::Connections;
+use super::hands::Hands;
+use super::host::process::Watch;
+use super::lease_loop::{Order, OrderError};
+use super::sql::{Spare, mysql_account};
+use super::voter::Votes;
+use super::wire::Membership;
+use crate::clock;
+use crate::config::{AgentConfig, ServerConfig};
+use crate::decide::lease::holder::{Input, Kept, Role};
+use crate::model::instance::{Flavor, Version};
+use crate::model::observation::{Access, AgentStatus, Process, Unseen};
+use crate::model::report::Report;
+use crate::model::time::Moment;
+use crate::mysql::ControlEnv;
+
+/// An answer that takes less than this is no hang.
+const PROMPT: Duration = Duration::from_millis(100);
+
+/// The server's process.
+#[derive(Debug, Clone)]
+pub enum ServerProcess {
+    Unknown(String),
+    Running(Arc<Watch>),
+    Gone(Moment),
+}
+
+/// Facts, each by its task.
+#[derive(Debug)]
+pub struct Seen {
+    pub membership: Option<Membership>,
+    pub kept: Kept,
+    pub open_until: Option<Moment>,
+    /// As last read back; what is held runs out at `open_until`.
+    pub access: Access,
+    pub vip: bool,
+    pub process: ServerProcess,
+    pub server: Result<Report, Unseen>,
+    pub polled_at: Moment,
+    /// When the first of the questions that were not answered was asked.
+    pub unanswered_since: Option<Moment>,
+    /// When the question now on its way was asked.
+    pub asked_at: Option<Moment>,
+    pub heartbeat_since: Option<Moment>,
+    /// When the stream last brought anything; `None` while it does not replicate.
+    pub stream_moved_at: Option<Moment>,
+    pub stopping: bool,
+    /// Family and version of the server when it last answered: a dead one cannot be asked how it is started.
+    pub last_identity: Option<(Flavor, Version)>,
+}
+
+/// Shared by all tasks of one agent.
+#[derive(Debug)]
+pub struct Shared {
+    pub config: AgentConfig,
+    pub votes: Votes,
+    pub connections: Connections,
+    pub boot_id: String,
+    pub tracker: TaskTracker,
+    pub cancel: CancellationToken,
+    /// `None` for a witness.
+    pub hands: Option<Hands>,
+    pub orders: mpsc::Sender<Order>,
+    /// A connection kept between steps.
+    pub spare: Spare,
+    seen: Mutex<Seen>,
+    changed: watch::Sender<u64>,
+}
+
+impl Shared {
+    pub fn new(
+        config: AgentConfig,
+        votes: Votes,
+        connections: Connections,
+        boot_id: String,
+        hands: Option<Hands>,
+        orders: mpsc::Sender<Order>,
+        (tracker, cancel): (TaskTracker, CancellationToken),
+    ) -> Self {
+        let now = clock::now();
+        let seen = Seen {
+            membership: None,
+            kept: Kept::default(),
+            open_until: None,
+            access: Access::Admitted,
+            vip: false,
+            process: ServerProcess::Unknown("not looked for yet".to_owned()),
+            server: Err(Unseen::Looker("not asked yet".to_owned())),
+            polled_at: now,
+            unanswered_since: None,
+            asked_at: None,
+            heartbeat_since: None,
+            stream_moved_at: None,
+            stopping: false,
+            last_identity: None,
+        };
+        let (changed, _) = watch::channel(0);
+        let seen = Mutex::new(seen);
+        Self {
+            config,
+            votes,
+            connections,
+            boot_id,
+            tracker,
+            cancel,
+            hands,
+            orders,
+            spare: Spare::default(),
+            seen,
+            changed,
+        }
+    }
+
+    /// The facts. Held for a few instructions only, never over an await.
+    pub fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something changed that a manager should hear of at once.
+    pub fn announce_change(&self) {
+        self.changed.send_modify(|version| *version += 1);
+    }
+
+    /// Wakes at every change that matters.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// The server of this host.
+    ///
+    /// # Errors
+    /// On a witness.
+    pub fn server(&self) -> Result<(&ServerConfig, &Hands), String> {
+        match (&self.config.server, &self.hands) {
+            (Some(server), Some(hands)) => Ok((server, hands)),
+            _ => Err(format!("{} is a witness: it only votes", self.config.host)),
+        }
+    }
+
+    /// What SQL steps need.
+    ///
+    /// # Errors
+    /// On a witness, or before the host is a member.
+    pub fn control_env(&self) -> Result<ControlEnv, String> {
+        let (server, _) = self.server()?;
+        let policy = self.seen().membership.as_ref().map(|membership| membership.policy.clone());
+        let policy = policy.ok_or("this host is told of no cluster yet; adopt it first")?;
+        Ok(ControlEnv {
+            replication: mysql_account(&server.replication),
+            heartbeat_every: policy.silence / 4,
+            statement: policy.statement,
+        })
+    }
+
+    /// Gives the keeper something that happened, and waits until its effects are done.
+    ///
+    /// # Errors
+    /// The keeper's refusal or failure.
+    pub async fn order(&self, input: Input) -> Result<(), OrderError> {
+        let (reply, done) = oneshot::channel();
+        self.orders.send(Order::Input(input, Some(reply))).await.map_err(|_| OrderError::Stopping)?;
+        done.await.map_err(|_| OrderError::Stopping)?
+    }
+
+    /// What the agent says of itself and its server.
+    pub fn status(&self) -> AgentStatus {
+        let seen = self.seen();
+        let cluster = seen.membership.as_ref().map(|membership| membership.cluster.clone());
+        let promised = cluster.map(|cluster| self.votes.promised(&cluster)).unwrap_or_default();
+        let now = clock::now();
+        let held = seen.kept.role.generation();
+        let fenced = match seen.kept.role {
+            Role::Fenced { generation } => Some(generation),
+            Role::Unmanaged | Role::Unknown | Role::Replica | Role::Primary { .. } | Role::Deposed { .. } => {
+                None
+            }
+        };
+        let access = match (seen.access, seen.open_until) {
+            (Access::Held { .. }, Some(until)) if until > now => Access::Held { remaining: until.since(now) },
+            (Access::Held { .. }, _) => Access::Closed,
+            (Access::Admitted, _) => Access::Admitted,
+            (Access::Closed, _) => Access::Closed,
+        };
+        let in_flight = seen.asked_at.map(|asked| now.since(asked)).filter(|age| *age > PROMPT);
+        let unanswered = seen.unanswered_since.map(|since| now.since(since)).or(in_flight);
+        AgentStatus {
+            host: self.config.host.clone(),
+            boot_id: self.boot_id.clone(),
+            ballot: promised.ballot,
+            generation: promised.generation,
+            held,
+            fenced,
+            epoch: seen.kept.epoch,
+            process: match &seen.process {
+                ServerProcess::Unknown(why) => Process::Unknown { why: why.clone() },
+                ServerProcess::Running(watch) => {
+                    Process::Running { pid: watch.process().pid, up: now.since(watch.process().started) }
+                }
+                ServerProcess::Gone(at) => Process::Gone { since: now.since(*at) },
+            },
+            access,
+            vip: seen.vip,
+            server: seen.server.clone(),
+            server_age: now.since(seen.polled_at),
+            unanswered: unanswered.unwrap_or_default(),
+            heartbeat_stuck: seen.heartbeat_since.map(|since| now.since(since)),
+            stream_still: seen.stream_moved_at.map(|moved| now.since(moved)),
+            granted_ago: promised.granted_ago,
+            stopping: seen.stopping,
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! A plan's steps about this host's server, each safe to do twice: the fence and the lease by the keeper, the process by its
+//! descriptor, the rest by SQL. What is answered was read after it was done.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::lease_loop::OrderError;
+use super::sql::fresh_report;
+use super::start;
+use super::state::{ServerProcess, Shared};
+use super::wire::StepRequest;
+use crate::clock;
+use crate::decide::lease::holder::{Input, Refusal, Role};
+use crate::decide::plan::{Evidence, Step};
+use crate::execute::world::StepError;
+use crate::model::ballot::Generation;
+use crate::model::instance::InstanceId;
+use crate::model::observation::{Access, Process};
+use crate::mysql::control;
+
+/// How long a server may take to say who replicates from it, before a fence that then spares nobody.
+const ENUMERATE_WITHIN: Duration = Duration::from_millis(150);
+/// How long a killed process may take to be gone.
+const GONE_WITHIN: Duration = Duration::from_secs(2);
+/// How long a source's name may take to resolve.
+const RESOLVE_WITHIN: Duration = Duration::from_millis(300);
+/// Connections of replicas, as the server sees them.
+const DUMPS: &str =
+    "SELECT HOST AS host FROM information_schema.PROCESSLIST WHERE COMMAND LIKE 'Binlog Dump%'";
+
+impl From<OrderError> for StepError {
+    fn from(error: OrderError) -> Self {
+        match &error {
+            OrderError::Refused(Refusal::Older { .. } | Refusal::Stale { .. } | Refusal::Superseded(_)) => {
+                Self::Deposed(error.to_string())
+            }
+            OrderError::Refused(Refusal::NoServer | Refusal::Leads(_) | Refusal::NotHolding(_))
+            | OrderError::Hands(_)
+            | OrderError::Durable(_)
+            | OrderError::NoMember
+            | OrderError::Stopping => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+/// Makes a step true, and reads it back.
+///
+/// # Errors
+/// Why it is not, or that this host's agent cannot do it.
+pub(super) async fn apply(shared: &Shared, request: &StepRequest) -> Result<Evidence, StepError> {
+    let deadline = Instant::now() + request.within;
+    let step = &request.step;
+    let report = match step {
+        Step::Fence { generation, .. } => {
+            spare_replicas(shared).await;
+            shared.order(Input::Fence { generation: *generation }).await?;
+            false
+        }
+        Step::Kill { .. } => {
+            kill(shared).await?;
+            false
+        }
+        Step::Open { generation, .. } => {
+            open(shared, *generation, request.epoch, deadline).await?;
+            true
+        }
+        Step::Admit { .. } => {
+            admit(shared, deadline).await?;
+            true
+        }
+        Step::HoldVip { generation, .. } => {
+            shared.order(Input::TakeVip { generation: *generation }).await?;
+            false
+        }
+        Step::StartServer { as_replica, .. } => {
+            start::server(shared, *as_replica, deadline).await.map_err(StepError::Failed)?;
+            true
+        }
+        Step::StopReceiving { source, .. } => {
+            block(shared, source).await;
+            sql(shared, step, deadline).await?;
+            true
+        }
+        Step::PointReplica { source, .. } | Step::CatchUpFrom { source, .. } => {
+            unblock(shared, source).await?;
+            sql(shared, step, deadline).await?;
+            true
+        }
+        Step::WaitApplied { .. }
+        | Step::StopReplicating { .. }
+        | Step::ArmSource { .. }
+        | Step::AckersAttached { .. }
+        | Step::ForgetSource { .. }
+        | Step::Furnish { .. }
+        | Step::SetReadOnly { .. } => {
+            sql(shared, step, deadline).await?;
+            true
+        }
+        Step::Salvage { .. } | Step::Claim { .. } | Step::Register { .. } | Step::Park { .. } => {
+            return Err(StepError::Failed(format!("an agent does not do this step: {step}")));
+        }
+    };
+    let furnished = matches!(step, Step::Furnish { .. });
+    Ok(Evidence { furnished, ..read_back(shared, report, deadline).await? })
+}
+
+/// What is so now: the agent's status, and a fresh report where one is wanted.
+pub(super) async fn read_back(
+    shared: &Shared,
+    report: bool,
+    deadline: Instant,
+) -> Result<Evidence, StepError> {
+    let report = if report {
+        let seen = fresh_report(shared, &shared.spare, deadline).await;
+        Some(seen.map_err(|unseen| StepError::NoEffect(format!("cannot be read back: {unseen}")))?)
+    } else {
+        None
+    };
+    let mut agent = shared.status();
+    if let Some(report) = &report {
+        (agent.server, agent.server_age) = (Ok(report.clone()), Duration::ZERO);
+    }
+    Ok(Evidence { report, agent: Some(agent), ..Evidence::default() })
+}
+
+async fn sql(shared: &Shared, step: &Step, deadline: Instant) -> Result<(), StepError> {
+    let env = shared.control_env().map_err(StepError::Failed)?;
+    let opened = shared.spare.take(shared, deadline).await;
+    let mut conn = opened.map_err(|error| StepError::Failed(error.to_string()))?;
+    let within = deadline.saturating_duration_since(Instant::now());
+    match timeout_at(deadline, control::apply(&mut conn, step, &env)).await {
+        Err(_) => Err(StepError::NoAnswer { within, what: step.to_string() }),
+        Ok(Err(error)) if error.is_unanswered() => {
+            Err(StepError::NoAnswer { within, what: error.to_string() })
+        }
+        Ok(Err(error)) => {
+            shared.spare.give(conn).await;
+            Err(StepError::Failed(error.to_string()))
+        }
+        Ok(Ok(())) => {
+            shared.spare.give(conn).await;
+            Ok(())
+        }
+    }
+}
+
+/// A switchover's replicas must receive what the old primary still has: their streams, and only theirs, pass the fence. They
+/// carry no client's answer. A server that does not answer spares nobody.
+async fn spare_replicas(shared: &Shared) {
+    let Ok((_, hands)) = shared.server() else { return };
+    let answers = shared.seen().server.is_ok() && shared.seen().unanswered_since.is_none();
+    let deadline = Instant::now() + ENUMERATE_WITHIN;
+    let mut endpoints = Vec::<SocketAddr>::new();
+    if answers && let Ok(mut conn) = shared.spare.take(shared, deadline).await {
+        if let Ok(rows) = conn.query(DUMPS, deadline).await {
+            let texts = rows.iter().filter_map(|row| row.text("host"));
+            endpoints.extend(texts.filter_map(|text| text.parse::<SocketAddr>().ok()));
+        }
+        shared.spare.give(conn).await;
+    }
+    let done = match hands.filter().await {
+        Ok(filter) if endpoints.is_empty() => filter.clear_spared().await,
+        Ok(filter) => filter.spare(&endpoints).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = done {
+        tracing::warn!(error = %error, "replicas' streams are cut by the fence too");
+    }
+}
+
+async fn kill(shared: &Shared) -> Result<(), StepError> {
+    let (process, role, access) = {
+        let seen = shared.seen();
+        (seen.process.clone(), seen.kept.role, seen.access)
+    };
+    let fenced = matches!(role, Role::Fenced { .. } | Role::Deposed { .. }) && access == Access::Closed;
+    if !fenced {
+        return Err(StepError::Failed("killing before the fence would let clients in again".to_owned()));
+    }
+    let watch = match process {
+        ServerProcess::Running(watch) => watch,
+        ServerProcess::Gone(_) => return Ok(()),
+        ServerProcess::Unknown(why) => return Err(StepError::Failed(format!("no process to kill: {why}"))),
+    };
+    let failed = |error: super::host::process::ProcessError| StepError::Failed(error.to_string());
+    watch.kill().map_err(failed)?;
+    watch.confirm_gone(GONE_WITHIN).await.map_err(failed)?;
+    let by = Instant::now() + GONE_WITHIN;
+    wait_for(shared, by, |shared| matches!(shared.status().process, Process::Gone { .. })).await
+}
+
+/// A majority's lease, then the kernel, then the server.
+pub(super) async fn open(
+    shared: &Shared,
+    generation: Generation,
+    epoch: Option<u64>,
+    deadline: Instant,
+) -> Result<(), StepError> {
+    let env = shared.control_env().map_err(StepError::Failed)?;
+    let epoch = epoch
+        .ok_or_else(|| StepError::Failed("an order to open must name the epoch its sender saw".to_owned()))?;
+    let connecting = shared.spare.take(shared, deadline);
+    // The connection is made while the voters answer.
+    let (ordered, conn) = tokio::join!(shared.order(Input::Open { generation, epoch }), connecting);
+    ordered?;
+    let mut conn = conn.map_err(|error| StepError::Failed(error.to_string()))?;
+    let decided = |shared: &Shared| holds(shared, generation) || !asks_for(shared, generation);
+    wait_for(shared, deadline, decided).await.map_err(|_| {
+        StepError::Failed(format!("no majority of voters granted generation {generation} in time"))
+    })?;
+    if !asks_for(shared, generation) {
+        return Err(StepError::Deposed(format!(
+            "a majority of voters can no longer grant generation {generation}"
+        )));
+    }
+    let by = deadline.min(Instant::now() + env.statement);
+    let written = control::set_read_only(&mut conn, false, by).await;
+    shared.spare.give(conn).await;
+    written.map_err(|error| match error.is_unanswered() {
+        true => StepError::NoAnswer { within: env.statement, what: error.to_string() },
+        false => StepError::Failed(error.to_string()),
+    })
+}
+
+fn asks_for(shared: &Shared, generation: Generation) -> bool {
+    shared.seen().kept.role == (Role::Primary { generation })
+}
+
+fn holds(shared: &Shared, generation: Generation) -> bool {
+    let seen = shared.seen();
+    seen.kept.role == (Role::Primary { generation })
+        && seen.open_until.is_some_and(|until| until > clock::now())
+}
+
+/// Waits for a level, woken by changes.
+async fn wait_for(
+    shared: &Shared,
+    deadline: Instant,
+    level: impl Fn(&Shared) -> bool,
+) -> Result<(), StepError> {
+    let mut changes = shared.changes();
+    loop {
+        if level(shared) {
+            return Ok(());
+        }
+        match timeout_at(deadline, changes.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => {
+                return Err(StepError::NoEffect("it did not come to be in time".to_owned()));
+            }
+        }
+    }
+}
+
+async fn admit(shared: &Shared, deadline: Instant) -> Result<(), StepError> {
+    let seen = fresh_report(shared, &shared.spare, deadline).await;
+    let report = seen.map_err(|unseen| StepError::Failed(format!("cannot be seen: {unseen}")))?;
+    if !report.read_only {
+        return Err(StepError::Failed(
+            "it is writable; only a read-only server is opened as a replica".to_owned(),
+        ));
+    }
+    Ok(shared.order(Input::Admit).await?)
+}
+
+/// Packets to the source are reset first: a thread that is told to stop then does not wait for a silent host.
+async fn block(shared: &Shared, source: &InstanceId) {
+    let Ok((_, hands)) = shared.server() else { return };
+    for address in resolve(source).await {
+        let done = match hands.filter().await {
+            Ok(filter) => filter.block(address).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = done {
+            tracing::warn!(%source, error = %error, "stopping may take longer");
+        }
+    }
+}
+
+async fn unblock(shared: &Shared, source: &InstanceId) -> Result<(), StepError> {
+    let (_, hands) = shared.server().map_err(StepError::Failed)?;
+    let failed = |error: super::host::filter::FilterError| StepError::Failed(error.to_string());
+    let filter = hands.filter().await.map_err(failed)?;
+    for address in resolve(source).await {
+        filter.unblock(address).await.map_err(failed)?;
+    }
+    Ok(())
+}
+
+async fn resolve(source: &InstanceId) -> Vec<SocketAddr> {
+    let looked_up = tokio::net::lookup_host((source.host.clone(), source.port));
+    match tokio::time::timeout(RESOLVE_WITHIN, looked_up).await {
+        Ok(Ok(addresses)) => addresses.collect(),
+        Ok(Err(_)) | Err(_) => Vec::new(),
+    }
+}

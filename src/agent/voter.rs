@@ -1,0 +1,183 @@
+//! This host's votes, one per cluster: `decide::lease`'s voter over a file. A promise is durable before its answer leaves;
+//! a file that is damaged, or a disk that refuses, means no vote, said in words.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
+
+use super::durable::{self, DurableError};
+use crate::clock;
+use crate::decide::lease::voter::{Claim, Claimed, Led, Persist, Promises, Renew, Renewed, Voter};
+use crate::model::ballot::{Ballot, Generation};
+use crate::model::cluster::ClusterName;
+
+/// Clusters one host votes for, at most.
+const MOST_CLUSTERS: usize = 1_024;
+
+/// Why there is no vote.
+#[derive(Debug, thiserror::Error)]
+pub enum VoteError {
+    #[error("this host does not vote: {0}")]
+    Durable(#[from] DurableError),
+    #[error("{0:?} is no cluster's name")]
+    Name(String),
+    #[error("this host votes for {MOST_CLUSTERS} clusters already; is somebody making names up?")]
+    TooMany,
+    #[error("this host does not vote: the write did not end: {0}")]
+    Halted(String),
+}
+
+/// What this host promised, as status shows it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Promised {
+    pub ballot: Ballot,
+    pub generation: Generation,
+    pub granted_ago: Option<Duration>,
+}
+
+/// All votes of this host.
+#[derive(Debug, Clone)]
+pub struct Votes {
+    directory: PathBuf,
+    voters: Arc<Mutex<BTreeMap<ClusterName, Voter>>>,
+    /// What was last promised, readable while a write hangs in the disk.
+    shown: Arc<std::sync::Mutex<BTreeMap<ClusterName, Voter>>>,
+}
+
+impl Votes {
+    /// Reads every promise below `data_dir`. Grants given before count as given now.
+    ///
+    /// # Errors
+    /// When a file is damaged or the directory cannot be used: the whole host then does not vote.
+    pub fn open(data_dir: &Path) -> Result<Self, VoteError> {
+        let directory = data_dir.join("votes");
+        let failed = |source| DurableError::Io { path: directory.clone(), doing: "opening", source };
+        std::fs::create_dir_all(&directory).map_err(failed)?;
+        let mut voters = BTreeMap::new();
+        for entry in std::fs::read_dir(&directory).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            let Some(name) = path.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned) else {
+                continue;
+            };
+            if path.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            if let Some(promises) = durable::read::<Promises>(&path)? {
+                voters.insert(ClusterName(name), Voter::restored(promises, clock::now()));
+            }
+        }
+        let shown = Arc::new(std::sync::Mutex::new(voters.clone()));
+        Ok(Self { directory, voters: Arc::new(Mutex::new(voters)), shown })
+    }
+
+    /// A manager takes the lead.
+    ///
+    /// # Errors
+    /// When there is no vote.
+    pub async fn lead(&self, cluster: &ClusterName, ballot: &Ballot) -> Result<Led, VoteError> {
+        self.vote(cluster, |voter| voter.lead(ballot)).await
+    }
+
+    /// The holder renews.
+    ///
+    /// # Errors
+    /// When there is no vote.
+    pub async fn renew(&self, ask: &Renew) -> Result<Renewed, VoteError> {
+        self.vote(&ask.cluster, |voter| voter.renew(ask, clock::now())).await
+    }
+
+    /// A manager claims.
+    ///
+    /// # Errors
+    /// When there is no vote.
+    pub async fn claim(&self, claim: &Claim) -> Result<Claimed, VoteError> {
+        self.vote(&claim.cluster, |voter| voter.claim(claim, clock::now())).await
+    }
+
+    /// What was promised for that cluster.
+    pub fn promised(&self, cluster: &ClusterName) -> Promised {
+        let voters = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(voter) = voters.get(cluster) else { return Promised::default() };
+        let Promises { ballot, generation, .. } = voter.promises().clone();
+        Promised { ballot, generation, granted_ago: voter.granted_ago(clock::now()) }
+    }
+
+    /// Works on a copy, which becomes the voter when what it promised is written.
+    async fn vote<A>(
+        &self,
+        cluster: &ClusterName,
+        work: impl FnOnce(&mut Voter) -> (A, Persist),
+    ) -> Result<A, VoteError> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        if cluster.0.is_empty() || cluster.0.len() > 64 || !cluster.0.chars().all(plain) {
+            return Err(VoteError::Name(cluster.0.clone()));
+        }
+        let mut voters = self.voters.lock().await;
+        if voters.len() >= MOST_CLUSTERS && !voters.contains_key(cluster) {
+            return Err(VoteError::TooMany);
+        }
+        let known = voters.get(cluster).cloned();
+        let mut voter = known.unwrap_or_else(|| Voter::restored(Promises::default(), clock::now()));
+        let (answer, persist) = work(&mut voter);
+        if persist == Persist::First {
+            let path = self.directory.join(format!("{cluster}.json"));
+            let promises = voter.promises().clone();
+            let written = spawn_blocking(move || durable::write(&path, &promises)).await;
+            written.map_err(|error| VoteError::Halted(error.to_string()))??;
+        }
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.insert(cluster.clone(), voter.clone());
+        voters.insert(cluster.clone(), voter);
+        Ok(answer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::plan::Proof;
+    use crate::model::instance::InstanceId;
+
+    fn orders() -> ClusterName {
+        ClusterName("orders".to_owned())
+    }
+
+    fn claim(generation: u64) -> Claim {
+        Claim {
+            cluster: orders(),
+            ballot: Ballot { number: 1, manager: "m".to_owned() },
+            generation: Generation(generation),
+            candidate: InstanceId::new("db1", 3306),
+            proof: Proof::Adoption,
+            released: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn promises_outlive_the_process_and_damage_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let votes = Votes::open(directory.path()).unwrap();
+        assert!(matches!(votes.claim(&claim(3)).await, Ok(Claimed::Accepted { .. })));
+        let again = Votes::open(directory.path()).unwrap();
+        assert_eq!(again.promised(&orders()).generation, Generation(3));
+        assert!(matches!(again.claim(&claim(2)).await, Ok(Claimed::Superseded { .. })));
+        std::fs::write(directory.path().join("votes/orders.json"), "{\"ballot\":").unwrap();
+        let error = Votes::open(directory.path()).unwrap_err().to_string();
+        assert!(error.contains("does not vote") && error.contains("orders.json"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_refuses_gives_no_vote_and_no_promise() {
+        let directory = tempfile::tempdir().unwrap();
+        let votes = Votes::open(directory.path()).unwrap();
+        std::fs::remove_dir_all(directory.path().join("votes")).unwrap();
+        assert!(votes.claim(&claim(3)).await.is_err());
+        assert_eq!(votes.promised(&orders()).generation, Generation(0));
+        let hostile = ClusterName("../../etc/x".to_owned());
+        assert!(matches!(votes.lead(&hostile, &claim(1).ballot).await, Err(VoteError::Name(_))));
+    }
+}

@@ -1,0 +1,119 @@
+//! The command line as clap reads it. Its words are the operator's manual: one sentence each.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::model::instance::InstanceId;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done, and what was shown is well
+  1  failed: it was begun and did not succeed, or something unexpected
+  2  usage: the command line or a configuration is wrong
+  3  refused: nothing was begun, the reasons are named (also: not confirmed)
+  4  the manager was not reached
+  5  unhealthy: `status` shows an adopted cluster that is not healthy
+  6  the token is missing or wrong
+
+Where the manager is, and its token: --manager and --token-file, else MHA_MANAGER and MHA_TOKEN_FILE,
+else `manager` and `token_file` in ~/.config/mha/mhactl.toml or /etc/mha/mhactl.toml, else
+http://127.0.0.1:8420 without a token. CLUSTER may be left out where there is only one.";
+
+/// Show and operate the clusters mha-manager keeps.
+#[derive(Debug, Parser)]
+#[command(name = "mhactl", version, after_help = EXIT_CODES, max_term_width = 110)]
+pub(super) struct Flags {
+    /// Where the manager's API is [default: http://127.0.0.1:8420].
+    #[arg(long, global = true, value_name = "URL", env = "MHA_MANAGER")]
+    pub(super) manager: Option<String>,
+    /// The file that holds the manager's token.
+    #[arg(long, global = true, value_name = "FILE", env = "MHA_TOKEN_FILE")]
+    pub(super) token_file: Option<PathBuf>,
+    /// Print the API's JSON instead of text for people.
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// How a cluster is: verdict, members, and who would lead if the primary died now.
+    Status {
+        cluster: Option<String>,
+        /// Show it again each second, until Ctrl-C.
+        #[arg(long, conflicts_with = "json")]
+        watch: bool,
+    },
+    /// Who replicates from whom, as a tree.
+    Topology { cluster: Option<String> },
+    /// Take a running cluster into care. Shows every change first and asks.
+    Adopt {
+        cluster: Option<String>,
+        /// The server that leads, where more than one could.
+        #[arg(long, value_name = "HOST")]
+        primary: Option<InstanceId>,
+        /// Do it without asking.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Promote a replica of a failed primary. Shows both plans first and asks.
+    Failover {
+        cluster: Option<String>,
+        /// Show both plans and change nothing.
+        #[arg(long)]
+        dry_run: bool,
+        /// Promote this one, or nobody.
+        #[arg(long, value_name = "HOST")]
+        to: Option<InstanceId>,
+        /// Go on although acknowledged rows may be lost; the plan names which.
+        #[arg(long)]
+        accept_loss: bool,
+        /// You vouch that the old primary cannot take writes: powered off, or cut from every client.
+        #[arg(long)]
+        old_primary_is_dead: bool,
+        /// Do it without asking.
+        #[arg(long, conflicts_with = "dry_run")]
+        yes: bool,
+    },
+    /// Past recoveries, newest first; with an ID, one of them.
+    History {
+        cluster: Option<String>,
+        id: Option<String>,
+        /// How many.
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=200))]
+        limit: u32,
+    },
+    /// The running recovery, or the last one, as it goes on.
+    Follow { cluster: Option<String> },
+    /// Acknowledge past automatic failovers: the budget begins anew.
+    Ack { cluster: Option<String> },
+    /// Give a parked member back into automatic hands.
+    Unpark {
+        #[arg(value_name = "HOST")]
+        instance: InstanceId,
+        #[arg(long)]
+        cluster: Option<String>,
+    },
+    /// The configuration.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Print a completion script for a shell.
+    Completions { shell: Shell },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Check a configuration without starting anything: all mistakes at once.
+    Check {
+        /// The file [default: /etc/mha/manager.toml, with --agent /etc/mha/agent.toml].
+        file: Option<PathBuf>,
+        /// It is an agent's.
+        #[arg(long)]
+        agent: bool,
+    },
+}

@@ -1,0 +1,377 @@
+//! What each command does: ask the API, show the answer, and where something is begun, see it to its end.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::CommandFactory as _;
+use tokio::time::{Instant, sleep};
+
+use super::args::{Command, ConfigCommand, Flags};
+use super::client::{Client, Reply};
+use super::error::{CliError, Exit};
+use super::output::{Screen, Tone, clean_json};
+use super::settings::Settings;
+use super::{status, timeline};
+use crate::config;
+use crate::decide::plan::Plan;
+use crate::execute::Outcome;
+use crate::execute::journal::{Recovery, What};
+use crate::http::contract::{
+    AcknowledgeRequest, AdoptRequest, Begun, Clusters, Done, FailoverRequest, FollowLine, History, Topology,
+    UnparkRequest,
+};
+use crate::manager::event::Proposal;
+use crate::manager::snapshot::Snapshot;
+use crate::model::instance::InstanceId;
+
+/// How long a manager that went away during a recovery is waited for.
+const AWAY: Duration = Duration::from_secs(60);
+/// Between two looks of `--watch`, and two tries to reach a manager that went away.
+const AGAIN: Duration = Duration::from_secs(1);
+
+type Ended = Result<Exit, CliError>;
+
+pub(super) async fn run(flags: Flags, screen: Screen) -> Ended {
+    let Flags { manager, token_file, json, command } = flags;
+    let desk = || {
+        Ok::<_, CliError>(Desk { client: Client::new(Settings::find(manager, token_file)?)?, screen, json })
+    };
+    match command {
+        Command::Config { command: ConfigCommand::Check { file, agent } } => check(screen, json, file, agent),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Flags::command(), "mhactl", &mut script);
+            screen.print(String::from_utf8_lossy(&script).trim_end());
+            Ok(Exit::Done)
+        }
+        Command::Status { cluster, watch } => desk()?.status(cluster.as_deref(), watch).await,
+        Command::Topology { cluster } => desk()?.topology(cluster).await,
+        Command::Adopt { cluster, primary, yes } => desk()?.adopt(cluster, primary, yes).await,
+        Command::Failover { cluster, dry_run, to, accept_loss, old_primary_is_dead, yes } => {
+            let request = FailoverRequest { to, accept_loss, old_primary_is_dead, by: caller(), dry_run };
+            desk()?.failover(cluster, request, yes).await
+        }
+        Command::History { cluster, id, limit } => desk()?.history(cluster, id, limit).await,
+        Command::Follow { cluster } => {
+            let desk = desk()?;
+            let cluster = desk.cluster(cluster).await?;
+            desk.follow(&cluster, None, !json).await.map(|_| Exit::Done)
+        }
+        Command::Ack { cluster } => {
+            desk()?.do_now(cluster, "ack", &AcknowledgeRequest { by: caller() }).await
+        }
+        Command::Unpark { instance, cluster } => {
+            desk()?.do_now(cluster, "unpark", &UnparkRequest { instance, by: caller() }).await
+        }
+    }
+}
+
+/// What every command that asks the manager works with.
+struct Desk {
+    client: Client,
+    screen: Screen,
+    json: bool,
+}
+
+fn path<'a>(cluster: &'a str, rest: &[&'a str]) -> Vec<&'a str> {
+    ["api", "v1", "clusters", cluster].into_iter().chain(rest.iter().copied()).collect()
+}
+
+impl Desk {
+    /// The cluster named, or the only one.
+    async fn cluster(&self, named: Option<String>) -> Result<String, CliError> {
+        if let Some(name) = named {
+            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+            return if !name.is_empty() && name.len() <= 64 && name.chars().all(plain) {
+                Ok(name)
+            } else {
+                let next = "\"mhactl status\" lists the clusters";
+                Err(CliError::usage(format!("{name:?} is no cluster's name"), next))
+            };
+        }
+        let clusters: Clusters = self.client.get(&["api", "v1", "clusters"], &[]).await?.value()?;
+        let names: Vec<String> = clusters.clusters.into_iter().map(|of| of.cluster.0).collect();
+        match names.as_slice() {
+            [only] => Ok(only.clone()),
+            [] => {
+                Err(CliError::usage("this manager keeps no cluster", "write [[cluster]] in its manager.toml"))
+            }
+            many => Err(CliError::usage(
+                "this manager keeps several clusters, and none was named",
+                format!("name one of: {}", many.join(", ")),
+            )),
+        }
+    }
+
+    /// Prints the API's JSON where it is wanted, else the text made of it.
+    fn show(&self, reply: &Reply, text: impl FnOnce() -> Result<String, CliError>) -> Result<(), CliError> {
+        let text = if self.json { clean_json(&reply.text) } else { text()? };
+        self.screen.print(&text);
+        Ok(())
+    }
+
+    async fn status(&self, cluster: Option<&str>, watch: bool) -> Ended {
+        loop {
+            let ended = self.status_once(cluster, watch).await;
+            if !watch {
+                return ended;
+            }
+            if let Err(error) = ended {
+                self.screen.clear();
+                self.screen.complain(&error.problem);
+            }
+            tokio::select! {
+                () = sleep(AGAIN) => {}
+                _ = tokio::signal::ctrl_c() => return Ok(Exit::Done),
+            }
+        }
+    }
+
+    async fn status_once(&self, named: Option<&str>, clear: bool) -> Ended {
+        let well = |well: bool| Ok(if well { Exit::Done } else { Exit::Unhealthy });
+        let name = match named {
+            Some(name) => self.cluster(Some(name.to_owned())).await?,
+            None => {
+                let reply = self.client.get(&["api", "v1", "clusters"], &[]).await?;
+                let all: Clusters = reply.value()?;
+                match all.clusters.as_slice() {
+                    [only] => only.cluster.0.clone(),
+                    many => {
+                        if clear {
+                            self.screen.clear();
+                        }
+                        self.show(&reply, || Ok(status::many(self.screen, many)))?;
+                        return well(many.iter().all(|of| status::is_well(of.verdict)));
+                    }
+                }
+            }
+        };
+        let reply = self.client.get(&path(&name, &[]), &[]).await?;
+        let snapshot: Snapshot = reply.value()?;
+        if clear {
+            self.screen.clear();
+        }
+        self.show(&reply, || Ok(status::screen(self.screen, &snapshot)))?;
+        well(status::is_well(snapshot.verdict))
+    }
+
+    async fn topology(&self, cluster: Option<String>) -> Ended {
+        let cluster = self.cluster(cluster).await?;
+        let reply = self.client.get(&path(&cluster, &["topology"]), &[]).await?;
+        self.show(&reply, || Ok(status::topology(self.screen, &reply.value::<Topology>()?)))?;
+        Ok(Exit::Done)
+    }
+
+    async fn history(&self, cluster: Option<String>, id: Option<String>, limit: u32) -> Ended {
+        let cluster = self.cluster(cluster).await?;
+        if let Some(id) = id {
+            let reply = self.client.get(&path(&cluster, &["history", &id]), &[]).await?;
+            self.show(&reply, || Ok(timeline::whole(self.screen, &reply.value::<Recovery>()?)))?;
+            return Ok(Exit::Done);
+        }
+        let reply = self.client.get(&path(&cluster, &["history"]), &[("limit", &limit.to_string())]).await?;
+        self.show(&reply, || {
+            let history: History = reply.value()?;
+            let all: Vec<String> =
+                history.recoveries.iter().map(|recovery| timeline::whole(self.screen, recovery)).collect();
+            Ok(if all.is_empty() { format!("{cluster}: no recovery yet") } else { all.join("\n\n") })
+        })?;
+        Ok(Exit::Done)
+    }
+
+    async fn adopt(&self, cluster: Option<String>, primary: Option<InstanceId>, yes: bool) -> Ended {
+        let cluster = self.cluster(cluster).await?;
+        let named = primary.as_ref().map(ToString::to_string);
+        let query: Vec<(&str, &str)> = named.iter().map(|name| ("primary", name.as_str())).collect();
+        let reply = self.client.get(&path(&cluster, &["adopt"]), &query).await?;
+        let plan: Plan = reply.value()?;
+        if !self.json {
+            self.screen.print(&plan.to_string());
+            self.screen.print("");
+        }
+        self.agreed(yes, &format!("adopting {cluster}"), &format!("Adopt {cluster} by this plan?"))?;
+        let request = AdoptRequest { primary, by: caller() };
+        let begun: Begun = self.client.post(&path(&cluster, &["adopt"]), &request).await?.value()?;
+        self.see_through(&cluster, &begun.recovery).await
+    }
+
+    async fn failover(&self, cluster: Option<String>, request: FailoverRequest, yes: bool) -> Ended {
+        let cluster = self.cluster(cluster).await?;
+        let proposal_of = FailoverRequest { dry_run: true, ..request.clone() };
+        let reply = self.client.post(&path(&cluster, &["failover"]), &proposal_of).await?;
+        let proposal: Proposal = reply.value()?;
+        if request.dry_run {
+            self.show(&reply, || Ok(self.proposed(&proposal)))?;
+            return Ok(if proposal.blockers.is_empty() { Exit::Done } else { Exit::Refused });
+        }
+        if !self.json {
+            self.screen.print(&self.proposed(&proposal));
+            self.screen.print("");
+        }
+        // With blockers the manager is not asked to begin; it would say the same.
+        if !proposal.blockers.is_empty() {
+            let next = "mend what is named, or see --to, --accept-loss and --old-primary-is-dead";
+            let mut error =
+                CliError::new(Exit::Refused, "refused", format!("no failover of {cluster} was begun"), next);
+            error.problem.reasons = if self.json { proposal.blockers } else { Vec::new() };
+            return Err(error);
+        }
+        self.agreed(
+            yes,
+            &format!("the failover of {cluster}"),
+            &format!("Fail {cluster} over by these plans?"),
+        )?;
+        let begun: Begun = self.client.post(&path(&cluster, &["failover"]), &request).await?.value()?;
+        self.see_through(&cluster, &begun.recovery).await
+    }
+
+    fn proposed(&self, proposal: &Proposal) -> String {
+        let mut parts = vec![proposal.sentence.clone()];
+        for (index, plan) in proposal.plans.iter().enumerate() {
+            let note = if index == 0 { "" } else { "\nif nothing more arrives:" };
+            parts.push(format!("{note}\n{plan}"));
+        }
+        if !proposal.blockers.is_empty() {
+            parts.push(format!("\n{}", self.screen.paint(Tone::Bad, "in the way:")));
+            parts.extend(proposal.blockers.iter().map(|blocker| format!("  - {blocker}")));
+        }
+        parts.join("\n")
+    }
+
+    /// The operator's word, given before or now.
+    fn agreed(&self, yes: bool, what: &str, question: &str) -> Result<(), CliError> {
+        if yes || (self.screen.asks && !self.json && self.screen.confirm(question)) {
+            return Ok(());
+        }
+        Err(CliError::not_confirmed(what))
+    }
+
+    /// Follows what was begun to its end.
+    async fn see_through(&self, cluster: &str, id: &str) -> Ended {
+        let outcome = self.follow(cluster, Some(id), !self.json).await?;
+        if self.json {
+            let reply = self.client.get(&path(cluster, &["history", id]), &[]).await?;
+            self.screen.print(&clean_json(&reply.text));
+        }
+        Ok(if outcome == Some(Outcome::Done) { Exit::Done } else { Exit::Failed })
+    }
+
+    /// Shows a recovery as it goes on, across a restart of the manager. `None`: the stream ended before the recovery.
+    async fn follow(&self, cluster: &str, id: Option<&str>, text: bool) -> Result<Option<Outcome>, CliError> {
+        let raw = id.is_none() && self.json;
+        let (mut id, mut shown) = (id.map(ToOwned::to_owned), 0);
+        let mut heard = Instant::now();
+        loop {
+            match self.follow_once(cluster, &mut id, &mut shown, text, raw, &mut heard).await {
+                Ok(Some(outcome)) => return Ok(Some(outcome)),
+                Ok(None) => {}
+                Err(error) if error.exit == Exit::NotReached && id.is_some() && heard.elapsed() < AWAY => {}
+                Err(error) => return Err(error),
+            }
+            if heard.elapsed() > AWAY {
+                return Ok(None);
+            }
+            sleep(AGAIN).await;
+        }
+    }
+
+    async fn follow_once(
+        &self,
+        cluster: &str,
+        id: &mut Option<String>,
+        shown: &mut usize,
+        text: bool,
+        raw: bool,
+        heard: &mut Instant,
+    ) -> Result<Option<Outcome>, CliError> {
+        let mut lines = self.client.follow(cluster, id.as_deref()).await?;
+        let mut index = 0;
+        while let Some((line, value)) = lines.next::<FollowLine>().await? {
+            *heard = Instant::now();
+            match value {
+                FollowLine::Recovery(recovery) => {
+                    let first = *shown == 0;
+                    if text && first {
+                        self.screen.print(&timeline::head(self.screen, &recovery));
+                    } else if raw && first {
+                        self.screen.print(&clean_json(&line));
+                    }
+                    *id = Some(recovery.id);
+                }
+                FollowLine::Entry(entry) => {
+                    index += 1;
+                    if index > *shown {
+                        *shown = index;
+                        if text {
+                            self.screen.print(&timeline::line(self.screen, &entry));
+                        } else if raw {
+                            self.screen.print(&clean_json(&line));
+                        }
+                    }
+                    if let What::Ended { outcome } = entry.what {
+                        return Ok(Some(outcome));
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    async fn do_now(&self, named: Option<String>, verb: &str, request: &impl serde::Serialize) -> Ended {
+        let cluster = self.cluster(named).await?;
+        let reply = self.client.post(&path(&cluster, &[verb]), request).await?;
+        self.show(&reply, || Ok(reply.value::<Done>()?.done))?;
+        Ok(Exit::Done)
+    }
+}
+
+/// Who asks, for the history: user and host.
+fn caller() -> String {
+    let user = ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}@{}", user.as_deref().unwrap_or("somebody"), host.trim())
+}
+
+fn check(screen: Screen, json: bool, file: Option<PathBuf>, agent: bool) -> Ended {
+    let default = if agent { "/etc/mha/agent.toml" } else { "/etc/mha/manager.toml" };
+    let file = file.unwrap_or_else(|| PathBuf::from(default));
+    let (good, warnings) = match checked(&file, agent) {
+        Ok(found) => found,
+        Err(text) => {
+            let next = "correct it and check again";
+            // The text names file, line and what to write; on a terminal nothing need be added.
+            if json {
+                return Err(CliError::usage(text, next));
+            }
+            screen.note(&text);
+            return Ok(Exit::Usage);
+        }
+    };
+    if json {
+        let body = serde_json::json!({ "file": file, "good": true, "warnings": warnings });
+        screen.print(&body.to_string());
+        return Ok(Exit::Done);
+    }
+    for warning in &warnings {
+        screen.note(&format!("{warning}\n"));
+    }
+    screen.print(&format!("{}: good, {good}", file.display()));
+    Ok(Exit::Done)
+}
+
+/// One phrase of what the file holds, and its warnings; or every mistake.
+fn checked(file: &Path, agent: bool) -> Result<(String, Vec<String>), String> {
+    let texts = |warnings: Vec<config::Warning>| warnings.iter().map(ToString::to_string).collect();
+    if agent {
+        let (agent, warnings) = config::load_agent(file).map_err(|errors| errors.to_string())?;
+        let what = if agent.server.is_some() { "the agent of a server" } else { "a witness" };
+        return Ok((format!("{what} on {}", agent.host), texts(warnings)));
+    }
+    let (manager, warnings) = config::load_manager(file).map_err(|errors| errors.to_string())?;
+    let names: Vec<String> = manager
+        .clusters
+        .iter()
+        .map(|of| format!("{} ({} instances)", of.cluster.name, of.cluster.members.len()))
+        .collect();
+    Ok((names.join(", "), texts(warnings)))
+}

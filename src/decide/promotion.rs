@@ -1,0 +1,312 @@
+//! The promote plan, stage by stage: caught up, claimed, armed, opened; then traffic, then redundancy. Who leads and whether anybody may
+//! was decided before (`failover`, `proof`, `feeding`): nothing is refused here.
+
+use super::candidate::{Against, Candidate, Ranking};
+use super::failover::{Isolation, acks_in_force, next_generation};
+use super::feeding::Feeding;
+use super::plan::{Plan, PlanKind, Proof, Stage, Step};
+use super::proof::{Promise, promise};
+use crate::model::ballot::Generation;
+use crate::model::gtid::GtidSet;
+use crate::model::instance::InstanceId;
+use crate::model::intent::FailoverAsk;
+use crate::model::policy::{Durability, WithoutAckers};
+use crate::model::view::ClusterView;
+
+/// Everything the promote plan is made of.
+#[derive(Debug)]
+pub(super) struct Promotion<'a> {
+    view: &'a ClusterView,
+    isolation: &'a Isolation,
+    candidate: &'a Candidate,
+    feeding: Feeding,
+    generation: Generation,
+    proof: Proof,
+    ask: Option<&'a FailoverAsk>,
+    /// Acknowledgements the new primary waits for; 0 when asynchronous or degraded.
+    acks: u32,
+    /// Registered ackers of the new generation.
+    ackers: Vec<InstanceId>,
+    /// Those attached before it opens.
+    first: Vec<InstanceId>,
+    /// Those that follow, ackers or not.
+    followers: Vec<InstanceId>,
+    /// Those that answer and are left alone, with the reason.
+    left: Vec<(InstanceId, String)>,
+    degraded: Option<String>,
+}
+
+impl<'a> Promotion<'a> {
+    pub(super) fn new(
+        view: &'a ClusterView,
+        isolation: &'a Isolation,
+        ranking: &'a Ranking,
+        candidate: &'a Candidate,
+        feeding: Feeding,
+        proof: Proof,
+        ask: Option<&'a FailoverAsk>,
+    ) -> Self {
+        let policy = &view.cluster.policy;
+        let mut others: Vec<&Candidate> = ranking
+            .candidates
+            .iter()
+            .filter(|other| {
+                other.instance != candidate.instance && isolation.report_of(view, &other.instance).is_some()
+            })
+            .collect();
+        others.sort_by_key(|other| {
+            let errant = other.against.iter().any(|against| matches!(against, Against::Errant(_)));
+            let far = (other.behind, other.to_apply);
+            (!other.can_acknowledge(), errant, far, view.cluster.order(&other.instance))
+        });
+        let leader_log = isolation.report_of(view, &candidate.instance).map(|report| &report.purged);
+        let why_left = |other: &&Candidate| cannot_follow(other, candidate, &feeding, leader_log);
+        let left: Vec<(InstanceId, String)> =
+            others.iter().filter_map(|other| Some((other.instance.clone(), why_left(other)?))).collect();
+        others.retain(|other| why_left(other).is_none());
+        let ackers: Vec<InstanceId> = match policy.durability {
+            Durability::Lossless => others
+                .iter()
+                .filter(|other| other.can_acknowledge())
+                .map(|other| other.instance.clone())
+                .collect(),
+            Durability::Async => Vec::new(),
+        };
+        let wanted = acks_in_force(view, isolation.report_of(view, &candidate.instance));
+        let short = policy.durability == Durability::Lossless && ackers.len() < wanted as usize;
+        let (acks, degraded) = match (policy.durability, policy.without_ackers) {
+            (Durability::Async, WithoutAckers::Block | WithoutAckers::Degrade) => (0, None),
+            (Durability::Lossless, WithoutAckers::Degrade) if short => {
+                let why = format!(
+                    "{} acker(s) left of the {wanted} needed at the promotion of {}",
+                    ackers.len(),
+                    candidate.instance
+                );
+                (0, Some(why))
+            }
+            (Durability::Lossless, WithoutAckers::Block | WithoutAckers::Degrade) => (wanted, None),
+        };
+        let first = ackers.iter().take(acks as usize).cloned().collect();
+        let followers = others.iter().map(|other| other.instance.clone()).collect();
+        let generation = next_generation(view);
+        Self {
+            view,
+            isolation,
+            candidate,
+            feeding,
+            generation,
+            proof,
+            ask,
+            acks,
+            ackers,
+            first,
+            followers,
+            left,
+            degraded,
+        }
+    }
+
+    pub(super) fn plan(&self) -> Plan {
+        let mut stages = vec![self.catch_up()];
+        stages.extend(self.level());
+        stages.push(self.prepare());
+        stages.push(self.arm());
+        if !self.first.is_empty() {
+            let attached = Step::AckersAttached { instance: self.leader(), acks: self.first.len() as u32 };
+            stages.push(Stage::new("attach", vec![attached]));
+        }
+        let commit = stages.len();
+        stages.push(self.open());
+        stages.extend(self.traffic());
+        stages.extend(self.rest());
+        let old = &self.isolation.primary;
+        Plan {
+            cluster: self.view.cluster.name.clone(),
+            kind: PlanKind::Promote,
+            title: format!("failover {old} -> {}, generation {}", self.leader(), self.generation),
+            stages,
+            commit: Some(commit),
+            basis: self.basis(),
+        }
+    }
+
+    fn leader(&self) -> InstanceId {
+        self.candidate.instance.clone()
+    }
+
+    /// Applying, voting and reading the dead server's log wait for nothing of each other.
+    fn catch_up(&self) -> Stage {
+        let mut steps = vec![
+            Step::WaitApplied {
+                instance: self.feeding.holder.clone(),
+                set: self.feeding.target.clone(),
+                within: self.view.cluster.policy.catch_up,
+            },
+            Step::Claim { candidate: self.leader(), generation: self.generation, proof: self.proof },
+        ];
+        if self.feeding.holder == self.leader() {
+            steps.extend(self.salvage());
+        }
+        Stage::new("catch up", steps)
+    }
+
+    /// A candidate that is behind gets what it lacks from the most advanced one before it leads; what only the dead server's log
+    /// holds comes after that, on the leader itself: on the other one it would be nobody's.
+    fn level(&self) -> Vec<Stage> {
+        if self.feeding.holder == self.leader() {
+            return Vec::new();
+        }
+        let step = Step::CatchUpFrom {
+            instance: self.leader(),
+            source: self.feeding.holder.clone(),
+            set: self.feeding.target.clone(),
+            within: self.view.cluster.policy.catch_up,
+        };
+        let level = Stage::new("level", vec![step]).with_undo(vec![self.back_to_old(&self.leader())]);
+        let salvage = self.salvage().map(|step| Stage::new("salvage", vec![step]));
+        std::iter::once(level).chain(salvage).collect()
+    }
+
+    fn salvage(&self) -> Option<Step> {
+        if !self.isolation.log_readable {
+            return None;
+        }
+        let policy = &self.view.cluster.policy;
+        let required = self.feeding.salvage_required;
+        // Where everything acknowledged is among what was heard, the log only spares the old primary a rebuild.
+        let nothing_in_it = matches!(promise(self.view), Promise::Lossless(_))
+            && !self.ask.is_some_and(|ask| ask.accept_loss);
+        let within = if required || !nothing_in_it { policy.salvage_async } else { policy.salvage_lossless };
+        Some(Step::Salvage {
+            from: self.isolation.primary.clone(),
+            to: self.leader(),
+            beyond: self.feeding.target.clone(),
+            within,
+            required,
+        })
+    }
+
+    fn prepare(&self) -> Stage {
+        Stage::new("prepare", vec![Step::StopReplicating { instance: self.leader() }])
+            .with_undo(vec![self.back_to_old(&self.leader())])
+    }
+
+    /// Armed before open, with the first ackers attached: a row acknowledged in its first millisecond must survive it.
+    fn arm(&self) -> Stage {
+        let mut steps = vec![Step::ArmSource { instance: self.leader(), acks: self.acks }];
+        steps.extend(self.first.iter().map(|acker| self.follow(acker)));
+        let mut undo: Vec<Step> = self.first.iter().map(|acker| self.back_to_old(acker)).collect();
+        undo.insert(0, Step::ArmSource { instance: self.leader(), acks: 0 });
+        Stage::new("arm", steps).with_undo(undo)
+    }
+
+    fn open(&self) -> Stage {
+        let register = Step::Register {
+            primary: self.leader(),
+            generation: self.generation,
+            ackers: self.ackers.clone(),
+            acks: self.acks,
+            degraded: self.degraded.clone(),
+        };
+        Stage::new(
+            "promote",
+            vec![Step::Open { instance: self.leader(), generation: self.generation }, register],
+        )
+    }
+
+    /// Traffic before redundancy: writers wait for this stage only.
+    fn traffic(&self) -> Option<Stage> {
+        let vip = self.view.cluster.vip.clone()?;
+        let step = Step::HoldVip { instance: self.leader(), generation: self.generation, vip };
+        Some(Stage::new("traffic", vec![step]))
+    }
+
+    fn rest(&self) -> Vec<Stage> {
+        let others: Vec<Step> = self
+            .followers
+            .iter()
+            .filter(|instance| !self.first.contains(instance))
+            .map(|instance| self.follow(instance))
+            .collect();
+        let mut stages = Vec::new();
+        if !others.is_empty() {
+            stages.push(Stage::new("repoint", others).or_continue());
+        }
+        stages.push(Stage::new("tidy", vec![Step::ForgetSource { instance: self.leader() }]).or_continue());
+        stages
+    }
+
+    fn follow(&self, instance: &InstanceId) -> Step {
+        Step::PointReplica {
+            instance: instance.clone(),
+            source: self.leader(),
+            acker: self.ackers.contains(instance),
+        }
+    }
+
+    fn back_to_old(&self, instance: &InstanceId) -> Step {
+        let acker = self.view.record.as_ref().is_some_and(|record| record.ackers.contains(instance));
+        Step::PointReplica { instance: instance.clone(), source: self.isolation.primary.clone(), acker }
+    }
+
+    fn basis(&self) -> Vec<String> {
+        let old = &self.isolation.primary;
+        let mut lines = vec![format!("{old}: {}", self.proof)];
+        lines.push(format!("{} has the most: {}", self.feeding.holder, self.feeding.target));
+        if self.feeding.salvage_required {
+            lines.push(format!(
+                "acknowledged rows may be in {old}'s log alone: only with that log read to its end"
+            ));
+        }
+        match promise(self.view) {
+            Promise::Lossless(_) => {}
+            Promise::Local => lines.push(format!(
+                "acknowledgements were local: rows that reached no replica are lost unless {old}'s log gives them"
+            )),
+            Promise::Broken { why, .. } => {
+                lines.push(format!("lossless was not in force when {old} was last asked: {why}"));
+            }
+        }
+        if let Some(ask) = self.ask.filter(|ask| ask.accept_loss) {
+            let by = if ask.by.is_empty() { "the operator" } else { ask.by.as_str() };
+            lines.push(format!("{by} accepts the loss of what is not among the servers heard"));
+        }
+        lines.extend(self.feeding.given_up.iter().map(|set| format!("given up: {set}")));
+        lines.extend(self.left.iter().map(|(instance, why)| format!("{instance} is left alone: {why}")));
+        lines.extend(
+            self.degraded.iter().map(|why| format!("lossless is given up until an acker is back: {why}")),
+        );
+        if self.acks as usize > self.ackers.len() {
+            lines.push(format!(
+                "commits on {} wait until {} acker(s) are back (without_ackers = \"block\")",
+                self.leader(),
+                self.acks as usize - self.ackers.len()
+            ));
+        }
+        lines
+    }
+}
+
+/// Why a server that answers is not pointed at the new primary, if so. It keeps what it has for a person to look at.
+fn cannot_follow(
+    other: &Candidate,
+    leader: &Candidate,
+    feeding: &Feeding,
+    leader_log: Option<&GtidSet>,
+) -> Option<String> {
+    if let Some(parked) = other.against.iter().find(|against| matches!(against, Against::Parked(_))) {
+        return Some(parked.to_string());
+    }
+    // One that returned is compared and led back after this; a stranger is another cluster's.
+    let apart = |against: &&Against| matches!(against, Against::Stranger(_) | Against::NotReplicating);
+    if let Some(apart) = other.against.iter().find(apart) {
+        return Some(apart.to_string());
+    }
+    let beyond = other.ours.minus(&feeding.target);
+    if !beyond.is_empty() && !feeding.salvage_required {
+        return Some(format!("it has {beyond}, which {} lacks", leader.instance));
+    }
+    let purged = leader_log?.minus(&other.known);
+    (!purged.is_empty())
+        .then(|| format!("{}'s log no longer holds {purged}, which it lacks; rebuild it", leader.instance))
+}

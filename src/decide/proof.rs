@@ -1,0 +1,171 @@
+//! Whether the old primary can still acknowledge, and whether everything it acknowledged is known: the two questions before
+//! a promotion. Never answers "probably": what is not proven is a [`Blocker`].
+
+use super::evidence::assumed_dead;
+use super::failover::Isolation;
+use super::guard::Blocker;
+use super::plan::Proof;
+use crate::model::instance::InstanceId;
+use crate::model::intent::FailoverAsk;
+use crate::model::observation::Access;
+use crate::model::policy::Durability;
+use crate::model::record::ClusterRecord;
+use crate::model::report::Report;
+use crate::model::view::{ClusterView, Seen};
+
+/// What an acknowledgement of the present primary promises.
+#[derive(Debug)]
+pub(super) enum Promise<'v> {
+    /// It is on another host too: `lossless`, armed by all that is known.
+    Lossless(&'v ClusterRecord),
+    /// Nothing beyond the primary: asynchronous, or a degraded span that is recorded.
+    Local,
+    /// `lossless` is recorded, and the primary's last answer showed that it was not in force (F054).
+    Broken { record: &'v ClusterRecord, why: String },
+}
+
+/// What the primary's acknowledgements promise, by record and by its own last answer.
+pub(super) fn promise(view: &ClusterView) -> Promise<'_> {
+    let Some(record) = view.record.as_ref().filter(|record| {
+        view.cluster.policy.durability == Durability::Lossless && record.acks > 0 && record.degraded.is_none()
+    }) else {
+        return Promise::Local;
+    };
+    // A read-only answer is older than its promotion: it says nothing of how it serves.
+    let last = view.of(&record.primary).and_then(|seen| seen.last_report.as_ref());
+    let broken = last.filter(|(_, report)| report.is_writable()).and_then(|(_, report)| {
+        let semi_sync = &report.semi_sync;
+        if !semi_sync.source_enabled || !semi_sync.source_status {
+            return Some("semi-sync was off".to_owned());
+        }
+        if !semi_sync.after_sync {
+            return Some("it committed before it waited (after-commit)".to_owned());
+        }
+        (semi_sync.acks < record.acks)
+            .then(|| format!("it waited for {} acknowledgement(s), not {}", semi_sync.acks, record.acks))
+    });
+    broken.map_or(Promise::Lossless(record), |why| Promise::Broken { record, why })
+}
+
+/// Which promotion rule of section 4 is proven. Voters still have their say when it is claimed.
+pub(super) fn proof(
+    view: &ClusterView,
+    isolation: &Isolation,
+    ask: Option<&FailoverAsk>,
+) -> Result<Proof, Blocker> {
+    if isolation.fenced {
+        return Ok(Proof::Fenced);
+    }
+    let unfenced = match acks_are_fenced(view, isolation) {
+        Ok(()) if !view.cluster.policy.fenced_reads => return Ok(Proof::AckFence),
+        Ok(()) => "reads = \"fenced\" asks for more than stopped ackers".to_owned(),
+        Err(why) => why,
+    };
+    if !view.cluster.voters.is_empty() {
+        return Ok(Proof::Expired);
+    }
+    if ask.is_some_and(|ask| ask.old_primary_is_dead) {
+        return Ok(Proof::Operator);
+    }
+    if assumed_dead(view, &isolation.primary).is_some() {
+        return Ok(Proof::AssumedDead);
+    }
+    let why = format!(
+        "{} is not fenced by an agent, and {unfenced}; give it an agent, or cut its power and run \"mhactl failover --old-primary-is-dead\"",
+        isolation.primary
+    );
+    Err(Blocker::NotFenced { why })
+}
+
+/// Too few registered ackers are left to the old primary. Void when `lossless` was not in force, or when more ackers than the
+/// registered ones were connected: the one nobody knows would acknowledge on (H4).
+fn acks_are_fenced(view: &ClusterView, isolation: &Isolation) -> Result<(), String> {
+    let record = match promise(view) {
+        Promise::Lossless(record) => record,
+        Promise::Local => return Err("its acknowledgements wait for no replica".to_owned()),
+        Promise::Broken { why, .. } => {
+            return Err(format!("its acknowledgements waited for no replica: {why}"));
+        }
+    };
+    let registered = record.ackers.len();
+    let clients = view
+        .of(&record.primary)
+        .and_then(|seen| seen.last_report.as_ref())
+        .map_or(0, |(_, report)| report.semi_sync.clients as usize);
+    if clients > registered {
+        return Err(format!(
+            "{clients} ackers were connected to it, of which only {registered} are registered"
+        ));
+    }
+    let stopped = record.ackers.iter().filter(|acker| isolation.stopped.contains_key(*acker)).count();
+    let needed = needed_ackers(registered, record.acks);
+    if stopped < needed {
+        return Err(format!("{stopped} of its {registered} ackers can be stopped, {needed} must be"));
+    }
+    Ok(())
+}
+
+/// R − a + 1: so many of R registered ackers, and no acknowledgement can have gone to others only.
+pub(crate) fn needed_ackers(registered: usize, acks: u32) -> usize {
+    (registered + 1).saturating_sub(acks as usize)
+}
+
+/// Whether everything acknowledged is known to be among what was heard. `Ok(true)`: only if the dead server's log is read to its end.
+pub(super) fn completeness(
+    view: &ClusterView,
+    isolation: &Isolation,
+    ask: Option<&FailoverAsk>,
+) -> Result<bool, Blocker> {
+    let accept_loss = ask.is_some_and(|ask| ask.accept_loss);
+    let record = match promise(view) {
+        Promise::Local => return Ok(false),
+        Promise::Broken { .. } if accept_loss => return Ok(false),
+        Promise::Broken { .. } if isolation.log_readable => return Ok(true),
+        Promise::Broken { record, why } => {
+            return Err(Blocker::NotInForce { primary: record.primary.clone(), why });
+        }
+        Promise::Lossless(record) => record,
+    };
+    let standing = |instance: &InstanceId| {
+        isolation.stopped.contains_key(instance) && view.of(instance).is_some_and(Seen::is_in_good_standing)
+    };
+    let (heard, missing): (Vec<InstanceId>, Vec<InstanceId>) =
+        record.ackers.iter().cloned().partition(standing);
+    let needed = needed_ackers(record.ackers.len(), record.acks);
+    if heard.len() >= needed || accept_loss {
+        return Ok(false);
+    }
+    if isolation.log_readable {
+        return Ok(true);
+    }
+    Err(Blocker::Incomplete { heard, missing, needed, acks: record.acks })
+}
+
+/// A claim and a lease need a majority of all voters. Hosts that are no members are taken to answer: they are asked when it is claimed.
+pub(super) fn majority(view: &ClusterView) -> Option<Blocker> {
+    let needed = view.cluster.majority()?;
+    let may_answer = |host: &str| {
+        let mut here = view.cluster.members.iter().filter(|member| member.instance.host == host).peekable();
+        here.peek().is_none()
+            || here.any(|member| view.of(&member.instance).is_some_and(|seen| seen.agent_now().is_some()))
+    };
+    let silent: Vec<String> = view
+        .cluster
+        .voters
+        .iter()
+        .filter(|voter| !may_answer(&voter.host))
+        .map(|voter| voter.host.clone())
+        .collect();
+    let have = view.cluster.voters.len() - silent.len();
+    (have < needed).then_some(Blocker::NoMajority { have, needed, silent })
+}
+
+/// Another server already takes writes, by somebody's hand: opening a second one would make two (F079, F123).
+pub(super) fn second_writer(view: &ClusterView, candidate: Option<&InstanceId>) -> Option<Blocker> {
+    let (instance, _) =
+        view.replicas().filter(|(instance, _)| Some(*instance) != candidate).find(|(_, seen)| {
+            seen.latest().is_some_and(Report::is_writable)
+                && seen.agent_now().is_none_or(|agent| agent.access != Access::Closed)
+        })?;
+    Some(Blocker::SecondWriter { instance: instance.clone(), cluster: view.cluster.name.clone() })
+}

@@ -1,0 +1,84 @@
+//! "If the primary died now": who would lead and what would be lost, told while there is still time to mend it. Never acts.
+
+use super::diagnose::{Diagnosis, Verdict};
+use super::failover::{Isolation, promote};
+use super::guard::Blocker;
+use super::plan::{Plan, Step};
+use super::proof::{Promise, promise};
+use crate::model::gtid::GtidSet;
+use crate::model::instance::InstanceId;
+use crate::model::view::ClusterView;
+
+/// One sentence while the primary serves (well or badly); empty when it is dead, unknown or not adopted.
+pub(super) fn prospect(view: &ClusterView, diagnosis: &Diagnosis) -> String {
+    let Some(primary) = diagnosis.primary.as_ref().filter(|_| serves(diagnosis.verdict)) else {
+        return String::new();
+    };
+    let server = Isolation::supposed(view, primary);
+    let fenced = server.fenced;
+    let host = Isolation { fenced: false, log_readable: false, ..server.clone() };
+    match promote(view, &host, None) {
+        Ok(plan) => format!("if {primary} died now: {}", outcome(view, primary, &plan)),
+        Err(blockers) if fenced => match promote(view, &server, None) {
+            Ok(plan) => format!(
+                "if {primary}'s server died now: {}; if its host did: nobody would lead: {}",
+                outcome(view, primary, &plan),
+                told(&blockers)
+            ),
+            Err(blockers) => format!("if {primary} died now: nobody would lead: {}", told(&blockers)),
+        },
+        Err(blockers) => format!("if {primary} died now: nobody would lead: {}", told(&blockers)),
+    }
+}
+
+fn told(blockers: &[Blocker]) -> String {
+    blockers.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+fn serves(verdict: Verdict) -> bool {
+    match verdict {
+        Verdict::Healthy
+        | Verdict::Degraded
+        | Verdict::ManagerCutOff
+        | Verdict::OverloadedPrimary
+        | Verdict::MisconfiguredPrimary
+        | Verdict::BlockedForAcks => true,
+        Verdict::NotAdopted
+        | Verdict::Starting
+        | Verdict::DeadPrimary
+        | Verdict::SilentPrimary
+        | Verdict::HungPrimary
+        | Verdict::UnreachablePrimary
+        | Verdict::ClosedPrimary
+        | Verdict::DeadPrimaryAndReplicas
+        | Verdict::SplitBrain => false,
+    }
+}
+
+fn outcome(view: &ClusterView, primary: &InstanceId, plan: &Plan) -> String {
+    let opened = plan.steps().find(|step| matches!(step, Step::Open { .. })).map(Step::instance);
+    let Some(leader) = opened else { return "nobody would lead".to_owned() };
+    let salvaged = plan.steps().any(|step| matches!(step, Step::Salvage { required: true, .. }));
+    let loss = match promise(view) {
+        _ if salvaged => "nothing acknowledged lost if its log can be read to its end".to_owned(),
+        Promise::Lossless(_) => "nothing acknowledged lost".to_owned(),
+        Promise::Local | Promise::Broken { .. } => at_most(view, primary, plan),
+    };
+    format!("{leader} would lead, {loss}")
+}
+
+/// What the primary had when last asked and the plan does not bring over. Not less than the truth: what it commits between two polls
+/// is not known here, and is said so.
+fn at_most(view: &ClusterView, primary: &InstanceId, plan: &Plan) -> String {
+    let last =
+        view.of(primary).and_then(|seen| seen.last_report.as_ref()).map(|(_, report)| &report.executed);
+    let target: Option<&GtidSet> =
+        plan.steps().find_map(|step| if let Step::WaitApplied { set, .. } = step { Some(set) } else { None });
+    match (last, target) {
+        (Some(last), Some(target)) => format!(
+            "up to {} transaction(s) lost, and what it commits after the last look",
+            last.minus(target).count()
+        ),
+        (Some(_) | None, Some(_) | None) => "an unknown number of transactions lost".to_owned(),
+    }
+}

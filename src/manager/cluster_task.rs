@@ -1,0 +1,340 @@
+//! One task owns one cluster: what is seen and asked comes in, decisions go out. Nothing here decides or touches a server; a
+//! recovery runs beside the loop, and the loop begins no second one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::event::{Ask, Event, Proposal, Started};
+use super::leadership::Leadership;
+use super::live_world::LiveWorld;
+use super::snapshot::Snapshot;
+use super::watchers::Watchers;
+use crate::clock;
+use crate::decide::failover::{self, Isolation};
+use crate::decide::plan::{Plan, PlanKind};
+use crate::decide::{Action, Decision, adopt, decide};
+use crate::execute::journal::Recovery;
+use crate::execute::world::Token;
+use crate::execute::{Outcome, recovery};
+use crate::model::instance::InstanceId;
+use crate::model::intent::{FailoverAsk, Intents};
+use crate::model::time::Moment;
+use crate::model::view::ClusterView;
+use crate::store::{RecoveryJournal, Store};
+
+/// Time passes for decisions at least this often, whatever else happens.
+const TICK: Duration = Duration::from_millis(100);
+/// Events waiting to be taken in.
+pub(super) const EVENTS: usize = 256;
+
+/// The loop of one cluster and all it owns.
+pub(super) struct ClusterTask {
+    pub(super) view: ClusterView,
+    pub(super) intents: Intents,
+    pub(super) store: Store,
+    pub(super) world: Arc<LiveWorld>,
+    pub(super) leadership: Arc<Leadership>,
+    pub(super) watchers: Watchers,
+    pub(super) events: mpsc::Receiver<Event>,
+    pub(super) own_events: mpsc::Sender<Event>,
+    pub(super) board: watch::Sender<Arc<Snapshot>>,
+    /// The recovery that runs, or the last one: what followers see.
+    pub(super) recovery: watch::Sender<Option<Arc<Recovery>>>,
+    pub(super) tracker: TaskTracker,
+    pub(super) stop: CancellationToken,
+    pub(super) running: Option<InstanceId>,
+    /// Whether a majority of voters obeys; nothing is begun before.
+    pub(super) led: Result<(), String>,
+    pub(super) last_sentence: String,
+}
+
+impl std::fmt::Debug for ClusterTask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClusterTask").field("cluster", &self.view.cluster.name).finish_non_exhaustive()
+    }
+}
+
+impl ClusterTask {
+    /// Runs until stopped. A recovery that was unfinished when an earlier manager ended goes on first.
+    pub(super) async fn run(mut self) {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.take_lead();
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                event = self.events.recv() => match event {
+                    Some(event) => {
+                        self.take(event).await;
+                        // What arrived together is judged together.
+                        while let Ok(more) = self.events.try_recv() {
+                            self.take(more).await;
+                        }
+                    }
+                    None => return,
+                },
+                _ = tick.tick() => {}
+            }
+            self.think().await;
+        }
+    }
+
+    async fn take(&mut self, event: Event) {
+        let now = clock::now();
+        match event {
+            Event::Look(look) => self.view.record_look(*look),
+            Event::Agent(instance, status) => self.view.record_agent(&instance, now, *status),
+            Event::AgentLost(instance) => self.view.record_agent_lost(&instance, now),
+            Event::Probe(probe) => self.view.record_probe(probe),
+            Event::Ask(ask) => self.answer(ask, now).await,
+            Event::Ended { about, outcome } => self.ended(&about, outcome, now).await,
+            Event::Led(result) => {
+                self.led = result;
+                if self.led.is_ok() {
+                    // Agents whose stream came up before a majority obeyed have been told of no cluster, or under no ballot.
+                    self.leadership.introduce_all(self.view.record.as_ref()).await;
+                    self.resume().await;
+                }
+            }
+        }
+    }
+
+    async fn think(&mut self) {
+        let now = clock::now();
+        let decision = decide(&self.view, &self.intents, now, clock::wall());
+        self.watchers.follow(&self.view, &decision.diagnosis, now);
+        self.tell(&decision);
+        if self.running.is_none()
+            && self.led.is_ok()
+            && let Action::Act(plan) = &decision.action
+        {
+            let started = self.begin(plan.clone(), None).await;
+            if let Err(why) = started {
+                tracing::error!(cluster = %self.view.cluster.name, why = why.join("; "), "a recovery could not be begun");
+            }
+        }
+        let snapshot =
+            Snapshot::new(&self.view, decision, self.running.is_some(), self.led.as_ref().err().cloned());
+        self.board.send_replace(Arc::new(snapshot));
+    }
+
+    fn tell(&mut self, decision: &Decision) {
+        if decision.sentence != self.last_sentence {
+            tracing::info!(cluster = %self.view.cluster.name, "{}", decision.sentence);
+            self.last_sentence.clone_from(&decision.sentence);
+        }
+    }
+
+    /// Asks the voters to obey this manager, in the background, until a majority does.
+    fn take_lead(&self) {
+        let (leadership, events, stop) =
+            (Arc::clone(&self.leadership), self.own_events.clone(), self.stop.clone());
+        self.tracker.spawn(async move {
+            loop {
+                let result = leadership.lead().await;
+                let led = result.is_ok();
+                let told = events.send(Event::Led(result.map_err(|error| error.to_string()))).await;
+                if led || told.is_err() {
+                    return;
+                }
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(Duration::from_millis(500)) => {}
+                }
+            }
+        });
+    }
+
+    /// Goes on with what an earlier manager had begun.
+    async fn resume(&mut self) {
+        let unfinished = match self.store.unfinished(&self.view.cluster.name).await {
+            Ok(unfinished) => unfinished,
+            Err(error) => {
+                self.led = Err(error.to_string());
+                return;
+            }
+        };
+        let Some(recovery) = unfinished.filter(|_| self.running.is_none()) else { return };
+        tracing::warn!(cluster = %self.view.cluster.name, recovery = recovery.id, "an earlier manager left this unfinished; going on");
+        self.spawn(recovery.clone(), move |view, token, world, journal| async move {
+            recovery::resume(&view, &recovery, &token, &*world, &journal).await
+        });
+    }
+
+    /// Stores the recovery, then runs it beside the loop. The answer is its id.
+    async fn begin(&mut self, plan: Plan, ask: Option<FailoverAsk>) -> Started {
+        if let Some(about) = &self.running {
+            return Err(vec![format!("a recovery of {about} is running; follow it with \"mhactl history\"")]);
+        }
+        let about = self.about(&plan);
+        let began_at = clock::wall();
+        let id = format!("{}-{}", began_at.format("%Y%m%d-%H%M%S%3f"), plan.kind);
+        let recovery = Recovery {
+            id: id.clone(),
+            cluster: self.view.cluster.name.clone(),
+            title: plan.title.clone(),
+            about,
+            kind: plan.kind,
+            ask: ask.clone(),
+            began_at,
+            entries: Vec::new(),
+        };
+        self.store.begin(&recovery).await.map_err(|error| vec![error.to_string()])?;
+        tracing::warn!(cluster = %self.view.cluster.name, recovery = id, "{plan}");
+        self.spawn(recovery, move |view, token, world, journal| async move {
+            recovery::begin(&view, &plan, ask.as_ref(), &token, &*world, &journal).await
+        });
+        Ok(id)
+    }
+
+    /// Whom a plan is about: the failed primary, or the member it moves.
+    fn about(&self, plan: &Plan) -> InstanceId {
+        let primary = self.view.primary().cloned();
+        let first = plan
+            .steps()
+            .map(|step| step.instance().clone())
+            .find(|instance| Some(instance) != primary.as_ref());
+        match (plan.kind, primary) {
+            (PlanKind::Rejoin, _) => first.unwrap_or_else(|| self.view.cluster.members[0].instance.clone()),
+            (_, Some(primary)) => primary,
+            (_, None) => first.unwrap_or_else(|| self.view.cluster.members[0].instance.clone()),
+        }
+    }
+
+    fn spawn<F, R>(&mut self, recovery: Recovery, run: F)
+    where
+        F: FnOnce(ClusterView, Token, Arc<LiveWorld>, RecoveryJournal) -> R,
+        R: Future<Output = Result<Outcome, crate::store::StoreError>> + Send + 'static,
+    {
+        let about = recovery.about.clone();
+        let automatic = recovery.ask.is_none() && recovery.kind == PlanKind::Isolate;
+        let token = Token { ballot: self.leadership.ballot(), recovery: recovery.id.clone(), automatic };
+        let journal = RecoveryJournal::new(self.store.clone(), recovery, self.recovery.clone());
+        self.running = Some(about.clone());
+        let work = run(self.view.clone(), token, Arc::clone(&self.world), journal);
+        let events = self.own_events.clone();
+        self.tracker.spawn(async move {
+            let outcome = work.await.map_err(|error| error.to_string());
+            // A loop that has ended wants no news.
+            let _ = events.send(Event::Ended { about, outcome }).await;
+        });
+    }
+
+    async fn ended(&mut self, about: &InstanceId, outcome: Result<Outcome, String>, now: Moment) {
+        self.running = None;
+        self.intents.failover = None;
+        self.intents.settled_at = Some(now);
+        match self.store.record(&self.view.cluster.name).await {
+            Ok(record) => self.view.record = record,
+            Err(error) => tracing::error!(%error, "the record could not be read back"),
+        }
+        let name = &self.view.cluster.name;
+        match &outcome {
+            Ok(Outcome::Done) => {
+                tracing::warn!(cluster = %name, %about, "recovery done");
+                self.intents.note_done(about);
+            }
+            Ok(Outcome::Undone { why, left }) => {
+                tracing::error!(cluster = %name, %about, why, left = left.join("; "), "recovery taken back");
+                self.intents.note_undone(about, now, why);
+            }
+            Ok(Outcome::Failed { why }) | Err(why) => {
+                tracing::error!(cluster = %name, %about, why, "recovery failed");
+                self.intents.note_undone(about, now, why);
+            }
+        }
+        self.leadership.introduce_all(self.view.record.as_ref()).await;
+        self.watchers.nudge_all();
+    }
+
+    async fn answer(&mut self, ask: Ask, now: Moment) {
+        // Whoever asked and went away needs no answer.
+        match ask {
+            Ask::DryRun { ask, answer } => {
+                let _ = answer.send(self.dry_run(ask, now));
+            }
+            Ask::Failover { ask, answer } => {
+                let started = self.failover(ask, now).await;
+                let _ = answer.send(started);
+            }
+            Ask::AdoptPlan { primary, answer } => {
+                let _ = answer.send(adopt::adopt(&self.view, primary.as_ref()));
+            }
+            Ask::Adopt { primary, answer } => {
+                let started = self.adopt(primary.as_ref()).await;
+                let _ = answer.send(started);
+            }
+            Ask::Acknowledge { answer } => {
+                let _ = answer.send(self.amend(|record| record.failovers.clear()).await);
+            }
+            Ask::Unpark { instance, answer } => {
+                self.intents.note_done(&instance);
+                let _ =
+                    answer.send(self.amend(|record| record.parked.retain(|p| p.instance != instance)).await);
+            }
+        }
+    }
+
+    async fn amend(
+        &mut self,
+        change: impl FnOnce(&mut crate::model::record::ClusterRecord),
+    ) -> Result<(), String> {
+        if self.running.is_some() {
+            return Err("a recovery is running; try again when it has ended".to_owned());
+        }
+        let Some(record) = &mut self.view.record else { return Err("the cluster is not adopted".to_owned()) };
+        change(record);
+        let record = record.clone();
+        self.store.save_record(&self.view.cluster.name, &record).await.map_err(|error| error.to_string())
+    }
+
+    fn decision_for(&self, ask: FailoverAsk, now: Moment) -> Decision {
+        let intents = Intents { failover: Some(ask), ..self.intents.clone() };
+        decide(&self.view, &intents, now, clock::wall())
+    }
+
+    fn dry_run(&self, ask: FailoverAsk, now: Moment) -> Proposal {
+        let mut plans = Vec::new();
+        let decision = self.decision_for(ask.clone(), now);
+        let mut blockers: Vec<String> = Vec::new();
+        if let Action::Refuse { blockers: refused } = &decision.action {
+            blockers.extend(refused.iter().map(ToString::to_string));
+        }
+        if let Some(primary) = self.view.primary() {
+            plans.push(failover::isolate(&self.view, &decision.diagnosis, primary));
+            match failover::promote(&self.view, &Isolation::supposed(&self.view, primary), Some(&ask)) {
+                Ok(plan) => plans.push(plan),
+                Err(refused) => {
+                    let more = refused.iter().map(ToString::to_string).filter(|why| !blockers.contains(why));
+                    blockers.extend(more.collect::<Vec<_>>());
+                }
+            }
+        }
+        Proposal { sentence: decision.sentence, plans, blockers }
+    }
+
+    async fn failover(&mut self, ask: FailoverAsk, now: Moment) -> Started {
+        if let Err(why) = &self.led {
+            return Err(vec![format!("this manager does not lead: {why}")]);
+        }
+        match self.decision_for(ask.clone(), now).action {
+            Action::Act(plan) => self.begin(plan, Some(ask)).await,
+            Action::Refuse { blockers } => Err(blockers.iter().map(ToString::to_string).collect()),
+            Action::Rest => Err(vec!["nothing is to be done".to_owned()]),
+            Action::Wait { why } => Err(vec![why]),
+        }
+    }
+
+    async fn adopt(&mut self, primary: Option<&InstanceId>) -> Started {
+        if let Err(why) = &self.led {
+            return Err(vec![format!("this manager does not lead: {why}")]);
+        }
+        let plan = adopt::adopt(&self.view, primary)?;
+        self.begin(plan, None).await
+    }
+}

@@ -1,0 +1,399 @@
+//! The world for real: each step goes to whom it concerns. To the agent beside the server where there is one, to the server itself
+//! otherwise, to the voters, to the store.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::agent::client::{AgentClient, CallError};
+use crate::agent::wire::{BringRequest, SalvageRequest};
+use crate::clock;
+use crate::decide::lease::Terms;
+use crate::decide::lease::voter::{Claim, Claimed, Outstanding};
+use crate::decide::plan::{Evidence, Proof, Salvaged, Step, Votes};
+use crate::execute::world::{StepError, Token, World};
+use crate::model::ballot::Generation;
+use crate::model::cluster::Cluster;
+use crate::model::gtid::GtidSet;
+use crate::model::instance::InstanceId;
+use crate::model::record::{ClusterRecord, Degraded, Parked};
+use crate::mysql::control::{self, ControlEnv};
+use crate::mysql::{Account, Connection, Target, Tls, probe};
+use crate::store::Store;
+
+/// Deadline of one call to a voter.
+const CALL: Duration = Duration::from_secs(1);
+/// Between two claims at a voter that is still bound by a grant, at most.
+const CLAIM_AGAIN: Duration = Duration::from_millis(50);
+/// Longest start of a server: crash recovery included.
+const SERVER_START: Duration = Duration::from_secs(300);
+
+/// Everything outside of one cluster.
+#[derive(Debug)]
+pub(super) struct LiveWorld {
+    pub(super) cluster: Cluster,
+    pub(super) admin: Account,
+    pub(super) tls: Tls,
+    /// For servers without an agent: what changing their source needs.
+    pub(super) env: ControlEnv,
+    pub(super) agents: BTreeMap<InstanceId, Arc<AgentClient>>,
+    /// By host.
+    pub(super) voters: BTreeMap<String, Arc<AgentClient>>,
+    pub(super) store: Store,
+}
+
+impl World for LiveWorld {
+    async fn observe(&self, step: &Step) -> Result<Evidence, StepError> {
+        match step {
+            Step::Register { .. } | Step::Park { .. } => {
+                let record = self.store.record(&self.cluster.name).await.map_err(failed)?;
+                Ok(Evidence { record, ..Evidence::default() })
+            }
+            // Asking is claiming: a voter answers the same claim twice alike.
+            Step::Claim { .. } | Step::Salvage { .. } => Ok(Evidence::default()),
+            Step::Fence { .. }
+            | Step::Kill { .. }
+            | Step::StopReceiving { .. }
+            | Step::WaitApplied { .. }
+            | Step::CatchUpFrom { .. }
+            | Step::StopReplicating { .. }
+            | Step::ArmSource { .. }
+            | Step::PointReplica { .. }
+            | Step::AckersAttached { .. }
+            | Step::Open { .. }
+            | Step::Admit { .. }
+            | Step::HoldVip { .. }
+            | Step::ForgetSource { .. }
+            | Step::StartServer { .. }
+            | Step::SetReadOnly { .. }
+            | Step::Furnish { .. } => self.look(step.instance()).await,
+        }
+    }
+
+    async fn apply(&self, step: &Step, token: &Token) -> Result<Evidence, StepError> {
+        match step {
+            Step::Claim { candidate, generation, proof } => {
+                self.claim(candidate, *generation, *proof, token).await
+            }
+            Step::Register { primary, generation, ackers, acks, degraded } => {
+                self.register(primary, *generation, ackers, *acks, degraded.as_deref(), token).await
+            }
+            Step::Park { instance, why } => self.park(instance, why).await,
+            Step::Salvage { from, to, beyond, within, .. } => {
+                self.salvage(from, to, beyond, *within, token).await
+            }
+            Step::Fence { .. }
+            | Step::Kill { .. }
+            | Step::StopReceiving { .. }
+            | Step::WaitApplied { .. }
+            | Step::CatchUpFrom { .. }
+            | Step::StopReplicating { .. }
+            | Step::ArmSource { .. }
+            | Step::PointReplica { .. }
+            | Step::AckersAttached { .. }
+            | Step::Open { .. }
+            | Step::Admit { .. }
+            | Step::HoldVip { .. }
+            | Step::ForgetSource { .. }
+            | Step::StartServer { .. }
+            | Step::SetReadOnly { .. }
+            | Step::Furnish { .. } => self.at_server(step, token).await,
+        }
+    }
+}
+
+impl LiveWorld {
+    /// How long the server's side of a step may take.
+    fn patience(&self, step: &Step) -> Duration {
+        let statement = self.cluster.policy.statement;
+        match step {
+            Step::WaitApplied { within, .. }
+            | Step::CatchUpFrom { within, .. }
+            | Step::Salvage { within, .. } => *within + statement,
+            Step::StartServer { .. } => SERVER_START,
+            Step::PointReplica { .. } | Step::Open { .. } | Step::Kill { .. } => statement * 2,
+            Step::Fence { .. }
+            | Step::StopReceiving { .. }
+            | Step::StopReplicating { .. }
+            | Step::ArmSource { .. }
+            | Step::AckersAttached { .. }
+            | Step::Admit { .. }
+            | Step::HoldVip { .. }
+            | Step::ForgetSource { .. }
+            | Step::SetReadOnly { .. }
+            | Step::Furnish { .. }
+            | Step::Claim { .. }
+            | Step::Register { .. }
+            | Step::Park { .. } => statement,
+        }
+    }
+
+    async fn at_server(&self, step: &Step, token: &Token) -> Result<Evidence, StepError> {
+        let within = self.patience(step);
+        match self.agents.get(step.instance()) {
+            Some(agent) => agent.step(token, step, within).await,
+            None => self.directly(step, within).await,
+        }
+    }
+
+    /// By SQL from here, for a server without an agent.
+    async fn directly(&self, step: &Step, within: Duration) -> Result<Evidence, StepError> {
+        let instance = step.instance();
+        let deadline = Instant::now() + within;
+        let mut connection = self.connect(instance, deadline).await?;
+        let read_only = |on| Step::SetReadOnly { instance: instance.clone(), on };
+        let instead = if let Step::Open { .. } = step {
+            Some(read_only(false))
+        } else if let Step::Admit { .. } = step {
+            Some(read_only(true))
+        } else {
+            None
+        };
+        let wanted = instead.as_ref().unwrap_or(step);
+        control::apply(&mut connection, wanted, &self.env).await.map_err(failed)?;
+        self.report(&mut connection, deadline).await
+    }
+
+    async fn connect(&self, instance: &InstanceId, deadline: Instant) -> Result<Connection, StepError> {
+        Connection::open(&Target::from(instance), &self.admin, &self.tls, None, deadline)
+            .await
+            .map_err(failed)
+    }
+
+    async fn report(&self, connection: &mut Connection, deadline: Instant) -> Result<Evidence, StepError> {
+        let report = probe::report(connection, deadline).await.map_err(failed)?;
+        Ok(Evidence { report: Some(report), ..Evidence::default() })
+    }
+
+    async fn look(&self, instance: &InstanceId) -> Result<Evidence, StepError> {
+        let within = self.cluster.policy.statement;
+        match self.agents.get(instance) {
+            Some(agent) => {
+                let status = agent.status(within).await?;
+                Ok(Evidence {
+                    report: status.server.clone().ok(),
+                    agent: Some(status),
+                    ..Evidence::default()
+                })
+            }
+            None => {
+                let deadline = Instant::now() + within;
+                let mut connection = self.connect(instance, deadline).await?;
+                self.report(&mut connection, deadline).await
+            }
+        }
+    }
+
+    /// Asks all voters at once and goes on with the first majority: a host that is gone keeps nobody waiting.
+    async fn claim(
+        &self,
+        candidate: &InstanceId,
+        generation: Generation,
+        proof: Proof,
+        token: &Token,
+    ) -> Result<Evidence, StepError> {
+        let Some(majority) = self.cluster.majority() else {
+            return Ok(Evidence {
+                votes: Some(Votes { majority: true, ..Votes::default() }),
+                ..Evidence::default()
+            });
+        };
+        let policy = &self.cluster.policy;
+        let record = self.store.record(&self.cluster.name).await.map_err(failed)?;
+        let released = match proof {
+            Proof::Fenced | Proof::Stonith => record.map(|record| record.primary).into_iter().collect(),
+            Proof::AckFence | Proof::Expired | Proof::Operator | Proof::AssumedDead | Proof::Adoption => {
+                Vec::new()
+            }
+        };
+        let claim = Claim {
+            cluster: self.cluster.name.clone(),
+            ballot: token.ballot.clone(),
+            generation,
+            candidate: candidate.clone(),
+            proof,
+            released,
+        };
+        let patience = policy.lease * 2 + policy.statement;
+        let mut votes = Votes::default();
+        let mut outstanding: Vec<Outstanding> = Vec::new();
+        let mut asking: FuturesUnordered<_> =
+            self.voters.iter().map(|(host, voter)| vote(host, voter, &claim, patience)).collect();
+        while votes.accepted.len() < majority {
+            let Some((host, answer)) = asking.next().await else { break };
+            match answer {
+                Ok(Claimed::Accepted { outstanding: more }) => {
+                    outstanding.extend(more);
+                    votes.accepted.push(host);
+                }
+                Ok(other) => votes.refused.push((host, refusal(&other))),
+                Err(error) => votes.refused.push((host, error.to_string())),
+            }
+        }
+        votes.majority = votes.accepted.len() >= majority;
+        if !votes.majority {
+            let refusals = votes.refused.iter().map(|(host, why)| format!("{host}: {why}"));
+            let text = format!(
+                "{} of {majority} votes ({})",
+                votes.accepted.len(),
+                refusals.collect::<Vec<_>>().join("; ")
+            );
+            return Err(StepError::Failed(text));
+        }
+        // The ack fence needs no wait: nothing the new primary lacks can be acknowledged by the old one.
+        if proof != Proof::AckFence {
+            let terms = Terms::new("", self.voters.keys().cloned().collect(), policy);
+            sleep(terms.wait_after_claim(&outstanding)).await;
+        }
+        Ok(Evidence { votes: Some(votes), ..Evidence::default() })
+    }
+
+    async fn register(
+        &self,
+        primary: &InstanceId,
+        generation: Generation,
+        ackers: &[InstanceId],
+        acks: u32,
+        degraded: Option<&str>,
+        token: &Token,
+    ) -> Result<Evidence, StepError> {
+        let now = clock::wall();
+        let old = self.store.record(&self.cluster.name).await.map_err(failed)?;
+        let mut record = old.clone().unwrap_or_else(|| ClusterRecord {
+            generation,
+            primary: primary.clone(),
+            ballot: token.ballot.clone(),
+            ackers: Vec::new(),
+            acks,
+            degraded: None,
+            parked: Vec::new(),
+            failovers: Vec::new(),
+            adopted_at: now,
+        });
+        if token.automatic && old.is_some_and(|old| old.primary != *primary) {
+            record.failovers.push(now);
+            let excess = record.failovers.len().saturating_sub(16);
+            record.failovers.drain(..excess);
+        }
+        record.degraded = degraded.map(|why| match record.degraded.take() {
+            Some(before) => before,
+            None => Degraded { since: now, why: why.to_owned() },
+        });
+        record.parked.retain(|parked| parked.instance != *primary);
+        record.primary = primary.clone();
+        record.generation = generation;
+        record.ballot = token.ballot.clone();
+        record.ackers = ackers.to_vec();
+        record.acks = acks;
+        self.save(record).await
+    }
+
+    async fn park(&self, instance: &InstanceId, why: &str) -> Result<Evidence, StepError> {
+        let record = self.store.record(&self.cluster.name).await.map_err(failed)?;
+        let mut record = record.ok_or_else(|| StepError::Failed("the cluster is not adopted".to_owned()))?;
+        record.parked.retain(|parked| parked.instance != *instance);
+        record.parked.push(Parked { instance: instance.clone(), since: clock::wall(), why: why.to_owned() });
+        self.save(record).await
+    }
+
+    async fn save(&self, record: ClusterRecord) -> Result<Evidence, StepError> {
+        self.store.save_record(&self.cluster.name, &record).await.map_err(failed)?;
+        Ok(Evidence { record: Some(record), ..Evidence::default() })
+    }
+
+    /// Reads at the dead server's host, writes at the candidate. Never a failure of its own: whether it had to succeed, the step says.
+    async fn salvage(
+        &self,
+        from: &InstanceId,
+        to: &InstanceId,
+        beyond: &GtidSet,
+        within: Duration,
+        token: &Token,
+    ) -> Result<Evidence, StepError> {
+        let (Some(reader), Some(writer)) = (self.agents.get(from), self.agents.get(to)) else {
+            return Ok(salvaged(false, 0, "no agent beside it".to_owned()));
+        };
+        let deadline = Instant::now() + within;
+        let request = SalvageRequest { token: token.clone(), beyond: beyond.clone(), within };
+        let log = match timeout(within, reader.salvage(&request)).await {
+            Ok(Ok(log)) => log,
+            Ok(Err(error)) => return Ok(salvaged(false, 0, error.to_string())),
+            Err(_) => return Ok(salvaged(false, 0, format!("not read within {} ms", within.as_millis()))),
+        };
+        if log.transactions == 0 {
+            return Ok(salvaged(log.complete, 0, log.trouble));
+        }
+        let left = deadline.saturating_duration_since(Instant::now()).max(self.cluster.policy.statement);
+        // What is brought comes after everything received: the candidate has applied that first.
+        let applied = Step::WaitApplied { instance: to.clone(), set: beyond.clone(), within: left };
+        if let Err(error) = writer.step(token, &applied, left).await {
+            return Ok(salvaged(false, 0, error.to_string()));
+        }
+        let bring = BringRequest { token: token.clone(), statements: log.statements, within: left };
+        match writer.bring(&bring).await {
+            Ok(evidence) => {
+                let salvage =
+                    Salvaged { complete: log.complete, transactions: log.transactions, trouble: log.trouble };
+                Ok(Evidence { salvage: Some(salvage), ..evidence })
+            }
+            Err(error) => Ok(salvaged(
+                false,
+                0,
+                format!("{} transaction(s) read, not written: {error}", log.transactions),
+            )),
+        }
+    }
+}
+
+fn salvaged(complete: bool, transactions: u64, trouble: String) -> Evidence {
+    Evidence { salvage: Some(Salvaged { complete, transactions, trouble }), ..Evidence::default() }
+}
+
+/// One voter's answer; asked again while a grant binds it, and while there is patience.
+async fn vote(
+    host: &str,
+    voter: &AgentClient,
+    claim: &Claim,
+    patience: Duration,
+) -> (String, Result<Claimed, CallError>) {
+    let deadline = Instant::now() + patience;
+    loop {
+        let answer = voter.claim(claim, CALL).await;
+        let pause = match &answer {
+            Ok(Claimed::HeldBack { remaining, .. }) => (*remaining).min(CLAIM_AGAIN),
+            Ok(
+                Claimed::Accepted { .. }
+                | Claimed::OlderBallot { .. }
+                | Claimed::Superseded { .. }
+                | Claimed::Taken { .. },
+            )
+            | Err(_) => return (host.to_owned(), answer),
+        };
+        if Instant::now() + pause >= deadline {
+            return (host.to_owned(), answer);
+        }
+        sleep(pause.max(Duration::from_millis(2))).await;
+    }
+}
+
+fn refusal(answer: &Claimed) -> String {
+    match answer {
+        Claimed::Accepted { .. } => "accepted".to_owned(),
+        Claimed::OlderBallot { accepted } => format!("obeys the manager of ballot {accepted}"),
+        Claimed::Superseded { generation, .. } => format!("knows generation {generation}"),
+        Claimed::Taken { holder } => match holder {
+            Some(holder) => format!("gave this generation to {holder}"),
+            None => "gave this generation away".to_owned(),
+        },
+        Claimed::HeldBack { by, remaining } => {
+            format!("granted {by} the lease for {} ms more", remaining.as_millis())
+        }
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> StepError {
+    StepError::Failed(error.to_string())
+}

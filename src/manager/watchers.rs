@@ -1,0 +1,122 @@
+//! Which loops look at what: a probe loop per server always, ping and sentinel at the primary, other hosts' probes while the
+//! primary does not answer.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::agents;
+use super::event::Event;
+use super::monitor::{self, Watched};
+use crate::agent::client::AgentClient;
+use crate::decide::diagnose::{Diagnosis, Verdict};
+use crate::model::instance::InstanceId;
+use crate::model::time::Moment;
+use crate::model::view::ClusterView;
+
+/// Between two rounds of probes from other hosts.
+const PROBE_EVERY: Duration = Duration::from_millis(400);
+
+/// All loops of one cluster.
+#[derive(Debug)]
+pub(super) struct Watchers {
+    watched: BTreeMap<InstanceId, Watched>,
+    nudges: BTreeMap<InstanceId, Arc<Notify>>,
+    agents: BTreeMap<InstanceId, Arc<AgentClient>>,
+    events: mpsc::Sender<Event>,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+    /// Whom ping and sentinel look at, and what ends them.
+    at_primary: Option<(InstanceId, CancellationToken)>,
+    probed_at: Option<Moment>,
+}
+
+impl Watchers {
+    /// Starts a probe loop per server.
+    pub(super) fn start(
+        watched: Vec<Watched>,
+        agents: BTreeMap<InstanceId, Arc<AgentClient>>,
+        events: mpsc::Sender<Event>,
+        tracker: TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
+        let mut nudges = BTreeMap::new();
+        for one in &watched {
+            let nudge = Arc::new(Notify::new());
+            tracker.spawn(monitor::watch(one.clone(), events.clone(), Arc::clone(&nudge), stop.clone()));
+            nudges.insert(one.instance.clone(), nudge);
+        }
+        let watched = watched.into_iter().map(|one| (one.instance.clone(), one)).collect();
+        Self { watched, nudges, agents, events, tracker, stop, at_primary: None, probed_at: None }
+    }
+
+    /// Looks closer where the diagnosis wants it.
+    pub(super) fn follow(&mut self, view: &ClusterView, diagnosis: &Diagnosis, now: Moment) {
+        let primary = view.primary().cloned();
+        if self.at_primary.as_ref().map(|(instance, _)| instance) != primary.as_ref() {
+            if let Some((_, end)) = self.at_primary.take() {
+                end.cancel();
+            }
+            self.at_primary =
+                primary.clone().and_then(|instance| Some((instance.clone(), self.close_look(&instance)?)));
+        }
+        let unsure = match diagnosis.verdict {
+            Verdict::UnreachablePrimary | Verdict::ManagerCutOff | Verdict::SilentPrimary => true,
+            Verdict::NotAdopted
+            | Verdict::Starting
+            | Verdict::Healthy
+            | Verdict::Degraded
+            | Verdict::DeadPrimary
+            | Verdict::HungPrimary
+            | Verdict::OverloadedPrimary
+            | Verdict::MisconfiguredPrimary
+            | Verdict::BlockedForAcks
+            | Verdict::ClosedPrimary
+            | Verdict::DeadPrimaryAndReplicas
+            | Verdict::SplitBrain => false,
+        };
+        if let Some(primary) = primary.filter(|_| unsure) {
+            self.probe_from_everywhere(&primary, now);
+        }
+    }
+
+    /// Looks at everything now.
+    pub(super) fn nudge_all(&self) {
+        for nudge in self.nudges.values() {
+            nudge.notify_one();
+        }
+    }
+
+    fn close_look(&self, instance: &InstanceId) -> Option<CancellationToken> {
+        let (watched, nudge) = (self.watched.get(instance)?, self.nudges.get(instance)?);
+        let end = self.stop.child_token();
+        self.tracker.spawn(monitor::ping(watched.clone(), Arc::clone(nudge), end.clone()));
+        self.tracker.spawn(monitor::sentinel(
+            watched.clone(),
+            self.events.clone(),
+            Arc::clone(nudge),
+            end.clone(),
+        ));
+        Some(end)
+    }
+
+    fn probe_from_everywhere(&mut self, primary: &InstanceId, now: Moment) {
+        if self.probed_at.is_some_and(|at| now.since(at) < PROBE_EVERY) {
+            return;
+        }
+        self.probed_at = Some(now);
+        for (instance, client) in self.agents.iter().filter(|(instance, _)| *instance != primary) {
+            let probing = agents::probe(
+                Arc::clone(client),
+                instance.host.clone(),
+                primary.clone(),
+                self.events.clone(),
+            );
+            self.tracker.spawn(probing);
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! `mhactl` as an operator meets it: the program itself against the real API on a socket; its words, its JSON, its exit codes.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
+mod desk;
+
+use std::process::Output;
+use std::sync::Arc;
+
+use desk::{Desk, Script, dead, ended, failover, healthy};
+use mha::execute::Outcome;
+use mha::http::{ApiState, serve};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::process::Command;
+
+struct Api {
+    url: String,
+    _serving: tokio::task::JoinHandle<()>,
+}
+
+async fn api(state: ApiState) -> Api {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    #[expect(clippy::disallowed_methods, reason = "a test's own task, ended with its runtime")]
+    let serving = tokio::spawn(async move { serve(listener, state).await.unwrap() });
+    Api { url, _serving: serving }
+}
+
+fn mhactl(url: &str, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mhactl"));
+    command
+        .args(args)
+        .env_clear()
+        .env("USER", "ann")
+        .env("MHA_MANAGER", url)
+        .stdin(std::process::Stdio::null());
+    command
+}
+
+async fn run(url: &str, args: &[&str]) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = mhactl(url, args).output().await.unwrap();
+    (status.code().unwrap(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+/// Compares with a text in `tests/cli/`; `UPDATE_GOLDEN=1` writes it instead.
+fn golden(name: &str, got: &str) {
+    let path = format!("{}/tests/cli/{name}.txt", env!("CARGO_MANIFEST_DIR"));
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, got).unwrap();
+    }
+    let want = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        got == want,
+        "{path} differs; look, then run with UPDATE_GOLDEN=1\n--- want\n{want}\n--- got\n{got}"
+    );
+    assert!(!got.chars().any(|c| c.is_control() && c != '\n'), "a control character reached the terminal");
+}
+
+#[tokio::test]
+async fn a_healthy_cluster_on_one_screen() {
+    let desk = Desk::new(healthy(), Script::default());
+    let api = api(desk.state(None)).await;
+    let (code, out, err) = run(&api.url, &["status"]).await;
+    assert_eq!((code, err.as_str()), (0, ""));
+    golden("status_healthy", &out);
+    let (code, out, _) = run(&api.url, &["topology", "orders"]).await;
+    assert_eq!(code, 0);
+    golden("topology_healthy", &out);
+}
+
+#[tokio::test]
+async fn a_dead_primary_is_unhealthy_and_nothing_moves_the_cursor() {
+    let desk = Desk::new(dead(), Script::default());
+    let api = api(desk.state(None)).await;
+    let (code, out, _) = run(&api.url, &["status"]).await;
+    assert_eq!(code, 5);
+    golden("status_dead", &out);
+    golden("topology_dead", &run(&api.url, &["topology"]).await.1);
+    let (code, out, _) = run(&api.url, &["status", "orders", "--json"]).await;
+    assert_eq!(code, 5);
+    let shown: mha::manager::snapshot::Snapshot = serde_json::from_str(&out).unwrap();
+    assert_eq!(shown, dead(), "JSON says what the API says");
+    assert!(!out.contains('\u{9b}') && !out.contains('\u{1b}'));
+}
+
+#[tokio::test]
+async fn several_clusters_are_listed_and_must_be_named() {
+    let desk = Desk::new(healthy(), Script::default());
+    let api = api(desk.state_of_two()).await;
+    let (code, out, _) = run(&api.url, &["status"]).await;
+    assert_eq!(code, 0);
+    golden("status_many", &out);
+    let (code, _, err) = run(&api.url, &["topology"]).await;
+    assert_eq!((code, err.contains("name one of: billing, orders")), (2, true), "{err}");
+    let (code, _, err) = run(&api.url, &["topology", "nosuch"]).await;
+    assert_eq!((code, err.contains("no cluster \"nosuch\"")), (2, true), "{err}");
+    let (code, out, _) = run(&api.url, &["status", "--json"]).await;
+    let value: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, value["clusters"].as_array().unwrap().len()), (0, 2));
+}
+
+#[tokio::test]
+async fn a_dry_run_shows_both_plans_and_begins_nothing() {
+    let desk = Desk::new(dead(), Script::default());
+    let api = api(desk.state(None)).await;
+    let (code, out, _) = run(&api.url, &["failover", "--dry-run", "--to", "db2"]).await;
+    assert_eq!(code, 0);
+    golden("failover_dry_run", &out);
+    let (code, _, err) = run(&api.url, &["failover"]).await;
+    assert_eq!((code, err.contains("was not confirmed")), (3, true), "{err}");
+    let heard = desk.heard.lock().unwrap();
+    assert!(heard.iter().all(|ask| ask.starts_with("DryRun")), "{heard:?}");
+}
+
+#[tokio::test]
+async fn a_failover_is_followed_to_its_end() {
+    let desk = Desk::new(dead(), Script::default());
+    let api = api(desk.state(None)).await;
+    let (code, out, err) = run(&api.url, &["failover", "--yes", "--accept-loss"]).await;
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    golden("failover", &out);
+    assert!(
+        desk.heard
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|ask| ask.contains("accept_loss: true") && ask.contains("by: \"ann@"))
+    );
+    let (code, out, _) = run(&api.url, &["follow"]).await;
+    assert_eq!(code, 0);
+    golden("history", &out);
+    for args in [&["history", "orders"][..], &["history", "orders", "r1"]] {
+        let (code, out, _) = run(&api.url, args).await;
+        assert_eq!(code, 0);
+        golden("history", &out);
+    }
+    let (code, out, _) = run(&api.url, &["history", "--json"]).await;
+    let history: mha::http::contract::History = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, history.recoveries[0].outcome()), (0, Some(&Outcome::Done)));
+}
+
+#[tokio::test]
+async fn a_recovery_that_failed_is_a_failure() {
+    let desk = Desk::new(dead(), Script::default());
+    let mut past = failover("r0");
+    past.entries.push(ended(Outcome::Undone {
+        why: "no candidate".to_owned(),
+        left: vec!["db3 follows nobody".to_owned()],
+    }));
+    desk.recovery.send_replace(Some(Arc::new(past.clone())));
+    desk.remember(&past).await;
+    let api = api(desk.state(None)).await;
+    let (code, out, _) = run(&api.url, &["history", "orders", "r0"]).await;
+    assert_eq!(code, 0);
+    golden("history_undone", &out);
+    assert_eq!(run(&api.url, &["history", "orders", "r9"]).await.0, 2);
+}
+
+#[tokio::test]
+async fn adoption_shows_its_plan_and_wants_a_word() {
+    let desk = Desk::new(healthy(), Script::default());
+    let api = api(desk.state(None)).await;
+    let (code, out, err) = run(&api.url, &["adopt", "orders", "--primary", "db1"]).await;
+    assert_eq!(code, 3);
+    golden("adopt_unconfirmed", &format!("{out}{err}"));
+    assert!(desk.heard.lock().unwrap().iter().all(|ask| ask.starts_with("AdoptPlan")));
+    let (code, _, _) = run(&api.url, &["adopt", "orders", "--yes"]).await;
+    assert_eq!(code, 0);
+    let (code, out, _) = run(&api.url, &["unpark", "db3"]).await;
+    assert_eq!((code, out.as_str()), (0, "db3 is in automatic hands again\n"));
+    let (code, out, _) = run(&api.url, &["ack"]).await;
+    assert_eq!((code, out.contains("acknowledged")), (0, true));
+}
+
+#[tokio::test]
+async fn a_refusal_names_its_reasons_once() {
+    let script = Script { refusals: vec!["the agent on db2 is not heard".to_owned()] };
+    let desk = Desk::new(healthy(), script);
+    let api = api(desk.state(None)).await;
+    let (code, out, err) = run(&api.url, &["adopt", "--yes"]).await;
+    assert_eq!((code, out.as_str()), (3, ""));
+    golden("adopt_refused", &err);
+    let (code, out, err) = run(&api.url, &["failover", "--yes"]).await;
+    assert_eq!(code, 3);
+    assert_eq!(format!("{out}{err}").matches("the agent on db2 is not heard").count(), 1, "{out}{err}");
+    let (code, out, _) = run(&api.url, &["adopt", "--yes", "--json"]).await;
+    let value: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, value["error"]["code"].as_str()), (3, Some("refused")));
+}
+
+#[tokio::test]
+async fn the_token_is_read_from_its_file_and_its_lack_is_its_own_code() {
+    let desk = Desk::new(healthy(), Script::default());
+    let api = api(desk.state(Some("s3cret"))).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (right, wrong) = (file("right", "s3cret\n"), file("wrong", "guess"));
+    assert_eq!(run(&api.url, &["status", "--token-file", &right]).await.0, 0);
+    for args in [&["status"][..], &["status", "--token-file", &wrong]] {
+        let (code, _, err) = run(&api.url, args).await;
+        assert_eq!((code, err.contains("guess")), (6, false), "{err}");
+    }
+    assert_eq!(run(&api.url, &["status", "--token-file", "/nowhere"]).await.0, 2);
+}
+
+#[tokio::test]
+async fn nobody_there_is_told_as_such() {
+    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (code, out, err) = run(&format!("http://{port}"), &["status"]).await;
+    assert_eq!((code, out.as_str()), (4, ""));
+    assert!(err.contains("was not reached") && err.contains("refused") && err.contains("next:"), "{err}");
+    assert_eq!(run("ftp://x", &["status"]).await.0, 2);
+    assert_eq!(run("http://x", &["sttus"]).await.0, 2);
+}
+
+#[tokio::test]
+async fn a_configuration_is_checked_without_a_manager() {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/manager.toml");
+    let dir = tempfile::tempdir().unwrap();
+    let bad = dir.path().join("bad.toml");
+    std::fs::write(&bad, "[manager]\nlistn = \"127.0.0.1:1\"\n").unwrap();
+    let (code, out, err) = run("", &["config", "check", bad.to_str().unwrap()]).await;
+    assert_eq!((code, out.as_str()), (2, ""));
+    assert!(err.contains("bad.toml:2:1") && err.contains("listen"), "{err}");
+    // The example names secret files that are not here: told at their lines.
+    let (_, out, err) = run("", &["config", "check", example]).await;
+    assert!(out.contains("good") || err.contains("manager.toml:"), "{out}{err}");
+}
+
+#[tokio::test]
+async fn help_names_the_exit_codes_and_completions_are_a_script() {
+    let (code, out, _) = run("", &["--help"]).await;
+    assert_eq!((code, out.contains("3  refused")), (0, true), "{out}");
+    let (code, out, _) = run("", &["completions", "bash"]).await;
+    assert_eq!((code, out.contains("_mhactl")), (0, true));
+}

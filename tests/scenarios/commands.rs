@@ -1,0 +1,554 @@
+//! The commands of a play, one handler each, each with an example. A line begins with a command, or with a host and what is so of it.
+
+use std::time::Duration;
+
+use mha::decide::failover::Isolation;
+use mha::model::ballot::{Ballot, Generation};
+use mha::model::cluster::{Cluster, ClusterName, Member, Mode, Promotion, VipAddress, Voter};
+use mha::model::instance::{Flavor, InstanceId};
+use mha::model::intent::{FailoverAsk, Undone};
+use mha::model::observation::Unseen;
+use mha::model::policy::{Durability, Policy, WithoutAckers};
+use mha::model::record::{ClusterRecord, Degraded, Parked};
+use mha::model::report::{SemiSync, ThreadError};
+use mha::model::time::Moment;
+use mha::model::view::ClusterView;
+
+use crate::world::{Host, MANAGER, Plight, World, pair};
+
+type Done = Result<(), String>;
+
+/// Does what one line of a play says.
+pub(crate) fn perform(world: &mut Option<World>, line: &str) -> Done {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    if words[0] == "cluster" {
+        *world = Some(cluster(line)?);
+        return Ok(());
+    }
+    let world = world.as_mut().ok_or("the first command is \"cluster\"")?;
+    match words.as_slice() {
+        ["policy", rest @ ..] => policy(world, rest),
+        ["mode", mode] => set_mode(world, mode),
+        ["wait", span] => wait(world, span),
+        ["kill", name] => kill(world, name),
+        ["kill-agent", name] => kill_agent(world, name),
+        ["start", name] => start(world, name),
+        ["stop", name] => stop(world, name),
+        ["freeze", name] => freeze(world, name),
+        ["host-down", name] => host_down(world, name),
+        ["cut", left, right] => cut(world, left, right),
+        ["heal"] => heal(world),
+        ["promoted", name] => promoted(world, name),
+        ["returned", name, rest @ ..] => returned(world, name, rest),
+        ["degraded", why @ ..] => degraded(world, &why.join(" ")),
+        ["parked", name, why @ ..] => parked(world, name, &why.join(" ")),
+        ["failed-over", span, "ago"] => failed_over(world, span),
+        ["undone", name, times, why @ ..] => undone(world, name, times, &why.join(" ")),
+        ["manager", "restarts"] => manager_restarts(world),
+        ["forget"] => forget(world),
+        ["isolated", rest @ ..] => isolated(world, rest),
+        ["operator", "asks", "failover", rest @ ..] => asks_failover(world, rest),
+        ["operator", "asks", "nothing"] => asks_nothing(world),
+        ["operator", "asks", "adoption", rest @ ..] => asks_adoption(world, rest),
+        [name, fact @ ..] => {
+            is_so(world, name, fact)?;
+            world.observe();
+            return Ok(());
+        }
+        [] => Ok(()),
+    }?;
+    world.observe();
+    Ok(())
+}
+
+fn span(text: &str) -> Result<Duration, String> {
+    let (digits, unit) = text.split_at(text.trim_end_matches(char::is_alphabetic).len());
+    let n: u64 = digits.parse().map_err(|_| format!("{text:?} is no span such as 3s"))?;
+    match unit {
+        "ms" => Ok(Duration::from_millis(n)),
+        "s" => Ok(Duration::from_secs(n)),
+        "m" => Ok(Duration::from_secs(n * 60)),
+        "h" => Ok(Duration::from_secs(n * 3600)),
+        _ => Err(format!("{text:?} is no span such as 3s")),
+    }
+}
+
+fn number<N: std::str::FromStr>(text: &str) -> Result<N, String> {
+    text.parse().map_err(|_| format!("{text:?} is no number"))
+}
+
+fn instance(text: &str) -> Result<InstanceId, String> {
+    text.parse().map_err(|error| format!("{error}"))
+}
+
+/// What a `cluster` line asks for beside its members.
+struct Wanted {
+    flavor: Flavor,
+    lossless: bool,
+    agents: bool,
+    manager_votes: bool,
+    witness: Option<String>,
+    vip: bool,
+}
+
+/// `cluster orders: db1 primary, db2 db3 replicas, lossless, agents, mariadb, vip, manager votes, witness w1`
+///
+/// Adopted, automatic, and well for five seconds. `async`, `no agents` and `mysql` are the other choices.
+fn cluster(line: &str) -> Result<World, String> {
+    let (name, rest) =
+        line["cluster ".len()..].split_once(": ").ok_or("write \"cluster NAME: db1 primary, …\"")?;
+    let now = Moment::from_micros(1_000_000_000);
+    let mut names: Vec<&str> = Vec::new();
+    let mut wanted = Wanted {
+        flavor: Flavor::MariaDb,
+        lossless: true,
+        agents: true,
+        manager_votes: false,
+        witness: None,
+        vip: false,
+    };
+    for part in rest.split(", ") {
+        match part.split(' ').collect::<Vec<_>>().as_slice() {
+            ["lossless"] => wanted.lossless = true,
+            ["async"] => wanted.lossless = false,
+            ["agents"] => wanted.agents = true,
+            ["no", "agents"] => wanted.agents = false,
+            ["mariadb"] => wanted.flavor = Flavor::MariaDb,
+            ["mysql"] => wanted.flavor = Flavor::MySql,
+            ["vip"] => wanted.vip = true,
+            ["manager", "votes"] => wanted.manager_votes = true,
+            ["witness", host] => wanted.witness = Some((*host).to_owned()),
+            [hosts @ .., "primary" | "replica" | "replicas"] => names.extend(hosts),
+            _ => return Err(format!("{part:?} is no part of a cluster")),
+        }
+    }
+    let ids: Vec<InstanceId> = names.iter().map(|name| instance(name)).collect::<Result<_, _>>()?;
+    let configured = configured(name, &ids, &wanted)?;
+    let primary = ids.first().ok_or("a cluster has a primary")?.clone();
+    let hosts = (1_u32..)
+        .zip(&ids)
+        .map(|(id, this)| {
+            let source = (*this != primary).then(|| primary.clone());
+            Host::new(this.clone(), id, source, wanted.flavor, now)
+        })
+        .collect();
+    let mut world = World::new(configured, hosts, wanted.flavor, now);
+    let ackers = if wanted.lossless { ids[1..].to_vec() } else { Vec::new() };
+    world.view.record = Some(ClusterRecord {
+        generation: Generation(1),
+        primary: primary.clone(),
+        ballot: Ballot { number: 1, manager: "m1".to_owned() },
+        acks: u32::from(!ackers.is_empty()),
+        ackers,
+        degraded: None,
+        parked: Vec::new(),
+        failovers: Vec::new(),
+        adopted_at: world.wall(),
+    });
+    arm(&mut world, &primary);
+    world.wait(Duration::from_secs(5));
+    Ok(world)
+}
+
+fn configured(name: &str, ids: &[InstanceId], wanted: &Wanted) -> Result<Cluster, String> {
+    let url = |host: &str| format!("http://{host}:8421");
+    let members = ids.iter().map(|id| Member {
+        instance: id.clone(),
+        promotion: Promotion::Allow,
+        zone: None,
+        agent: wanted.agents.then(|| url(&id.host)),
+    });
+    let hosts = ids.iter().map(|id| id.host.clone()).filter(|_| wanted.agents);
+    let beside = wanted.witness.clone().into_iter().chain(wanted.manager_votes.then(|| MANAGER.to_owned()));
+    let voters = hosts.chain(beside).map(|host| Voter { url: url(&host), host });
+    let address = "10.0.0.100".parse().map_err(|error| format!("{error}"))?;
+    Ok(Cluster {
+        name: ClusterName(name.to_owned()),
+        mode: Mode::Auto,
+        members: members.collect(),
+        vip: wanted.vip.then(|| VipAddress { address, prefix: 24, interface: "eth0".to_owned() }),
+        voters: voters.collect(),
+        policy: Policy {
+            durability: if wanted.lossless { Durability::Lossless } else { Durability::Async },
+            ..Policy::default()
+        },
+    })
+}
+
+/// Semi-sync as the record wants it: the primary armed, its followers acknowledging.
+fn arm(world: &mut World, primary: &InstanceId) {
+    let Some(record) = world.view.record.clone() else { return };
+    for host in &mut world.hosts {
+        let leads = host.instance == *primary;
+        let acks = record.ackers.contains(&host.instance);
+        host.semi_sync = SemiSync {
+            available: true,
+            source_enabled: leads && record.acks > 0,
+            source_status: leads && record.acks > 0,
+            after_sync: true,
+            timeout: Duration::from_secs(86_400),
+            acks: record.acks.max(1),
+            clients: if leads { record.ackers.len() as u32 } else { 0 },
+            replica_enabled: acks,
+            replica_status: acks,
+            ..SemiSync::default()
+        };
+    }
+}
+
+/// `policy without_ackers degrade`, `policy assume_dead_when_refused`, `policy allow_newer_primary`, `policy fenced_reads`,
+/// `policy acks 2`, `policy budget 1`
+fn policy(world: &mut World, words: &[&str]) -> Done {
+    let policy = &mut world.view.cluster.policy;
+    match words {
+        ["without_ackers", "degrade"] => policy.without_ackers = WithoutAckers::Degrade,
+        ["without_ackers", "block"] => policy.without_ackers = WithoutAckers::Block,
+        ["assume_dead_when_refused"] => policy.assume_dead_when_refused = true,
+        ["allow_newer_primary"] => policy.allow_newer_primary = true,
+        ["fenced_reads"] => policy.fenced_reads = true,
+        ["budget", n] => policy.budget = number(n)?,
+        ["acks", n] => {
+            policy.acks = number(n)?;
+            let acks = policy.acks;
+            let record = world.view.record.as_mut().ok_or("not adopted")?;
+            record.acks = acks;
+            let primary = record.primary.clone();
+            arm(world, &primary);
+        }
+        _ => return Err("unknown policy".to_owned()),
+    }
+    Ok(())
+}
+
+/// `mode manual`
+fn set_mode(world: &mut World, mode: &str) -> Done {
+    world.view.cluster.mode = match mode {
+        "observe" => Mode::Observe,
+        "manual" => Mode::Manual,
+        "auto" => Mode::Auto,
+        _ => return Err("observe, manual or auto".to_owned()),
+    };
+    Ok(())
+}
+
+/// `wait 3s`
+fn wait(world: &mut World, text: &str) -> Done {
+    world.wait(span(text)?);
+    Ok(())
+}
+
+/// `kill db1`: its process is gone; an agent beside it sees that at once and closes the access.
+fn kill(world: &mut World, name: &str) -> Done {
+    let now = world.now;
+    world.host(name)?.plight = Plight::Gone(now);
+    Ok(())
+}
+
+/// `kill-agent db1`
+fn kill_agent(world: &mut World, name: &str) -> Done {
+    world.host(name)?.agent_up = false;
+    Ok(())
+}
+
+/// `start db1`: its server runs again as it was, by somebody's hand.
+fn start(world: &mut World, name: &str) -> Done {
+    let now = world.now;
+    let host = world.host(name)?;
+    host.plight = Plight::Well;
+    host.started_at = now;
+    host.agent_up = true;
+    Ok(())
+}
+
+/// `stop db1`: SIGSTOP to the server; agent and host are well.
+fn stop(world: &mut World, name: &str) -> Done {
+    let now = world.now;
+    world.host(name)?.plight = Plight::Stopped(now);
+    Ok(())
+}
+
+/// `freeze db1`: server and agent stand still, connections stay open.
+fn freeze(world: &mut World, name: &str) -> Done {
+    world.host(name)?.plight = Plight::Frozen;
+    Ok(())
+}
+
+/// `host-down db1`: no cable.
+fn host_down(world: &mut World, name: &str) -> Done {
+    world.host(name)?.plight = Plight::Down;
+    Ok(())
+}
+
+/// `cut manager db1`, `cut db1 db2`: neither hears the other.
+fn cut(world: &mut World, left: &str, right: &str) -> Done {
+    world.cuts.insert(pair(left, right));
+    Ok(())
+}
+
+/// `heal`: every cable is whole, every server that ran runs.
+fn heal(world: &mut World) -> Done {
+    world.cuts.clear();
+    for host in &mut world.hosts {
+        if !matches!(host.plight, Plight::Gone(_)) {
+            host.plight = Plight::Well;
+        }
+    }
+    Ok(())
+}
+
+/// `promoted db2`: a failover to it went well; the others that answer follow it. The old primary is as it was.
+fn promoted(world: &mut World, name: &str) -> Done {
+    let leader = instance(name)?;
+    let origin = world.origin;
+    let bases: Vec<String> = world.hosts.iter().map(|host| world.numbers(origin, host.applied)).collect();
+    let old = world.view.record.as_ref().ok_or("not adopted")?.primary.clone();
+    let mut ackers = Vec::new();
+    for (host, base) in world.hosts.iter_mut().zip(bases) {
+        host.base.push(base);
+        (host.received, host.applied) = (0, 0);
+        if host.instance == leader {
+            host.source = None;
+            host.read_only = false;
+            world.origin = host.id;
+        } else if host.instance != old && host.plight == Plight::Well {
+            host.source = Some(leader.clone());
+            ackers.push(host.instance.clone());
+        }
+    }
+    let at = world.wall();
+    let lossless = world.view.cluster.policy.durability == Durability::Lossless;
+    let record = world.view.record.as_mut().ok_or("not adopted")?;
+    record.generation = record.generation.next();
+    record.primary = leader.clone();
+    record.failovers.push(at);
+    record.degraded = (lossless && ackers.is_empty())
+        .then(|| Degraded { since: at, why: "no acker was left at the promotion".to_owned() });
+    record.ackers = if lossless { ackers } else { Vec::new() };
+    record.acks = u32::from(!record.ackers.is_empty());
+    world.intents.failover = None;
+    world.isolation = None;
+    arm(world, &leader);
+    world.wait(Duration::from_secs(5));
+    Ok(())
+}
+
+/// `returned db1`, `returned db1 with 20 extra`, `returned db1 writable`: the host and its server are back, fenced by its agent.
+fn returned(world: &mut World, name: &str, words: &[&str]) -> Done {
+    let now = world.now;
+    let extra = match words {
+        ["with", n, "extra", ..] => number(n)?,
+        _ => 0,
+    };
+    let id = world.host(name)?.id;
+    let numbers = world.numbers(id, 100 + extra);
+    let has_agent = world.view.cluster.members.iter().any(|m| m.agent.is_some() && m.instance.host == name);
+    let host = world.host(name)?;
+    host.plight = Plight::Well;
+    host.agent_up = true;
+    host.closed = has_agent;
+    host.started_at = now;
+    host.read_only = !words.contains(&"writable");
+    host.semi_sync.source_enabled = words.contains(&"armed");
+    if extra > 0 {
+        host.base.push(numbers);
+    }
+    Ok(())
+}
+
+/// `degraded no acker was left`
+fn degraded(world: &mut World, why: &str) -> Done {
+    let since = world.wall();
+    let record = world.view.record.as_mut().ok_or("not adopted")?;
+    record.acks = 0;
+    record.degraded = Some(Degraded { since, why: why.to_owned() });
+    let primary = record.primary.clone();
+    arm(world, &primary);
+    Ok(())
+}
+
+/// `parked db3 it has transactions the primary lacks`
+fn parked(world: &mut World, name: &str, why: &str) -> Done {
+    let (instance, since) = (instance(name)?, world.wall());
+    let record = world.view.record.as_mut().ok_or("not adopted")?;
+    record.parked.push(Parked { instance, since, why: why.to_owned() });
+    Ok(())
+}
+
+/// `failed-over 5m ago`: one automatic failover that counts against the budget.
+fn failed_over(world: &mut World, text: &str) -> Done {
+    let at = world.wall() - chrono::Duration::from_std(span(text)?).map_err(|error| format!("{error}"))?;
+    world.view.record.as_mut().ok_or("not adopted")?.failovers.push(at);
+    Ok(())
+}
+
+/// `undone db1 2 the claim was refused`: so many attempts at it in a row were taken back, the last just now.
+fn undone(world: &mut World, name: &str, times: &str, why: &str) -> Done {
+    let instance = instance(name)?;
+    let (at, times) = (world.now, number(times)?);
+    world.intents.undone.push(Undone { instance, at, times, why: why.to_owned() });
+    Ok(())
+}
+
+/// `manager restarts`: it keeps its store and knows nothing else.
+fn manager_restarts(world: &mut World) -> Done {
+    world.view = ClusterView::new(world.view.cluster.clone(), world.view.record.clone(), world.now);
+    Ok(())
+}
+
+/// `forget`: the store is lost, or the cluster was never adopted.
+fn forget(world: &mut World) -> Done {
+    world.view.record = None;
+    manager_restarts(world)
+}
+
+/// `isolated db2 db3, fenced, log`: what isolating gave, instead of what a dry run supposes.
+fn isolated(world: &mut World, words: &[&str]) -> Done {
+    let text = words.join(" ");
+    let mut parts = text.split(", ");
+    let stopped: Vec<InstanceId> =
+        parts.next().unwrap_or("").split_whitespace().map(instance).collect::<Result<_, _>>()?;
+    let marks: Vec<&str> = parts.collect();
+    let primary = world.view.primary().cloned().ok_or("no primary")?;
+    let reports = world.hosts.iter().filter(|host| stopped.contains(&host.instance));
+    let stopped = reports.map(|host| (host.instance.clone(), world.report(host))).collect();
+    world.isolation = Some(Isolation {
+        primary,
+        fenced: marks.contains(&"fenced"),
+        stopped,
+        log_readable: marks.contains(&"log"),
+    });
+    Ok(())
+}
+
+/// `operator asks failover --to db3 --accept-loss --old-primary-is-dead`
+fn asks_failover(world: &mut World, words: &[&str]) -> Done {
+    let mut ask = FailoverAsk { by: "anna".to_owned(), ..FailoverAsk::default() };
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        match *word {
+            "--to" => ask.to = Some(instance(words.next().ok_or("--to HOST")?)?),
+            "--accept-loss" => ask.accept_loss = true,
+            "--old-primary-is-dead" => ask.old_primary_is_dead = true,
+            _ => return Err(format!("{word:?} is no option")),
+        }
+    }
+    world.intents.failover = Some(ask);
+    Ok(())
+}
+
+/// `operator asks nothing`
+fn asks_nothing(world: &mut World) -> Done {
+    world.intents.failover = None;
+    Ok(())
+}
+
+/// `operator asks adoption`, `operator asks adoption db2`
+fn asks_adoption(world: &mut World, words: &[&str]) -> Done {
+    world.asks_adoption = Some(words.first().map(|name| instance(name)).transpose()?);
+    Ok(())
+}
+
+/// What is so of one host; the first word is its name.
+fn is_so(world: &mut World, name: &str, fact: &[&str]) -> Done {
+    match fact {
+        ["preferred"] => member(world, name, |member| member.promotion = Promotion::Prefer),
+        ["never"] => member(world, name, |member| member.promotion = Promotion::Never),
+        ["zone", zone] => member(world, name, |member| member.zone = Some((*zone).to_owned())),
+        ["errant", n] => own_transactions(world, name, n),
+        ["waiting", n, "clients", clients] => waiting(world, name, n, clients),
+        ["heartbeat", "stuck"] => heartbeat_stuck(world, name),
+        ["heartbeat", "moves"] => {
+            world.host(name)?.heartbeat_stuck_since = None;
+            Ok(())
+        }
+        ["restarted"] => {
+            let now = world.now;
+            world.host(name)?.started_at = now;
+            Ok(())
+        }
+        ["also", "follows", source, "with", n] => {
+            let foreign = (instance(source)?, number(n)?);
+            world.host(name)?.foreign = Some(foreign);
+            Ok(())
+        }
+        fact => server_is(world.host(name)?, fact),
+    }
+}
+
+fn member(world: &mut World, name: &str, change: impl Fn(&mut Member)) -> Done {
+    let wanted = instance(name)?;
+    let mut members = world.view.cluster.members.iter_mut();
+    change(members.find(|member| member.instance == wanted).ok_or("no such member")?);
+    Ok(())
+}
+
+/// `db2 errant 3`: so many transactions of its own.
+fn own_transactions(world: &mut World, name: &str, count: &str) -> Done {
+    let id = world.host(name)?.id;
+    let numbers = world.numbers(id, number(count)?);
+    world.host(name)?.base.push(numbers);
+    Ok(())
+}
+
+/// `db1 waiting 4 clients 2`: sessions that wait for an acknowledgement, and connected ackers.
+fn waiting(world: &mut World, name: &str, waiting: &str, clients: &str) -> Done {
+    let semi_sync = &mut world.host(name)?.semi_sync;
+    semi_sync.waiting = number(waiting)?;
+    semi_sync.clients = number(clients)?;
+    Ok(())
+}
+
+/// `db1 heartbeat stuck`: the write heartbeat in flight does not come back.
+fn heartbeat_stuck(world: &mut World, name: &str) -> Done {
+    let now = world.now;
+    world.host(name)?.heartbeat_stuck_since = Some(now);
+    Ok(())
+}
+
+/// `db1 refuses`, `db1 too-many-connections`, `db2 received 100 applied 90`, `db3 applier stopped 1062 duplicate key` and so on.
+fn server_is(host: &mut Host, fact: &[&str]) -> Done {
+    match fact {
+        ["refuses"] => host.plight = Plight::Answers(Unseen::Refused),
+        ["too-many-connections"] => host.plight = Plight::Answers(Unseen::TooManyConnections),
+        ["access-denied"] => host.plight = Plight::Answers(Unseen::AccessDenied("1045".to_owned())),
+        ["has-no-name"] => host.plight = Plight::Answers(Unseen::Name("NXDOMAIN".to_owned())),
+        ["closed"] => host.closed = true,
+        ["open"] => host.closed = false,
+        ["writable"] => host.read_only = false,
+        ["read-only"] => host.read_only = true,
+        ["executed", n] => (host.received, host.applied) = (number(n)?, number(n)?),
+        ["received", received, "applied", applied] => {
+            (host.received, host.applied) = (number(received)?, number(applied)?);
+        }
+        ["purged", n] => host.purged = number(n)?,
+        ["receiver", "stopped", error @ ..] => {
+            host.receiver_stopped = true;
+            host.receiver_error = thread_error(error)?;
+        }
+        ["applier", "stopped", error @ ..] => {
+            host.applier_stopped = true;
+            host.applier_error = thread_error(error)?;
+        }
+        ["delayed", by] => host.delay = span(by)?,
+        ["lag", by] => host.lag = span(by)?,
+        ["filtered"] => host.filtered = true,
+        ["no-binlog"] => host.log_bin = false,
+        ["no-replica-updates"] => host.log_replica_updates = false,
+        ["version", version] => host.version = version.parse().map_err(|error| format!("{error}"))?,
+        ["follows", "nobody"] => host.source = None,
+        ["follows", source] => host.source = Some(instance(source)?),
+        ["semi-sync", "off"] => host.semi_sync.source_status = false,
+        ["semi-sync", "on"] => host.semi_sync.source_enabled = true,
+        ["after-commit"] => host.semi_sync.after_sync = false,
+        ["ackers", n] => host.semi_sync.clients = number(n)?,
+        _ => return Err("unknown fact".to_owned()),
+    }
+    Ok(())
+}
+
+fn thread_error(words: &[&str]) -> Result<Option<ThreadError>, String> {
+    match words {
+        [] => Ok(None),
+        [code, text @ ..] => Ok(Some(ThreadError { code: number(code)?, text: text.join(" ") })),
+    }
+}

@@ -1,0 +1,447 @@
+//! The world a play happens in: hosts, servers, agents and cables, from which every look, agent's word and probe is made and put
+//! into a real [`ClusterView`]. Virtual time; nothing is decided here.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeZone, Utc};
+use mha::decide::failover::Isolation;
+use mha::model::ballot::{Ballot, Generation};
+use mha::model::cluster::Cluster;
+use mha::model::gtid::GtidSet;
+use mha::model::instance::{Flavor, Identity, InstanceId, Version};
+use mha::model::intent::Intents;
+use mha::model::observation::{Access, AgentStatus, Observation, Probe, Process, Unseen, Vantage};
+use mha::model::report::{Replication, Report, SemiSync, Settings, ThreadError, ThreadState};
+use mha::model::time::Moment;
+use mha::model::view::ClusterView;
+
+/// Between two rounds of looks.
+const TICK: Duration = Duration::from_millis(250);
+/// The manager's own end of a cable.
+pub(crate) const MANAGER: &str = "manager";
+
+/// What is wrong with a server or its host.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Plight {
+    Well,
+    /// Its process is gone since then.
+    Gone(Moment),
+    /// SIGSTOP since then: it connects and never speaks.
+    Stopped(Moment),
+    /// Server and agent stand still; connections stay open.
+    Frozen,
+    /// No cable.
+    Down,
+    /// It runs, and this is what a connection gets.
+    Answers(Unseen),
+}
+
+/// One database host.
+#[derive(Debug, Clone)]
+pub(crate) struct Host {
+    pub(crate) instance: InstanceId,
+    pub(crate) id: u32,
+    pub(crate) plight: Plight,
+    pub(crate) agent_up: bool,
+    pub(crate) closed: bool,
+    pub(crate) read_only: bool,
+    /// Histories of former primaries, and its own extra transactions.
+    pub(crate) base: Vec<String>,
+    /// What it received and applied of the present history.
+    pub(crate) received: u64,
+    pub(crate) applied: u64,
+    pub(crate) purged: u64,
+    pub(crate) source: Option<InstanceId>,
+    pub(crate) receiver_stopped: bool,
+    pub(crate) receiver_error: Option<ThreadError>,
+    pub(crate) applier_stopped: bool,
+    pub(crate) applier_error: Option<ThreadError>,
+    pub(crate) delay: Duration,
+    pub(crate) filtered: bool,
+    pub(crate) lag: Duration,
+    /// A second channel's source and its transactions.
+    pub(crate) foreign: Option<(InstanceId, u64)>,
+    pub(crate) log_bin: bool,
+    pub(crate) log_replica_updates: bool,
+    pub(crate) version: Version,
+    pub(crate) semi_sync: SemiSync,
+    pub(crate) heartbeat_stuck_since: Option<Moment>,
+    pub(crate) started_at: Moment,
+    stream_at: Moment,
+    beats: u64,
+    granted_at: Moment,
+}
+
+/// Everything there is.
+#[derive(Debug, Clone)]
+pub(crate) struct World {
+    pub(crate) view: ClusterView,
+    pub(crate) intents: Intents,
+    pub(crate) now: Moment,
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) flavor: Flavor,
+    /// Server id whose transactions the present history is made of.
+    pub(crate) origin: u32,
+    /// Unordered pairs that cannot talk.
+    pub(crate) cuts: BTreeSet<(String, String)>,
+    pub(crate) isolation: Option<Isolation>,
+    pub(crate) asks_adoption: Option<Option<InstanceId>>,
+}
+
+impl Host {
+    pub(crate) fn new(
+        instance: InstanceId,
+        id: u32,
+        source: Option<InstanceId>,
+        flavor: Flavor,
+        now: Moment,
+    ) -> Self {
+        Self {
+            instance,
+            id,
+            plight: Plight::Well,
+            agent_up: true,
+            closed: false,
+            read_only: source.is_some(),
+            base: Vec::new(),
+            received: 100,
+            applied: 100,
+            purged: 0,
+            source,
+            receiver_stopped: false,
+            receiver_error: None,
+            applier_stopped: false,
+            applier_error: None,
+            delay: Duration::ZERO,
+            filtered: false,
+            lag: Duration::from_millis(200),
+            foreign: None,
+            log_bin: true,
+            log_replica_updates: true,
+            version: match flavor {
+                Flavor::MariaDb => Version::new(10, 11, 14),
+                Flavor::MySql => Version::new(8, 4, 5),
+            },
+            semi_sync: SemiSync { available: true, ..SemiSync::default() },
+            heartbeat_stuck_since: None,
+            started_at: now.back(Duration::from_secs(900)),
+            stream_at: now,
+            beats: 0,
+            granted_at: now,
+        }
+    }
+
+    /// Its server answers those that reach it.
+    fn answers(&self) -> bool {
+        match &self.plight {
+            Plight::Well | Plight::Answers(_) => true,
+            Plight::Gone(_) | Plight::Stopped(_) | Plight::Frozen | Plight::Down => false,
+        }
+    }
+
+    /// Its kernel and agent run and have a cable.
+    fn is_host_up(&self) -> bool {
+        match &self.plight {
+            Plight::Well | Plight::Answers(_) | Plight::Gone(_) | Plight::Stopped(_) => true,
+            Plight::Frozen | Plight::Down => false,
+        }
+    }
+
+    /// What somebody with a good cable gets.
+    fn outcome(&self) -> Result<(), Unseen> {
+        match &self.plight {
+            Plight::Well if self.closed => Err(Unseen::Refused),
+            Plight::Well => Ok(()),
+            Plight::Gone(_) => Err(Unseen::Refused),
+            Plight::Stopped(_) => Err(Unseen::SilentBeforeGreeting),
+            Plight::Frozen | Plight::Down => Err(Unseen::NoRoute),
+            Plight::Answers(unseen) => Err(unseen.clone()),
+        }
+    }
+}
+
+impl World {
+    /// A cluster that has run well for five seconds.
+    pub(crate) fn new(cluster: Cluster, hosts: Vec<Host>, flavor: Flavor, now: Moment) -> Self {
+        let view = ClusterView::new(cluster, None, now);
+        Self {
+            view,
+            intents: Intents::default(),
+            now,
+            hosts,
+            flavor,
+            origin: 1,
+            cuts: BTreeSet::new(),
+            isolation: None,
+            asks_adoption: None,
+        }
+    }
+
+    /// Wall time: a day, plus the moment.
+    pub(crate) fn wall(&self) -> DateTime<Utc> {
+        let day = Utc.with_ymd_and_hms(2026, 1, 1, 12, 0, 0).single().expect("a valid date");
+        day + chrono::Duration::microseconds(self.now.as_micros() as i64)
+    }
+
+    pub(crate) fn host(&mut self, name: &str) -> Result<&mut Host, String> {
+        let wanted: InstanceId = name.parse().map_err(|error| format!("{error}"))?;
+        self.hosts.iter_mut().find(|host| host.instance == wanted).ok_or(format!("no host {name}"))
+    }
+
+    pub(crate) fn set(&self, text: &[String]) -> GtidSet {
+        GtidSet::parse(self.flavor, &text.join(",")).expect("plays write valid sets")
+    }
+
+    /// The first `count` transactions of a server, in its family's words.
+    pub(crate) fn numbers(&self, server: u32, count: u64) -> String {
+        match (self.flavor, count) {
+            (_, 0) => String::new(),
+            (Flavor::MariaDb, n) => format!("0-{server}-{n}"),
+            (Flavor::MySql, n) => format!("00000000-0000-0000-0000-0000000000{server:02}:1-{n}"),
+        }
+    }
+
+    fn can_talk(&self, left: &str, right: &str) -> bool {
+        left == right || !self.cuts.contains(&pair(left, right))
+    }
+
+    fn find(&self, instance: &InstanceId) -> Option<&Host> {
+        self.hosts.iter().find(|host| host.instance == *instance)
+    }
+
+    /// Lets time pass, looking all the while.
+    pub(crate) fn wait(&mut self, span: Duration) {
+        let end = self.now + span;
+        while self.now < end {
+            self.now = (self.now + TICK).min(end);
+            self.streams();
+            self.observe();
+        }
+    }
+
+    /// Replication heartbeats and grants arrive where they can.
+    fn streams(&mut self) {
+        let primary = self.view.primary().cloned();
+        let alive: Vec<(bool, bool)> = self
+            .hosts
+            .iter()
+            .map(|host| {
+                let reaches = |other: &Host| self.can_talk(&host.instance.host, &other.instance.host);
+                let stream =
+                    host.source.as_ref().and_then(|source| self.find(source)).is_some_and(|source| {
+                        !host.receiver_stopped && host.answers() && source.answers() && reaches(source)
+                    });
+                let granted = primary.as_ref().and_then(|primary| self.find(primary)).is_some_and(|holder| {
+                    holder.agent_up && holder.is_host_up() && reaches(holder) && holder.answers()
+                });
+                (stream, granted)
+            })
+            .collect();
+        let now = self.now;
+        for (host, (stream, granted)) in self.hosts.iter_mut().zip(alive) {
+            if stream {
+                host.stream_at = now;
+                host.beats += 1;
+            }
+            if granted {
+                host.granted_at = now;
+            }
+        }
+    }
+
+    /// One round of looks, agents' words and probes, replicas first: who is asked after them knows of more.
+    pub(crate) fn observe(&mut self) {
+        let primary = self.view.primary().cloned();
+        let mut order: Vec<Host> = self.hosts.clone();
+        order.sort_by_key(|host| Some(&host.instance) == primary.as_ref());
+        for host in &order {
+            self.look(host);
+            self.agent_speaks(host, primary.as_ref());
+        }
+        if let Some(primary) = primary {
+            self.probes(&primary);
+        }
+    }
+
+    fn look(&mut self, host: &Host) {
+        let seen = if self.can_talk(MANAGER, &host.instance.host) {
+            host.outcome().map(|()| self.report(host))
+        } else {
+            Err(Unseen::NoRoute)
+        };
+        let (of, at) = (host.instance.clone(), self.now);
+        self.view.record_look(Observation { of, from: Vantage::Manager, at, seen });
+    }
+
+    fn agent_speaks(&mut self, host: &Host, primary: Option<&InstanceId>) {
+        if self.view.cluster.member(&host.instance).is_none_or(|member| member.agent.is_none()) {
+            return;
+        }
+        match host.plight {
+            // Its connection stays open: no word, and no loss.
+            Plight::Frozen => return,
+            Plight::Down => return self.view.record_agent_lost(&host.instance, self.now),
+            Plight::Well | Plight::Gone(_) | Plight::Stopped(_) | Plight::Answers(_) => {}
+        }
+        if !host.agent_up || !self.can_talk(MANAGER, &host.instance.host) {
+            return self.view.record_agent_lost(&host.instance, self.now);
+        }
+        let status = self.status(host, primary);
+        self.view.record_agent(&host.instance, self.now, status);
+    }
+
+    fn status(&self, host: &Host, primary: Option<&InstanceId>) -> AgentStatus {
+        let generation = self.view.record.as_ref().map_or(Generation(0), |record| record.generation);
+        let leads = Some(&host.instance) == primary;
+        let (process, unanswered, server) = match &host.plight {
+            Plight::Gone(since) => {
+                (Process::Gone { since: self.now.since(*since) }, Duration::ZERO, Err(Unseen::Refused))
+            }
+            Plight::Stopped(since) => {
+                (self.running(host), self.now.since(*since), Err(Unseen::SilentBeforeGreeting))
+            }
+            Plight::Well | Plight::Frozen | Plight::Down | Plight::Answers(_) => {
+                (self.running(host), Duration::ZERO, Ok(self.report(host)))
+            }
+        };
+        let closed = host.closed || (leads && matches!(host.plight, Plight::Gone(_)));
+        let access = match (closed, leads) {
+            (true, _) => Access::Closed,
+            (false, true) => Access::Held { remaining: Duration::from_millis(2_500) },
+            (false, false) => Access::Admitted,
+        };
+        AgentStatus {
+            host: host.instance.host.clone(),
+            boot_id: "boot".to_owned(),
+            ballot: Ballot { number: 1, manager: "m1".to_owned() },
+            generation,
+            held: leads.then_some(generation),
+            fenced: None,
+            epoch: 0,
+            process,
+            access,
+            vip: leads && !closed && self.view.cluster.vip.is_some(),
+            server,
+            server_age: Duration::ZERO,
+            unanswered,
+            heartbeat_stuck: host.heartbeat_stuck_since.map(|since| self.now.since(since)),
+            stream_still: host
+                .source
+                .as_ref()
+                .filter(|_| !host.receiver_stopped)
+                .map(|_| self.now.since(host.stream_at)),
+            granted_ago: (!leads).then(|| self.now.since(host.granted_at)),
+            stopping: false,
+        }
+    }
+
+    fn running(&self, host: &Host) -> Process {
+        Process::Running { pid: 1000 + host.id, up: self.now.since(host.started_at) }
+    }
+
+    /// Probes of the primary from every other host that could send one, and from voters that are no members.
+    fn probes(&mut self, primary: &InstanceId) {
+        let Some(target) = self.find(primary).cloned() else { return };
+        let agents = self.hosts.iter().filter(|host| {
+            host.instance != *primary
+                && host.agent_up
+                && host.is_host_up()
+                && self.can_talk(MANAGER, &host.instance.host)
+                && self.view.cluster.member(&host.instance).is_some_and(|member| member.agent.is_some())
+        });
+        let agents = agents.map(|host| host.instance.host.clone());
+        let others = self.view.cluster.voters.iter().map(|voter| voter.host.clone());
+        let others = others.filter(|name| self.hosts.iter().all(|host| host.instance.host != *name));
+        for from in agents.chain(others).collect::<Vec<_>>() {
+            let outcome =
+                if self.can_talk(&from, &primary.host) { target.outcome() } else { Err(Unseen::NoRoute) };
+            let (of, at) = (primary.clone(), self.now);
+            self.view.record_probe(Probe { from: Vantage::Agent(from), of, at, outcome });
+        }
+    }
+
+    /// What the server would say of itself.
+    pub(crate) fn report(&self, host: &Host) -> Report {
+        let with = |count: u64| {
+            let history = self.numbers(self.origin, count);
+            let all: Vec<String> =
+                host.base.iter().cloned().chain((!history.is_empty()).then_some(history)).collect();
+            self.set(&all)
+        };
+        let mut executed = with(host.applied);
+        if let Some((_, count)) = &host.foreign {
+            executed = executed.union(&self.set(&[self.numbers(90, *count)]));
+        }
+        Report {
+            identity: Identity {
+                flavor: self.flavor,
+                version: host.version,
+                server_id: host.id,
+                server_uuid: (self.flavor == Flavor::MySql)
+                    .then(|| format!("00000000-0000-0000-0000-0000000000{:02}", host.id)),
+                hostname: host.instance.host.clone(),
+                port: host.instance.port,
+            },
+            uptime: self.now.since(host.started_at),
+            read_only: host.read_only,
+            super_read_only: (self.flavor == Flavor::MySql).then_some(host.read_only),
+            executed,
+            purged: self.set(&[self.numbers(self.origin, host.purged)]),
+            coordinates: None,
+            replication: self.channels(host, with(host.received)),
+            semi_sync: host.semi_sync.clone(),
+            settings: Settings {
+                log_bin: host.log_bin,
+                log_replica_updates: host.log_replica_updates,
+                gtid: true,
+                event_scheduler: false,
+                durable_commits: true,
+                net_timeout: Duration::from_secs(4),
+            },
+            heartbeat_age: host.source.as_ref().map(|_| host.lag),
+        }
+    }
+
+    fn channels(&self, host: &Host, received: GtidSet) -> Vec<Replication> {
+        let Some(source) = &host.source else { return Vec::new() };
+        let refused = self.find(source).is_some_and(|source| matches!(source.plight, Plight::Gone(_)));
+        let (receiver, error) = match (host.receiver_stopped, refused) {
+            (true, _) => (ThreadState::Stopped, host.receiver_error.clone()),
+            (false, true) => {
+                let text = format!("cannot connect to {source} (111 \"Connection refused\")");
+                (ThreadState::Connecting, Some(ThreadError { code: 2003, text }))
+            }
+            (false, false) => (ThreadState::Running, None),
+        };
+        let own = Replication {
+            channel: String::new(),
+            source: source.clone(),
+            receiver,
+            applier: if host.applier_stopped { ThreadState::Stopped } else { ThreadState::Running },
+            receiver_error: error,
+            applier_error: host.applier_error.clone(),
+            seconds_behind: Some(host.lag.as_secs()),
+            received,
+            read_to: None,
+            applied_to: None,
+            heartbeats: host.beats,
+            heartbeat_every: Some(Duration::from_millis(750)),
+            gtid: true,
+            delay: host.delay,
+            filtered: host.filtered,
+        };
+        let foreign = host.foreign.as_ref().map(|(source, count)| Replication {
+            channel: "other".to_owned(),
+            source: source.clone(),
+            received: self.set(&[self.numbers(90, *count)]),
+            ..own.clone()
+        });
+        std::iter::once(own).chain(foreign).collect()
+    }
+}
+
+/// The two ends of a cable in one order.
+pub(crate) fn pair(left: &str, right: &str) -> (String, String) {
+    if left <= right { (left.to_owned(), right.to_owned()) } else { (right.to_owned(), left.to_owned()) }
+}
