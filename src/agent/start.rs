@@ -29,11 +29,6 @@ pub(super) async fn server(shared: &Shared, as_replica: bool, deadline: Instant)
     if !running {
         let service = server.service.as_ref().ok_or("agent.toml says no `service` to start the server by")?;
         let role = shared.seen().kept.role;
-        if let Role::Primary { generation } = role {
-            return Err(format!(
-                "this host leads generation {generation}; fence it before its server is started"
-            ));
-        }
         if role != Role::Unmanaged && role != Role::Replica {
             let access = hands.access().await.map_err(|error| error.to_string())?;
             if access != Access::Closed {

@@ -224,10 +224,13 @@ impl Step {
             Self::AckersAttached { acks, .. } => {
                 report.is_some_and(|report| report.semi_sync.clients >= *acks)
             }
-            Self::Register { primary, generation, .. } => seen
-                .record
-                .as_ref()
-                .is_some_and(|record| record.primary == *primary && record.generation == *generation),
+            Self::Register { primary, generation, ackers, acks, degraded } => {
+                seen.record.as_ref().is_some_and(|record| {
+                    (&record.primary, record.generation) == (primary, *generation)
+                        && (&record.ackers, record.acks) == (ackers, *acks)
+                        && record.degraded.is_some() == degraded.is_some()
+                })
+            }
             Self::Open { generation, .. } => {
                 report.is_some_and(Report::is_writable)
                     && agent.is_none_or(|agent| {
@@ -289,7 +292,7 @@ impl fmt::Display for Step {
                     (true, Some(_)) => f.write_str(", lossless given up"),
                     (false, degraded) => {
                         let names: Vec<String> = ackers.iter().map(ToString::to_string).collect();
-                        let span = if degraded.is_some() { ", lossless not yet in force" } else { "" };
+                        let span = if degraded.is_some() { ", lossless not in force" } else { "" };
                         write!(f, ", {acks} of {} acknowledging{span}", names.join(" "))
                     }
                 }

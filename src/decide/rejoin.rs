@@ -1,8 +1,9 @@
 //! A server that returned, and a primary that was closed: compared first, then led back, or parked with the reason.
 
-use super::failover::acks_in_force;
+use super::failover::{acks_in_force, next_generation};
 use super::guard::Blocker;
-use super::plan::{Plan, PlanKind, Stage, Step};
+use super::plan::{Plan, PlanKind, Proof, Stage, Step};
+use crate::model::ballot::Generation;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
 use crate::model::intent::Intents;
@@ -21,7 +22,7 @@ pub fn rejoin(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan
     let record = view.record.as_ref()?;
     let primary = view.of(&record.primary)?.report()?;
     let (asked_at, _) = view.of(&record.primary)?.last_report.as_ref()?;
-    view.replicas().find_map(|(instance, seen)| {
+    let next = |(instance, seen): (&InstanceId, &Seen)| {
         if record.parked.iter().any(|parked| parked.instance == *instance)
             || intents.pause(instance, now).is_some()
         {
@@ -47,7 +48,12 @@ pub fn rejoin(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan
             ));
         }
         returning(view, record, instance, seen, agent, (*asked_at, primary))
-    })
+    };
+    // Starting a server takes long: first those that run.
+    let runs =
+        |seen: &Seen| seen.agent_now().is_some_and(|agent| !matches!(agent.process, Process::Gone { .. }));
+    let first = view.replicas().filter(|(_, seen)| runs(seen)).find_map(next);
+    first.or_else(|| view.replicas().find_map(next))
 }
 
 fn returning(
@@ -60,8 +66,7 @@ fn returning(
 ) -> Option<Plan> {
     let fenced = agent.access == Access::Closed;
     if let Process::Gone { .. } = agent.process {
-        // A crashed replica was open to readers, and stays so in the kernel: starting it is what closes it.
-        return (view.cluster.policy.restart && !agent.stopping).then(|| start(view, instance));
+        return (fenced && view.cluster.policy.restart && !agent.stopping).then(|| start(view, instance));
     }
     let report = agent.server.as_ref().ok()?;
     // A replica that follows the primary with its source side left on in my.cnf never led: nobody waits on it.
@@ -75,9 +80,7 @@ fn returning(
     let astray = report
         .channel()
         .is_some_and(|channel| channel.source != record.primary && is_member(view, &channel.source));
-    let idle = report.channel().is_none_or(|channel| channel.receiver == ThreadState::Stopped);
-    let due = astray || (fenced && idle);
-    if !due {
+    if !astray && !fenced && !left_stopped(report) {
         return None;
     }
     let (reported_at, report) = seen.last_report.as_ref()?;
@@ -89,6 +92,16 @@ fn returning(
         return Some(park(view, instance, &format!("it has transactions the primary lacks: {extra}")));
     }
     Some(follow(view, record, instance, primary))
+}
+
+/// Receiving nothing, with its applier running: how a failover leaves a replica whose taking back was cut short. Somebody who
+/// stops a replica by hand stops both threads, and is left alone.
+fn left_stopped(report: &Report) -> bool {
+    report.channel().is_some_and(|channel| {
+        channel.receiver == ThreadState::Stopped
+            && channel.receiver_error.is_none()
+            && channel.applier == ThreadState::Running
+    })
 }
 
 /// What it has of the cluster's history: all of it, unless it replicates from several clusters.
@@ -185,12 +198,7 @@ pub fn reopen(view: &ClusterView, intents: &Intents, now: Moment) -> Result<Plan
     let agent = seen.agent_now().ok_or("no word from its agent")?;
     let report =
         agent.server.as_ref().map_err(|unseen| format!("its server does not answer its agent: {unseen}"))?;
-    if agent.generation > record.generation {
-        return Err(format!(
-            "its agent knows of generation {}, the record of {}",
-            agent.generation, record.generation
-        ));
-    }
+    let generation = generation_to_open(view, record)?;
     let adopt = |primary: &InstanceId| format!("\"mhactl adopt {} --primary {primary}\"", view.cluster.name);
     // A parked member's history is a person's to judge, and was when it was parked.
     let judged = |instance: &InstanceId| record.parked.iter().any(|parked| parked.instance == *instance);
@@ -218,21 +226,58 @@ pub fn reopen(view: &ClusterView, intents: &Intents, now: Moment) -> Result<Plan
             adopt(&channel.source)
         ));
     }
-    Ok(reopen_plan(view, record, report))
+    Ok(reopen_plan(view, record, report, generation))
 }
 
-fn reopen_plan(view: &ClusterView, record: &ClusterRecord, report: &Report) -> Plan {
+/// The recorded one, while no voter knows a higher. A claim that was taken back leaves voters with a generation nobody led, for
+/// which they refuse the recorded one: then a new one, if every member's agent says that it led none of those in between.
+fn generation_to_open(view: &ClusterView, record: &ClusterRecord) -> Result<Generation, String> {
+    let next = next_generation(view);
+    if next == record.generation.next() {
+        return Ok(record.generation);
+    }
+    for member in view.cluster.members.iter().filter(|member| member.agent.is_some()) {
+        let instance = &member.instance;
+        let Some(agent) = view.of(instance).and_then(Seen::agent_now) else {
+            return Err(format!(
+                "voters know a generation after {}, and the agent on {instance} is not heard: its server may have led it",
+                record.generation
+            ));
+        };
+        if let Some(led) = agent.held.filter(|held| *held > record.generation) {
+            return Err(format!(
+                "{instance} has led generation {led}, the record knows of {}; if its history is the right one run \"mhactl adopt {} --primary {instance}\"",
+                record.generation, view.cluster.name
+            ));
+        }
+    }
+    Ok(next)
+}
+
+fn reopen_plan(view: &ClusterView, record: &ClusterRecord, report: &Report, generation: Generation) -> Plan {
     let primary = &record.primary;
     let acks = if record.acks == 0 { 0 } else { acks_in_force(view, Some(report)) };
-    let mut stages = vec![
-        Stage::new("arm", vec![Step::ArmSource { instance: primary.clone(), acks }]),
-        Stage::new("open", vec![Step::Open { instance: primary.clone(), generation: record.generation }]),
-    ];
+    let open = Step::Open { instance: primary.clone(), generation };
+    let mut stages = vec![Stage::new("arm", vec![Step::ArmSource { instance: primary.clone(), acks }])];
+    if generation == record.generation {
+        stages.push(Stage::new("open", vec![open]));
+    } else {
+        let claim = Step::Claim { candidate: primary.clone(), generation, proof: Proof::Expired };
+        let register = Step::Register {
+            primary: primary.clone(),
+            generation,
+            ackers: record.ackers.clone(),
+            acks: record.acks,
+            degraded: record.degraded.as_ref().map(|degraded| degraded.why.clone()),
+        };
+        stages.push(Stage::new("claim", vec![claim]));
+        stages.push(Stage::new("open", vec![open, register]));
+    }
     if let Some(vip) = view.cluster.vip.clone() {
-        let step = Step::HoldVip { instance: primary.clone(), generation: record.generation, vip };
+        let step = Step::HoldVip { instance: primary.clone(), generation, vip };
         stages.push(Stage::new("traffic", vec![step]));
     }
-    plan(view, PlanKind::Repair, format!("{primary} leads again, generation {}", record.generation), stages)
+    plan(view, PlanKind::Repair, format!("{primary} leads again, generation {generation}"), stages)
 }
 
 /// A dead primary whose failover is refused is started in place, as the primary it was (D2): nothing of it may be dropped.

@@ -521,10 +521,13 @@ fn server_is(host: &mut Host, fact: &[&str]) -> Done {
             (host.received, host.applied) = (number(received)?, number(applied)?);
         }
         ["purged", n] => host.purged = number(n)?,
+        ["knows", "generation", n] => host.accepted = Generation(number(n)?),
+        ["led", "generation", n] => host.led = Some(Generation(number(n)?)),
         ["receiver", "stopped", error @ ..] => {
             host.receiver_stopped = true;
             host.receiver_error = thread_error(error)?;
         }
+        ["receiver", "running"] => host.receiver_stopped = false,
         ["applier", "stopped", error @ ..] => {
             host.applier_stopped = true;
             host.applier_error = thread_error(error)?;

@@ -94,19 +94,17 @@ pub(crate) struct Options {
     pub(crate) acks: u32,
     pub(crate) faults: usize,
     pub(crate) planted: Planted,
-    /// No faults by chance: a test drives the run.
-    pub(crate) scripted: bool,
 }
 
 impl Options {
     pub(crate) fn of(seed: u64, planted: Planted) -> Self {
         let mut dice = Dice::new(seed);
-        let members = dice.range(3, 5) as usize;
+        let members = if dice.one_in(5) { 2 } else { dice.range(3, 5) as usize };
         let flavor = if dice.one_in(2) { Flavor::MySql } else { Flavor::MariaDb };
         let durability = if dice.one_in(3) { Durability::Async } else { Durability::Lossless };
         let without_ackers = if dice.one_in(2) { WithoutAckers::Block } else { WithoutAckers::Degrade };
         let acks = if members > 3 && dice.one_in(3) { 2 } else { 1 };
         let faults = dice.range(3, 6) as usize;
-        Self { seed, members, flavor, durability, without_ackers, acks, faults, planted, scripted: false }
+        Self { seed, members, flavor, durability, without_ackers, acks, faults, planted }
     }
 }

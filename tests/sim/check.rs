@@ -3,7 +3,7 @@
 use mha::decide::guard::Blocker;
 use mha::decide::plan::{Plan, PlanKind, Proof, Step};
 use mha::model::ballot::Generation;
-use mha::model::policy::Durability;
+use mha::model::policy::{Durability, WithoutAckers};
 
 use super::server::{Marks, Tx};
 use super::state::{Event, MANAGERS, Sim};
@@ -68,7 +68,10 @@ impl Sim {
                 ));
             }
             if proven && !kept {
-                self.violate(format!("I2: db{s} acknowledged transaction {tx}, which db{} lacks", newest.server));
+                self.violate(format!(
+                    "I2: db{s} acknowledged transaction {tx}, which db{} lacks",
+                    newest.server
+                ));
             }
         }
         self.acked.push(Acked { tx, server: s, generation, proven });
@@ -85,7 +88,10 @@ impl Sim {
     /// Before a server takes writes (I2-I5).
     pub(crate) fn check_open(&mut self, h: usize, generation: Generation) {
         if !self.servers[h].relay.is_empty() {
-            self.violate(format!("I4: db{h} opens with {} received and not applied", self.servers[h].relay.len()));
+            self.violate(format!(
+                "I4: db{h} opens with {} received and not applied",
+                self.servers[h].relay.len()
+            ));
         }
         self.check_generation(h, generation);
         let known = self.opened.last().map_or(0, |opened| opened.generation);
@@ -104,7 +110,9 @@ impl Sim {
     fn must_hold_all(&mut self, h: usize) {
         let lost = self.acked.iter().find(|ack| ack.proven && !self.servers[h].holds(ack.tx)).cloned();
         if let Some(Acked { tx, server, .. }) = lost {
-            self.violate(format!("I2: transaction {tx}, acknowledged by db{server}, is not on primary db{h}"));
+            self.violate(format!(
+                "I2: transaction {tx}, acknowledged by db{server}, is not on primary db{h}"
+            ));
         }
     }
 
@@ -118,7 +126,10 @@ impl Sim {
             Proof::Operator | Proof::Adoption => true,
         };
         if !proven && old != h {
-            self.violate(format!("I5: db{h} opens by \"{}\", and db{old} may still acknowledge", basis.proof));
+            self.violate(format!(
+                "I5: db{h} opens by \"{}\", and db{old} may still acknowledge",
+                basis.proof
+            ));
         }
         if basis.degraded || basis.loss_accepted {
             self.acked.iter_mut().for_each(|ack| ack.proven = false);
@@ -133,7 +144,9 @@ impl Sim {
             Proof::Fenced => "promoted: agent answered fenced",
             Proof::AckFence => "promoted: ack fence",
             Proof::Expired => "promoted: lease ran out",
-            Proof::Operator | Proof::Stonith | Proof::AssumedDead | Proof::Adoption => "promoted: other proof",
+            Proof::Operator | Proof::Stonith | Proof::AssumedDead | Proof::Adoption => {
+                "promoted: other proof"
+            }
         });
         if !self.hosts[old].on {
             self.count("promoted after host loss");
@@ -150,7 +163,23 @@ impl Sim {
         if plan.kind == PlanKind::Repair && plan.steps().any(|step| matches!(step, Step::Open { .. })) {
             self.count("reopened");
         }
-        if plan.kind == PlanKind::Rejoin && plan.steps().any(|step| matches!(step, Step::PointReplica { .. })) {
+        if plan.kind == PlanKind::Repair && plan.steps().any(|step| matches!(step, Step::Claim { .. })) {
+            self.count("reopened under a new generation");
+        }
+        if plan.kind == PlanKind::Repair
+            && plan.steps().any(|step| matches!(step, Step::AckersAttached { .. }))
+        {
+            self.count("lossless again");
+        }
+        if plan.kind == PlanKind::Repair
+            && plan
+                .steps()
+                .all(|step| matches!(step, Step::Register { .. } | Step::ArmSource { acks: 0, .. }))
+        {
+            self.count("lossless given up");
+        }
+        if plan.kind == PlanKind::Rejoin && plan.steps().any(|step| matches!(step, Step::PointReplica { .. }))
+        {
             self.count("rejoined");
         }
         if plan.kind != PlanKind::Promote {
@@ -160,7 +189,9 @@ impl Sim {
             Step::Claim { generation, proof, .. } => Some((*generation, *proof)),
             _ => None,
         });
-        let (Some((generation, proof)), Some(record)) = (claimed, self.stores[m].record.clone()) else { return };
+        let (Some((generation, proof)), Some(record)) = (claimed, self.stores[m].record.clone()) else {
+            return;
+        };
         let loss_accepted =
             self.stores[m].unfinished().and_then(|r| r.ask.as_ref()).is_some_and(|ask| ask.accept_loss);
         let basis = Basis {
@@ -230,7 +261,10 @@ impl Sim {
                 self.has_vip(p)
             ));
         }
-        if self.servers[p].waiters.len() >= 4 {
+        let left = self.servers.len() - 1 - record.parked.len();
+        let persons = self.opts.without_ackers == WithoutAckers::Block && left < record.acks as usize;
+        // Ackers that are parked, and a policy to block: a person is told, and commits wait for them.
+        if self.servers[p].waiters.len() >= 4 && !persons {
             return Some(format!("commits wait on db{p}, {} acker(s)", self.ackers_of(p).count()));
         }
         for s in (0..self.servers.len()).filter(|s| *s != p) {

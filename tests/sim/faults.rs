@@ -29,7 +29,8 @@ const KINDS: u64 = 12;
 
 impl Sim {
     pub(crate) fn recorded_primary(&self) -> Option<usize> {
-        let newest = self.stores.iter().filter_map(|store| store.record.as_ref()).max_by_key(|r| r.generation)?;
+        let newest =
+            self.stores.iter().filter_map(|store| store.record.as_ref()).max_by_key(|r| r.generation)?;
         Some(self.index(&newest.primary))
     }
 
@@ -44,10 +45,12 @@ impl Sim {
         let fault = self.draw();
         self.hit(&fault);
         self.strikes += 1;
-        let lasts = if self.dice.one_in(3) { self.dice.range(300, 3_000) } else { self.dice.range(3_000, 16_000) };
+        let lasts =
+            if self.dice.one_in(3) { self.dice.range(300, 3_000) } else { self.dice.range(3_000, 16_000) };
         self.after(lasts, Event::Mend(fault));
         if self.strikes < self.opts.faults {
-            let next = if self.dice.one_in(2) { self.dice.range(50, 4_500) } else { self.dice.range(4_000, 12_000) };
+            let next =
+                if self.dice.one_in(2) { self.dice.range(50, 4_500) } else { self.dice.range(4_000, 12_000) };
             self.after(next, Event::Strike);
         } else {
             let calm = self.dice.range(6_000, 14_000);
@@ -110,7 +113,9 @@ impl Sim {
                 self.manager_up[1] = true;
             }
             Fault::Slow(s) => self.servers[s].slow = 600,
-            Fault::Ask => self.stores[0].ask = Some(FailoverAsk { by: "operator".to_owned(), ..FailoverAsk::default() }),
+            Fault::Ask => {
+                self.stores[0].ask = Some(FailoverAsk { by: "operator".to_owned(), ..FailoverAsk::default() })
+            }
         }
     }
 

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use mha::decide::lease::Terms;
-use mha::decide::lease::holder::{Effect, Holder, Input, Kept, Refusal, Role, Start};
+use mha::decide::lease::holder::{Effect, Holder, Input, Kept, Role, Start};
+use mha::decide::lease::refusal::Refusal;
 use mha::decide::lease::voter::{Promises, Renew, Renewed, Voter};
 use mha::model::ballot::Generation;
 use mha::model::observation::{Access, AgentStatus, Probe, Process, Unseen, Vantage};
@@ -131,12 +132,21 @@ impl Sim {
         };
         let voter = Voter::restored(host.promises.clone(), now);
         let restored = host.has_server.then(|| Holder::restored(self.terms(h), host.kept, start, now));
-        let (holder, effects) = restored.map_or((None, Vec::new()), |(holder, effects)| (Some(holder), effects));
+        let (holder, effects) =
+            restored.map_or((None, Vec::new()), |(holder, effects)| (Some(holder), effects));
         let host = &mut self.hosts[h];
         host.life += 1;
         host.agent = Some(Agent { voter, holder, sees_server: up });
         host.kept_boot = host.boot;
+        self.keep_server(h);
         self.carry_out(h, effects);
+    }
+
+    /// The run file names the process it watches.
+    fn keep_server(&mut self, h: usize) {
+        if self.hosts[h].has_server && self.servers[h].up {
+            self.hosts[h].kept_server = self.servers[h].boot;
+        }
     }
 
     pub(crate) fn stop_agent(&mut self, h: usize) {
@@ -217,7 +227,6 @@ impl Sim {
             self.say(format!("db{h} open for generation {}", generation.unwrap_or_default()));
         }
         self.hosts[h].filter = Filter::Until(until);
-        self.hosts[h].kept_server = self.servers[h].boot;
         self.check_generation(h, generation.unwrap_or_default());
     }
 
@@ -286,7 +295,9 @@ impl Sim {
             return;
         }
         let known: Vec<Tx> = (0..self.servers.len())
-            .filter(|other| *other != h && self.talk(h, *other) && self.agent_answers(*other) && self.answers(*other))
+            .filter(|other| {
+                *other != h && self.talk(h, *other) && self.agent_answers(*other) && self.answers(*other)
+            })
             .flat_map(|other| self.servers[other].log.iter().chain(&self.servers[other].relay).copied())
             .collect();
         let contains_all = known.iter().all(|tx| self.servers[h].holds(*tx));
@@ -302,6 +313,7 @@ impl Sim {
             return self.after(50, Event::ProcessSeen(h));
         }
         let up = self.servers[h].up;
+        self.keep_server(h);
         if let Some(agent) = self.hosts[h].agent.as_mut() {
             let saw = std::mem::replace(&mut agent.sees_server, up);
             let input = match (saw, up) {
@@ -335,7 +347,8 @@ impl Sim {
             Filter::Until(until) if until > now => Access::Held { remaining: until - now },
             Filter::Until(_) | Filter::Closed => Access::Closed,
         };
-        let unanswered = state.hung_since.map_or(Duration::ZERO, |since| Duration::from_millis(self.t - since));
+        let unanswered =
+            state.hung_since.map_or(Duration::ZERO, |since| Duration::from_millis(self.t - since));
         let oldest = state.waiters.iter().map(|waiter| self.t - waiter.since).max();
         let host = &self.hosts[h];
         let role = self.holder(h).map(Holder::role).unwrap_or_default();
@@ -344,13 +357,14 @@ impl Sim {
             boot_id: host.boot.to_string(),
             ballot: host.promises.ballot.clone(),
             generation: host.promises.generation,
-            held: match role {
-                Role::Primary { generation } => Some(generation),
-                Role::Unmanaged | Role::Unknown | Role::Replica | Role::Fenced { .. } | Role::Deposed { .. } => None,
-            },
+            held: role.generation(),
             fenced: match role {
                 Role::Fenced { generation } => Some(generation),
-                Role::Unmanaged | Role::Unknown | Role::Replica | Role::Primary { .. } | Role::Deposed { .. } => None,
+                Role::Unmanaged
+                | Role::Unknown
+                | Role::Replica
+                | Role::Primary { .. }
+                | Role::Deposed { .. } => None,
             },
             epoch: host.kept.epoch,
             process,

@@ -21,7 +21,7 @@ use mha::model::view::ClusterView;
 use tokio::time::sleep;
 
 use super::state::Sim;
-use super::steps::{Shared, SimWorld};
+use super::world::{Shared, SimWorld};
 
 pub(crate) fn wall(t: u64) -> DateTime<Utc> {
     DateTime::<Utc>::UNIX_EPOCH + TimeDelta::milliseconds(1_700_000_000_000 + t as i64)
@@ -131,7 +131,7 @@ impl Manager {
         loop {
             round += 1;
             // Deciding again after a plan needs what it made of the world.
-            self.look(round % 3 == 0 || said.is_empty()).await;
+            self.look(round.is_multiple_of(3) || said.is_empty()).await;
             if self.is_deposed() {
                 self.shared.act(|sim| sim.say(format!("m{} is deposed", self.m)));
                 return;
@@ -162,10 +162,10 @@ impl Manager {
         }
     }
 
+    /// Somebody obeys a later manager: this one leads again or not at all.
     fn is_deposed(&self) -> bool {
-        let seen = self.view.seen.values().filter_map(|seen| seen.agent_now());
-        let others = seen.filter(|agent| !agent.ballot.yields_to(&self.ballot)).count();
-        others > self.view.cluster.voters.len() / 2
+        let mut heard = self.view.seen.values().filter_map(|seen| seen.agent_now());
+        heard.any(|agent| !agent.ballot.yields_to(&self.ballot))
     }
 
     async fn act(&mut self, plan: &Plan) {
@@ -201,8 +201,7 @@ impl Manager {
             recovery
         });
         let (token, world, journal) = self.tools(&recovery);
-        let outcome =
-            recovery::begin(&self.view, plan, ask.as_ref(), &token, &world, &journal).await;
+        let outcome = recovery::begin(&self.view, plan, ask.as_ref(), &token, &world, &journal).await;
         self.finish(&recovery, outcome.unwrap_or_else(|never| match never {}));
     }
 
@@ -260,7 +259,9 @@ impl Manager {
             Some(p) => probes(sim, m, p),
             None => Vec::new(),
         });
-        let delay = self.shared.act(|sim| if sim.dice.one_in(20) { sim.dice.range(20, 500) } else { sim.dice.range(1, 6) });
+        let delay = self
+            .shared
+            .act(|sim| if sim.dice.one_in(20) { sim.dice.range(20, 500) } else { sim.dice.range(1, 6) });
         sleep(Duration::from_millis(delay)).await;
         for (look, word) in looks {
             let of = look.of.clone();
@@ -329,11 +330,14 @@ impl Sim {
         let old = self.stores[m].record.clone();
         let record = match (step, old) {
             (Step::Register { primary, generation, ackers, acks, degraded }, old) => {
-                let promoted = old.as_ref().is_some_and(|old| old.generation != *generation);
+                let promoted = old.as_ref().is_some_and(|old| old.primary != *primary);
                 let mut failovers = old.as_ref().map_or_else(Vec::new, |old| old.failovers.clone());
                 failovers.extend((promoted && token.automatic).then_some(now));
                 let degraded = degraded.clone().map(|why| Degraded { since: now, why });
-                self.say(format!("m{m} records {primary}, generation {generation}, acks {acks}, {} acker(s)", ackers.len()));
+                self.say(format!(
+                    "m{m} records {primary}, generation {generation}, acks {acks}, {} acker(s)",
+                    ackers.len()
+                ));
                 Some(ClusterRecord {
                     generation: *generation,
                     primary: primary.clone(),

@@ -105,7 +105,8 @@ impl Sim {
                     Flavor::MariaDb => format!("0-{}-{n}", s + 1),
                     Flavor::MySql => format!("00000000-0000-0000-0000-00000000000{}:1-{n}", s + 1),
                 });
-                GtidSet::parse(flavor, &parts.collect::<Vec<_>>().join(",")).expect("the model writes sets right")
+                GtidSet::parse(flavor, &parts.collect::<Vec<_>>().join(","))
+                    .expect("the model writes sets right")
             })
             .clone()
     }
@@ -193,7 +194,9 @@ impl Sim {
         self.servers
             .iter()
             .enumerate()
-            .filter(move |(_, r)| r.up && r.source == source && r.stream.as_ref().is_some_and(|c| c.announced))
+            .filter(move |(_, r)| {
+                r.up && r.source == source && r.stream.as_ref().is_some_and(|c| c.announced)
+            })
             .map(|(r, _)| r)
     }
 
@@ -355,7 +358,10 @@ impl Sim {
         let Some(s) = self.live(r, id) else { return };
         let quiet = self.servers[r].stream.as_ref().map_or(0, |stream| self.t - stream.heard_at);
         // A closed port answers with a reset; a vanished or stopped source answers nothing (S2).
-        let reset = self.hosts[s].on && !self.cut[s][r] && !self.cut[r][s] && (!self.servers[s].up || !self.passes(s));
+        let reset = self.hosts[s].on
+            && !self.cut[s][r]
+            && !self.cut[r][s]
+            && (!self.servers[s].up || !self.passes(s));
         if reset || quiet > NET_TIMEOUT {
             self.servers[r].stream = None;
             return self.connect_later(r, 30);
@@ -426,7 +432,9 @@ impl Sim {
         for tx in lost {
             let elsewhere = (0..self.servers.len()).any(|other| other != s && self.servers[other].knows(tx));
             if !elsewhere && !self.servers[s].holds(tx) {
-                self.violate(format!("I8: db{s} threw away received transaction {tx}, which is nowhere else"));
+                self.violate(format!(
+                    "I8: db{s} threw away received transaction {tx}, which is nowhere else"
+                ));
             }
         }
     }

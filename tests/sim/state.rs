@@ -112,7 +112,7 @@ impl Sim {
     pub(crate) fn new(opts: Options) -> Self {
         let mut dice = Dice::new(opts.seed ^ 0x5EED);
         let members = opts.members;
-        let all = members + usize::from(members % 2 == 0);
+        let all = members + usize::from(members.is_multiple_of(2));
         let hosts: Vec<Host> = (0..all)
             .map(|h| {
                 let clock = Clock::new(&mut dice);
@@ -121,7 +121,8 @@ impl Sim {
             .collect();
         let servers = (0..members)
             .map(|s| {
-                let mut server = Server { up: true, boot: 1, read_only: s != 0, acks: 1, slow: 8, ..Server::default() };
+                let mut server =
+                    Server { up: true, boot: 1, read_only: s != 0, acks: 1, slow: 8, ..Server::default() };
                 server.source = (s != 0).then_some(0);
                 (server.io, server.sql) = (s != 0, s != 0);
                 server
@@ -293,14 +294,17 @@ fn cluster(opts: &Options, hosts: usize, dice: &mut Dice) -> Cluster {
             agent: Some(format!("http://db{s}:7000")),
         })
         .collect();
-    let voters = (0..hosts)
-        .map(|h| Voter { host: format!("db{h}"), url: format!("http://db{h}:7000") })
-        .collect();
+    let voters =
+        (0..hosts).map(|h| Voter { host: format!("db{h}"), url: format!("http://db{h}:7000") }).collect();
     Cluster {
         name: ClusterName("orders".to_owned()),
         mode: Mode::Auto,
         members,
-        vip: Some(VipAddress { address: IpAddr::from([10, 0, 0, 10]), prefix: 24, interface: "eth0".to_owned() }),
+        vip: Some(VipAddress {
+            address: IpAddr::from([10, 0, 0, 10]),
+            prefix: 24,
+            interface: "eth0".to_owned(),
+        }),
         voters,
         policy: Policy {
             durability: opts.durability,

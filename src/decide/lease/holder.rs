@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Terms;
+use super::refusal::Refusal;
 use super::voter::Renewed;
 use crate::model::ballot::Generation;
 use crate::model::time::Moment;
@@ -24,7 +25,7 @@ pub enum Role {
     /// Not adopted: nothing is closed, nothing is held.
     #[default]
     Unmanaged,
-    /// Adopted, and restarted since it was told what to be: closed until told again.
+    /// Adopted, and its server or host restarted since it was told what to be: closed until told again.
     Unknown,
     /// Open for reads without a lease.
     Replica,
@@ -121,26 +122,6 @@ pub enum Effect {
     Resume,
 }
 
-/// Why a command was refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Refusal {
-    #[error(
-        "this host knows generation {known}, the order is of {asked}: it comes from a plan that was overtaken"
-    )]
-    Older { known: Generation, asked: Generation },
-    #[error("the order saw this agent at epoch {asked}, it is at {known}: look again, then decide again")]
-    Stale { known: u64, asked: u64 },
-    #[error("generation {0} was superseded here; only a higher one may open")]
-    Superseded(Generation),
-    #[error("no server process runs here, so there is nothing to open; start it first")]
-    NoServer,
-    #[error("this host leads generation {0}; fence it first")]
-    Leads(Generation),
-    #[error("this host does not hold the lease of generation {0}")]
-    NotHolding(Generation),
-}
-
 /// The machine.
 #[derive(Debug, Clone)]
 pub struct Holder {
@@ -198,11 +179,8 @@ impl Holder {
                 }
                 None => vec![Effect::Close, Effect::ReleaseVip],
             },
-            Role::Replica if start.same_boot => vec![Effect::Admit],
-            Role::Replica => {
-                holder.kept.role = Role::Unknown;
-                vec![Effect::Close, Effect::ReleaseVip, Effect::Persist]
-            }
+            Role::Replica if same => vec![Effect::Admit],
+            Role::Replica => holder.stand_apart(),
             Role::Unknown | Role::Fenced { .. } | Role::Deposed { .. } => {
                 vec![Effect::Close, Effect::ReleaseVip]
             }
@@ -472,10 +450,15 @@ impl Holder {
                 self.since = now;
                 vec![Effect::Close, Effect::ReleaseVip]
             }
-            Role::Unmanaged | Role::Unknown | Role::Replica | Role::Fenced { .. } | Role::Deposed { .. } => {
-                Vec::new()
-            }
+            Role::Replica => self.stand_apart(),
+            Role::Unmanaged | Role::Unknown | Role::Fenced { .. } | Role::Deposed { .. } => Vec::new(),
         }
+    }
+
+    /// A replica's server comes back replicating nothing: nobody reads it before a manager has compared and pointed it.
+    fn stand_apart(&mut self) -> Vec<Effect> {
+        self.kept.role = Role::Unknown;
+        vec![Effect::Close, Effect::ReleaseVip, Effect::Persist]
     }
 
     fn server_started(&mut self, now: Moment) -> Vec<Effect> {
