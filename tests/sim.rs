@@ -18,12 +18,18 @@ mod faults;
 mod host;
 #[path = "sim/manager.rs"]
 mod manager;
+#[path = "sim/planted.rs"]
+mod planted;
+#[path = "sim/resume.rs"]
+mod resume;
 #[path = "sim/server.rs"]
 mod server;
 #[path = "sim/state.rs"]
 mod state;
 #[path = "sim/steps.rs"]
 mod steps;
+#[path = "sim/story.rs"]
+mod story;
 #[path = "sim/world.rs"]
 mod world;
 
@@ -50,6 +56,7 @@ struct Run {
     lasted: u64,
     counters: BTreeMap<&'static str, u64>,
     violation: Option<String>,
+    told: story::Told,
     trace: Vec<String>,
 }
 
@@ -66,6 +73,11 @@ async fn drive(opts: Options) -> Run {
     let mut sim = Sim::new(opts);
     sim.manager_up[0] = true;
     sim.after(4_000, Event::Strike);
+    if sim.opts.story.is_some() {
+        let directory = tempfile::tempdir().expect("there is room for a store");
+        sim.stores[0].disk = Some(story::disk(directory.path()));
+        sim.directory = Some(directory);
+    }
     let wake = Rc::clone(&sim.wake);
     let shared = Shared { sim: Rc::new(RefCell::new(sim)), base: Instant::now() };
     let mut tasks: Vec<Option<JoinHandle<()>>> = (0..MANAGERS).map(|_| None).collect();
@@ -99,6 +111,7 @@ async fn drive(opts: Options) -> Run {
         lasted: sim.t,
         counters: sim.counters.clone(),
         violation: sim.violation.clone(),
+        told: sim.told.clone(),
         trace: sim.trace.clone(),
     }
 }

@@ -4,6 +4,8 @@ use mha::model::instance::Flavor;
 use mha::model::policy::{Durability, WithoutAckers};
 use mha::model::time::Moment;
 
+use super::story::Story;
+
 /// splitmix64: the same for a seed on every machine.
 #[derive(Debug, Clone)]
 pub(crate) struct Dice(u64);
@@ -79,8 +81,12 @@ pub(crate) enum Planted {
     StopBothThreads,
     /// The manager opens without waiting for what voters reported as granted.
     NoClaimWait,
-    /// Semi-sync is switched off on the old primary when it is closed (H6).
-    DisarmOnFence,
+    /// A voter's promises do not outlive its agent.
+    ForgetfulVoter,
+    /// The new primary is said to be armed, and is not.
+    OpenUnarmed,
+    /// The kernel lets clients pass after the lease has ended.
+    NoTimeout,
 }
 
 /// Everything about a run that its seed decides.
@@ -93,7 +99,13 @@ pub(crate) struct Options {
     pub(crate) without_ackers: WithoutAckers,
     pub(crate) acks: u32,
     pub(crate) faults: usize,
+    /// Replicas are level, or seconds behind every other second.
+    pub(crate) bursts: bool,
+    /// Milliseconds; shorter than the lease in some runs.
+    pub(crate) silence: u64,
     pub(crate) planted: Planted,
+    /// Not by chance: this happens, and nothing else.
+    pub(crate) story: Option<Story>,
 }
 
 impl Options {
@@ -105,6 +117,20 @@ impl Options {
         let without_ackers = if dice.one_in(2) { WithoutAckers::Block } else { WithoutAckers::Degrade };
         let acks = if members > 3 && dice.one_in(3) { 2 } else { 1 };
         let faults = dice.range(3, 6) as usize;
-        Self { seed, members, flavor, durability, without_ackers, acks, faults, planted }
+        let bursts = dice.one_in(4);
+        let silence = if dice.one_in(4) { 1_500 } else { 3_000 };
+        Self {
+            seed,
+            members,
+            flavor,
+            durability,
+            without_ackers,
+            acks,
+            faults,
+            bursts,
+            silence,
+            planted,
+            story: None,
+        }
     }
 }

@@ -3,6 +3,7 @@
 use mha::decide::guard::Blocker;
 use mha::decide::plan::{Plan, PlanKind, Proof, Step};
 use mha::model::ballot::Generation;
+use mha::model::instance::Flavor;
 use mha::model::policy::{Durability, WithoutAckers};
 
 use super::server::{Marks, Tx};
@@ -35,6 +36,8 @@ pub(crate) struct Basis {
     pub(crate) old: usize,
     pub(crate) acks: u32,
     pub(crate) degraded: bool,
+    /// The new generation's acknowledgements promise to be elsewhere too.
+    pub(crate) lossless: bool,
     pub(crate) loss_accepted: bool,
     /// What each stopped replica had when it was read.
     pub(crate) stopped: Vec<(usize, Marks)>,
@@ -47,6 +50,14 @@ impl Sim {
             (0..self.servers.len()).filter(|h| self.has_vip(*h) && self.passes(*h)).collect();
         if holders.len() > 1 {
             self.violate(format!("I7: {holders:?} accept clients on the VIP at once"));
+        }
+    }
+
+    /// MariaDB waits for one acknowledgement, whatever is asked for.
+    fn most_acks(&self) -> u32 {
+        match self.opts.flavor {
+            Flavor::MariaDb => 1,
+            Flavor::MySql => u32::MAX,
         }
     }
 
@@ -131,6 +142,9 @@ impl Sim {
                 basis.proof
             ));
         }
+        if basis.lossless && !(self.servers[h].semi_source && self.servers[h].acks >= 1) {
+            self.violate(format!("I2: db{h} opens unarmed and is recorded as lossless"));
+        }
         if basis.degraded || basis.loss_accepted {
             self.acked.iter_mut().for_each(|ack| ack.proven = false);
         } else {
@@ -194,7 +208,10 @@ impl Sim {
         };
         let loss_accepted =
             self.stores[m].unfinished().and_then(|r| r.ask.as_ref()).is_some_and(|ask| ask.accept_loss);
+        let lossless =
+            plan.steps().any(|step| matches!(step, Step::Register { acks, degraded: None, .. } if *acks > 0));
         let basis = Basis {
+            lossless,
             proof,
             old: self.index(&record.primary),
             acks: record.acks,
@@ -245,7 +262,7 @@ impl Sim {
     /// What is not yet as it must be, if anything.
     fn trouble(&mut self) -> Option<String> {
         let Some(record) = self.stores[0].record.clone() else { return Some("not adopted".to_owned()) };
-        if (0..MANAGERS).any(|m| self.manager_up[m] && self.stores[m].unfinished().is_some()) {
+        if (0..MANAGERS).any(|m| (m == 0 || self.manager_up[m]) && self.stores[m].unfinished().is_some()) {
             return Some("a recovery is unfinished".to_owned());
         }
         let p = self.index(&record.primary);
@@ -290,6 +307,9 @@ impl Sim {
             if !server.read_only {
                 return Some(format!("replica db{s} is writable"));
             }
+        }
+        if record.degraded.is_some() && left >= self.opts.acks.min(self.most_acks()) as usize {
+            return Some(format!("lossless stays given up with {left} replica(s)"));
         }
         self.must_hold_all(p);
         None

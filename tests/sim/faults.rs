@@ -42,6 +42,10 @@ impl Sim {
         if self.opened.is_empty() {
             return self.after(500, Event::Strike);
         }
+        if let Some(story) = self.opts.story.clone() {
+            story.fault.iter().for_each(|fault| self.hit(fault));
+            return self.after(12_000, Event::MendAll);
+        }
         let fault = self.draw();
         self.hit(&fault);
         self.strikes += 1;

@@ -57,6 +57,8 @@ pub(crate) struct Host {
     pub(crate) ticks_at: Option<u64>,
     /// Highest ballot number this host has done anything under; the checker's own memory.
     pub(crate) obeyed: u64,
+    /// What its voter last answered upon; the checker's own memory.
+    pub(crate) sworn: (u64, Generation),
 }
 
 impl Host {
@@ -79,6 +81,7 @@ impl Host {
             late,
             ticks_at: None,
             obeyed: 0,
+            sworn: (0, Generation(0)),
         }
     }
 }
@@ -91,6 +94,7 @@ impl Sim {
     /// A client's bytes pass this host's filter.
     pub(crate) fn passes(&self, h: usize) -> bool {
         match self.hosts[h].filter {
+            Filter::Until(_) if self.planted(Planted::NoTimeout) => true,
             Filter::Open => true,
             Filter::Closed => false,
             Filter::Until(until) => self.t < self.hosts[h].clock.shows(until) + self.hosts[h].late,
@@ -99,6 +103,9 @@ impl Sim {
 
     /// It answers for the cluster's address.
     pub(crate) fn has_vip(&self, h: usize) -> bool {
+        if self.planted(Planted::NoTimeout) {
+            return self.hosts[h].on && self.hosts[h].vip.is_some();
+        }
         let ends = |until| self.hosts[h].clock.shows(until) + self.hosts[h].late;
         self.hosts[h].on && self.hosts[h].vip.is_some_and(|until| self.t < ends(until))
     }
@@ -123,6 +130,9 @@ impl Sim {
             Filter::Until(until) => Some(until),
             Filter::Open | Filter::Closed => None,
         };
+        if self.planted(Planted::ForgetfulVoter) {
+            self.hosts[h].promises = Promises::default();
+        }
         let host = &self.hosts[h];
         let start = Start {
             same_boot: host.kept_boot == host.boot,
@@ -286,6 +296,14 @@ impl Sim {
         if new.generation < old.generation || new.ballot.number < old.ballot.number {
             self.violate(format!("I6: the voter on {h} forgot a promise"));
         }
+        let sworn = (new.ballot.number, new.generation);
+        if sworn.0 < self.hosts[h].sworn.0 || sworn.1 < self.hosts[h].sworn.1 {
+            self.violate(format!(
+                "I6: the voter on {h} promised {:?} and answers {sworn:?}",
+                self.hosts[h].sworn
+            ));
+        }
+        self.hosts[h].sworn = sworn;
         self.hosts[h].promises = new;
     }
 
@@ -395,14 +413,10 @@ impl Sim {
         Probe { from: Vantage::Agent(self.host_name(h)), of: self.instance(s), at, outcome: self.knock(h, s) }
     }
 
-    /// The old primary is closed by order. A planted mistake also lets its waiting commits go.
+    /// The old primary is closed by order.
     pub(crate) fn fence(&mut self, h: usize, generation: Generation) -> Result<(), Refusal> {
         if self.opts.planted == Planted::SkipFence {
             return Ok(());
-        }
-        if self.opts.planted == Planted::DisarmOnFence {
-            self.servers[h].semi_source = false;
-            self.release(h, false);
         }
         self.feed(h, Input::Fence { generation })
     }

@@ -47,6 +47,7 @@ impl Journal for MemoryJournal {
         }
         sleep(Duration::from_millis(1)).await;
         self.shared.act(|sim| {
+            sim.keep_entries(self.m, &self.id, &entries);
             for entry in &entries {
                 sim.note(self.m, &entry.what);
             }
@@ -94,7 +95,9 @@ async fn lead(shared: &Shared, m: usize) -> Option<Ballot> {
         let (ballot, hosts) = shared.act(|sim| {
             let store = &mut sim.stores[m];
             store.ballot += 1;
-            (Ballot { number: store.ballot, manager: store.id.clone() }, sim.hosts.len())
+            let ballot = Ballot { number: store.ballot, manager: store.id.clone() };
+            sim.keep_ballot(m);
+            (ballot, sim.hosts.len())
         });
         let answers = join_all((0..hosts).map(|h| {
             let ballot = &ballot;
@@ -185,7 +188,8 @@ impl Manager {
             if sim.stores[self.m].unfinished().is_some() {
                 sim.violate("I11: a second recovery begins beside an unfinished one".to_owned());
             }
-            let id = format!("m{}-{}", self.m, sim.stores[self.m].recoveries.len());
+            sim.recoveries_made += 1;
+            let id = format!("m{}-{}", self.m, sim.recoveries_made);
             let recovery = Recovery {
                 id,
                 cluster: sim.cluster.name.clone(),
@@ -197,6 +201,7 @@ impl Manager {
                 entries: Vec::new(),
             };
             sim.say(format!("m{} begins: {}", self.m, plan.title));
+            sim.keep_recovery(self.m, &recovery);
             sim.stores[self.m].recoveries.push(recovery.clone());
             recovery
         });
@@ -212,7 +217,9 @@ impl Manager {
         });
         let (token, world, journal) = self.tools(recovery);
         let outcome = recovery::resume(&self.view, recovery, &token, &world, &journal).await;
-        self.finish(recovery, outcome.unwrap_or_else(|never| match never {}));
+        let outcome = outcome.unwrap_or_else(|never| match never {});
+        self.shared.act(|sim| sim.told.resumed.push(outcome.clone()));
+        self.finish(recovery, outcome);
     }
 
     fn tools(&self, recovery: &Recovery) -> (Token, SimWorld, MemoryJournal) {
@@ -229,6 +236,12 @@ impl Manager {
                 (Outcome::Undone { .. }, PlanKind::Isolate) => sim.count("failover taken back"),
                 (Outcome::Failed { .. }, _) => sim.count("recovery failed"),
                 (Outcome::Undone { .. } | Outcome::Done, _) => {}
+            }
+            let ended = sim.stores[self.m].recoveries.iter().find(|r| r.id == recovery.id).cloned();
+            if let (Some(ended), Outcome::Undone { left, .. }, Some(_)) = (ended, &outcome, &sim.opts.story)
+                && left.is_empty()
+            {
+                sim.check_undone(&ended);
             }
             if recovery.ask.is_some() {
                 sim.stores[self.m].ask = None;
@@ -360,6 +373,7 @@ impl Sim {
             }
             (_, old) => old,
         };
+        self.keep_record(m, record.as_ref());
         self.stores[m].record = record.clone();
         record
     }

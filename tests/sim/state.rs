@@ -23,6 +23,7 @@ use super::check::{Acked, Basis, Opened};
 use super::faults::Fault;
 use super::host::{Filter, Host};
 use super::server::{Marks, Server, Written};
+use super::story::Told;
 
 /// Something that happens at a time of its own.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,6 +44,7 @@ pub(crate) enum Event {
     MendAll,
     ManagerDies { m: usize, tries: u32 },
     Judge,
+    Succeed(usize),
 }
 
 /// A manager's durable store.
@@ -54,6 +56,8 @@ pub(crate) struct Store {
     pub(crate) recoveries: Vec<Recovery>,
     /// What an operator asks for, until it is answered.
     pub(crate) ask: Option<FailoverAsk>,
+    /// The real one beside it, where a test looks at what a successor finds.
+    pub(crate) disk: Option<mha::store::Store>,
 }
 
 impl Store {
@@ -103,6 +107,10 @@ pub(crate) struct Sim {
     pub(crate) trace: Vec<String>,
     pub(crate) hash: u64,
     pub(crate) violation: Option<String>,
+    pub(crate) told: Told,
+    /// Where the first manager's store is, in a story.
+    pub(crate) directory: Option<tempfile::TempDir>,
+    pub(crate) recoveries_made: usize,
 }
 
 /// Managers a run may have: the second lives on a copy of the first one's store.
@@ -164,6 +172,9 @@ impl Sim {
             trace: Vec::new(),
             hash: 0xcbf2_9ce4_8422_2325,
             violation: None,
+            told: Told::default(),
+            directory: None,
+            recoveries_made: 0,
         };
         sim.hosts[0].filter = Filter::Open;
         for h in 0..all {
@@ -268,6 +279,7 @@ impl Sim {
             Event::MendAll => self.mend_all(),
             Event::ManagerDies { m, tries } => self.manager_dies(m, tries),
             Event::Judge => self.judge(),
+            Event::Succeed(m) => self.succeed(m),
         }
     }
 
@@ -310,6 +322,7 @@ fn cluster(opts: &Options, hosts: usize, dice: &mut Dice) -> Cluster {
             durability: opts.durability,
             without_ackers: opts.without_ackers,
             acks: opts.acks,
+            silence: Duration::from_millis(opts.silence),
             catch_up: Duration::from_secs(15),
             salvage_async: Duration::from_secs(2),
             budget: 50,

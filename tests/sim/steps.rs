@@ -98,6 +98,11 @@ fn lie(sim: &Sim, step: &Step, seen: &mut Evidence) {
                 (agent.access, agent.vip, agent.fenced) = (Access::Closed, false, Some(*generation));
             }
         }
+        Step::ArmSource { acks, .. } if planted == Planted::OpenUnarmed && *acks > 0 => {
+            if let Some(report) = &mut seen.report {
+                (report.semi_sync.source_enabled, report.semi_sync.acks) = (true, *acks);
+            }
+        }
         Step::StopReceiving { .. } if planted == Planted::SkipStopReceiving => {
             if let Some(channel) = seen.report.as_mut().and_then(|report| report.replication.first_mut()) {
                 channel.receiver = ThreadState::Stopped;
@@ -159,6 +164,7 @@ async fn level(
 /// Steps that are statements.
 async fn sql(shared: &Shared, h: usize, life: u64, step: &Step) -> Result<(), StepError> {
     match step {
+        Step::StopReceiving { .. } if shared.act(|sim| sim.planted(Planted::SkipStopReceiving)) => Ok(()),
         Step::StopReceiving { .. } => {
             level(shared, h, life, STATEMENT, |sim| sim.stop_receiving(h).map(|()| true)).await
         }
@@ -185,6 +191,9 @@ async fn sql(shared: &Shared, h: usize, life: u64, step: &Step) -> Result<(), St
                 Ok(true)
             })
             .await
+        }
+        Step::ArmSource { acks, .. } if *acks > 0 && shared.act(|sim| sim.planted(Planted::OpenUnarmed)) => {
+            Ok(())
         }
         Step::ArmSource { acks, .. } => {
             level(shared, h, life, STATEMENT, |sim| {
@@ -250,7 +259,7 @@ impl Sim {
     }
 
     fn stop_receiving(&mut self, s: usize) -> Result<(), String> {
-        if self.servers[s].source.is_none() || self.planted(Planted::SkipStopReceiving) {
+        if self.servers[s].source.is_none() {
             return Ok(());
         }
         if self.planted(Planted::StopBothThreads) {

@@ -20,6 +20,9 @@ use tokio::time::{Instant, sleep, timeout};
 use super::basics::Planted;
 use super::state::Sim;
 use super::steps::{agent_step, evidence};
+use super::story::Fate;
+
+pub(crate) use super::steps::evidence as evidence_of;
 
 /// The world, shared by all tasks of a run. All of them are on one thread, and time moves only when all of them wait.
 #[derive(Clone)]
@@ -270,6 +273,26 @@ impl World for SimWorld {
                 sim.violate(format!("I10: {step} outside of any recovery"));
             }
         });
+        let fate = self.shared.act(|sim| sim.fate(self.m, token, &step.to_string()));
+        if fate == Fate::NotSent {
+            return self.die().await;
+        }
+        let done = self.done(step, token).await;
+        if fate == Fate::NotAnswered {
+            return self.die().await;
+        }
+        done
+    }
+}
+
+impl SimWorld {
+    /// Never returns: the manager's task is ended.
+    async fn die(&self) -> Result<Evidence, StepError> {
+        self.shared.act(|sim| sim.manager_is_killed(self.m));
+        std::future::pending().await
+    }
+
+    async fn done(&self, step: &Step, token: &Token) -> Result<Evidence, StepError> {
         match step {
             Step::Register { .. } | Step::Park { .. } => {
                 sleep(Duration::from_millis(2)).await;
