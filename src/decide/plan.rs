@@ -52,7 +52,8 @@ impl fmt::Display for Proof {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
 pub enum Step {
-    /// No client byte reaches this server, and it holds neither lease nor VIP.
+    /// No client byte reaches this server, and it holds no lease. The VIP may go on answering there, with a reset, until it is announced
+    /// elsewhere or its time is over.
     Fence { instance: InstanceId, generation: Generation },
     /// Its process is gone (after a fence only; never a clean stop).
     Kill { instance: InstanceId },
@@ -89,6 +90,8 @@ pub enum Step {
     Admit { instance: InstanceId },
     /// The VIP is on it, and announced.
     HoldVip { instance: InstanceId, generation: Generation, vip: VipAddress },
+    /// The VIP is not on it.
+    LoseVip { instance: InstanceId },
     /// Its replication settings are gone. Only when nothing received is unapplied.
     ForgetSource { instance: InstanceId },
     /// Its server runs, read-only, replication stopped, both semi-sync sides off, clients fenced. `as_replica` lets recovery drop
@@ -118,6 +121,7 @@ impl Step {
             | Self::Open { instance, .. }
             | Self::Admit { instance }
             | Self::HoldVip { instance, .. }
+            | Self::LoseVip { instance }
             | Self::ForgetSource { instance }
             | Self::StartServer { instance, .. }
             | Self::SetReadOnly { instance, .. }
@@ -182,9 +186,7 @@ impl Step {
         let agent = seen.agent.as_ref();
         match self {
             Self::Fence { generation, .. } => agent.is_some_and(|agent| {
-                agent.access == Access::Closed
-                    && !agent.vip
-                    && agent.fenced.is_some_and(|fenced| fenced >= *generation)
+                agent.access == Access::Closed && agent.fenced.is_some_and(|fenced| fenced >= *generation)
             }),
             Self::Kill { .. } => agent.is_some_and(|agent| matches!(agent.process, Process::Gone { .. })),
             Self::StopReceiving { source, .. } => report.is_some_and(|report| {
@@ -242,6 +244,7 @@ impl Step {
                     && agent.is_none_or(|agent| agent.access == Access::Admitted)
             }
             Self::HoldVip { .. } => agent.is_none_or(|agent| agent.vip),
+            Self::LoseVip { .. } => agent.is_none_or(|agent| !agent.vip),
             Self::ForgetSource { .. } => report.is_some_and(|report| report.channel().is_none()),
             Self::StartServer { .. } => report.is_some_and(|report| report.read_only),
             Self::SetReadOnly { on, .. } => report.is_some_and(|report| report.read_only == *on),
@@ -300,6 +303,7 @@ impl fmt::Display for Step {
             Self::Open { instance, generation } => write!(f, "{instance} writable (generation {generation})"),
             Self::Admit { instance } => write!(f, "{instance} open for reads"),
             Self::HoldVip { instance, vip, .. } => write!(f, "{instance} holds {}", vip.address),
+            Self::LoseVip { instance } => write!(f, "{instance} gives the VIP up"),
             Self::ForgetSource { instance } => write!(f, "{instance} forgets its old source"),
             Self::StartServer { instance, .. } => {
                 write!(f, "{instance} server started, read-only and fenced")

@@ -28,9 +28,9 @@ pub fn rejoin(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan
         {
             return None;
         }
-        let stale = |at: &Moment| intents.settled_at.is_some_and(|settled| *at <= settled);
-        if seen.manager.as_ref().is_none_or(|look| stale(&look.at))
-            || seen.agent.as_ref().is_none_or(|said| stale(&said.at))
+        let stale = |at: Moment| intents.settled_at.is_some_and(|settled| at <= settled);
+        if seen.manager.as_ref().is_none_or(|look| stale(look.at))
+            || seen.agent.as_ref().is_none_or(|said| stale(said.at))
         {
             return None;
         }
@@ -46,6 +46,11 @@ pub fn rejoin(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan
                 instance,
                 &format!("{ATTEMPTS} attempts to bring it back failed; the last: {why}"),
             ));
+        }
+        let gone = matches!(agent.process, Process::Gone { .. });
+        // What its server was asked before the last recovery ended shows the world that recovery changed.
+        if !gone && seen.agent.as_ref().is_none_or(|said| stale(said.at.back(said.status.server_age))) {
+            return None;
         }
         returning(view, record, instance, seen, agent, (*asked_at, primary))
     };
@@ -196,6 +201,10 @@ pub fn reopen(view: &ClusterView, intents: &Intents, now: Moment) -> Result<Plan
     }
     let seen = view.of(primary).ok_or("the recorded primary is no member")?;
     let agent = seen.agent_now().ok_or("no word from its agent")?;
+    let asked_at = seen.agent.as_ref().map(|said| said.at.back(said.status.server_age));
+    if intents.settled_at.is_some_and(|settled| asked_at.is_none_or(|asked| asked <= settled)) {
+        return Err("a recovery has just ended; it is looked at again first".to_owned());
+    }
     let report =
         agent.server.as_ref().map_err(|unseen| format!("its server does not answer its agent: {unseen}"))?;
     let generation = generation_to_open(view, record)?;

@@ -154,7 +154,7 @@ fn isolation(primary: &InstanceId, isolated: &Finished) -> Isolation {
             (Step::Fence { instance, .. } | Step::Kill { instance }, Evidence { agent: Some(agent), .. })
                 if instance == primary =>
             {
-                found.fenced |= agent.fenced.is_some() && agent.access == Access::Closed && !agent.vip;
+                found.fenced |= agent.fenced.is_some() && agent.access == Access::Closed;
                 found.log_readable |= matches!(agent.process, Process::Gone { .. });
             }
             _ => {}

@@ -66,6 +66,7 @@ impl World for LiveWorld {
             | Step::Open { .. }
             | Step::Admit { .. }
             | Step::HoldVip { .. }
+            | Step::LoseVip { .. }
             | Step::ForgetSource { .. }
             | Step::StartServer { .. }
             | Step::SetReadOnly { .. }
@@ -97,6 +98,7 @@ impl World for LiveWorld {
             | Step::Open { .. }
             | Step::Admit { .. }
             | Step::HoldVip { .. }
+            | Step::LoseVip { .. }
             | Step::ForgetSource { .. }
             | Step::StartServer { .. }
             | Step::SetReadOnly { .. }
@@ -122,6 +124,7 @@ impl LiveWorld {
             | Step::AckersAttached { .. }
             | Step::Admit { .. }
             | Step::HoldVip { .. }
+            | Step::LoseVip { .. }
             | Step::ForgetSource { .. }
             | Step::SetReadOnly { .. }
             | Step::Furnish { .. }

@@ -120,6 +120,7 @@ pub async fn apply(conn: &mut Connection, step: &Step, env: &ControlEnv) -> Resu
         | Step::Open { .. }
         | Step::Admit { .. }
         | Step::HoldVip { .. }
+        | Step::LoseVip { .. }
         | Step::StartServer { .. }
         | Step::Park { .. } => Err(ControlError::NotSql(step.to_string())),
     }
