@@ -45,21 +45,12 @@ pub fn adopt(view: &ClusterView, primary: Option<&InstanceId>) -> Result<Plan, V
         .collect();
     let claim = Step::Claim { candidate: primary.clone(), generation, proof: Proof::Adoption };
     let register = Step::Register { primary: primary.clone(), generation, ackers, acks, degraded: None };
-    // One that leads by its agent's word obeys no order to follow before it is fenced.
-    let fence: Vec<Step> = replicas
-        .iter()
-        .filter_map(|replica| {
-            let generation = view.of(replica)?.agent_now()?.held?;
-            Some(Step::Fence { instance: replica.clone(), generation })
-        })
-        .collect();
-    let mut stages = vec![Stage::new("claim", vec![claim])];
-    stages.extend((!fence.is_empty()).then(|| Stage::new("fence", fence)));
-    stages.extend([
+    let mut stages = vec![
+        Stage::new("claim", vec![claim]),
         Stage::new("register", vec![register]),
         Stage::new("open", vec![Step::Open { instance: primary.clone(), generation }]),
         Stage::new("furnish", vec![Step::Furnish { instance: primary.clone() }]),
-    ]);
+    ];
     stages.extend(
         [("follow", follow), ("admit", admit)]
             .into_iter()

@@ -133,6 +133,7 @@ async fn start_cluster(
         stop: stop.clone(),
         running: None,
         led: Err("just started".to_owned()),
+        to_resume: false,
         last_told: String::new(),
     };
     tracker.spawn(task.run());

@@ -99,7 +99,7 @@ pub(crate) struct Options {
     pub(crate) without_ackers: WithoutAckers,
     pub(crate) acks: u32,
     pub(crate) faults: usize,
-    /// Replicas are level, or seconds behind every other second.
+    /// Replicas are level, or fall behind five seconds of every ten.
     pub(crate) bursts: bool,
     /// Milliseconds; shorter than the lease in some runs.
     pub(crate) silence: u64,

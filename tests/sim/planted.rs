@@ -6,12 +6,29 @@ use super::run;
 /// Seeds tried before a planted mistake counts as not seen.
 const SEEDS: u64 = 150;
 
+const ALL: [Planted; 9] = [
+    Planted::SkipFence,
+    Planted::IgnoreBallots,
+    Planted::OpenBeforeCatchUp,
+    Planted::SkipStopReceiving,
+    Planted::StopBothThreads,
+    Planted::NoClaimWait,
+    Planted::ForgetfulVoter,
+    Planted::OpenUnarmed,
+    Planted::NoTimeout,
+];
+
+/// The mistake of that name.
+pub(crate) fn named(name: &str) -> Option<Planted> {
+    ALL.into_iter().find(|planted| format!("{planted:?}") == name)
+}
+
 fn caught(planted: Planted, by: &[&str]) {
     let mut others = Vec::new();
     for seed in 0..SEEDS {
         if let Some(violation) = run(Options::of(seed, planted)).violation {
             if by.iter().any(|invariant| violation.starts_with(invariant)) {
-                return println!("{planted:?}: seed {seed}: {violation}");
+                return;
             }
             others.push(format!("seed {seed}: {violation}"));
         }

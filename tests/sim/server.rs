@@ -380,8 +380,8 @@ impl Sim {
 
     pub(crate) fn apply_later(&mut self, s: usize) {
         if !std::mem::replace(&mut self.servers[s].applying, true) {
-            let burst = self.opts.bursts && !((self.t + 500) / 3_000).is_multiple_of(2);
-            let slow = if burst { 400 } else { self.servers[s].slow.max(2) };
+            let burst = self.opts.bursts && (3_000..8_000).contains(&(self.t % 10_000));
+            let slow = if burst { 2_500 } else { self.servers[s].slow.max(2) };
             let delay = self.dice.range(1, slow);
             self.after(delay, Event::Apply(s));
         }

@@ -57,6 +57,9 @@ pub(crate) async fn agent_step(
             let input = Input::TakeVip { generation: *generation };
             shared.act(|sim| sim.feed(h, input)).map_err(|why| failed(why.to_string()))?;
         }
+        Step::LoseVip { .. } => {
+            shared.act(|sim| sim.feed(h, Input::LoseVip)).map_err(|why| failed(why.to_string()))?;
+        }
         Step::Open { generation, .. } => {
             let input = Input::Open { generation: *generation, epoch };
             shared.act(|sim| sim.feed(h, input)).map_err(|why| failed(why.to_string()))?;

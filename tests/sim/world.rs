@@ -95,6 +95,7 @@ impl SimWorld {
             | Step::Register { .. }
             | Step::Admit { .. }
             | Step::HoldVip { .. }
+            | Step::LoseVip { .. }
             | Step::ForgetSource { .. }
             | Step::StartServer { .. }
             | Step::SetReadOnly { .. }

@@ -52,6 +52,7 @@ pub fn permits(role: Role, step: &Step) -> Result<(), Refusal> {
         | Step::Register { .. }
         | Step::Open { .. }
         | Step::HoldVip { .. }
+        | Step::LoseVip { .. }
         | Step::ForgetSource { .. }
         | Step::SetReadOnly { .. }
         | Step::Furnish { .. }
