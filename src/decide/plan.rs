@@ -246,7 +246,10 @@ impl Step {
             Self::HoldVip { .. } => agent.is_none_or(|agent| agent.vip),
             Self::LoseVip { .. } => agent.is_none_or(|agent| !agent.vip),
             Self::ForgetSource { .. } => report.is_some_and(|report| report.channel().is_none()),
-            Self::StartServer { .. } => report.is_some_and(|report| report.read_only),
+            // One that stays primary may lead again by itself before it is looked at.
+            Self::StartServer { as_replica, .. } => {
+                report.is_some_and(|report| report.read_only || !as_replica)
+            }
             Self::SetReadOnly { on, .. } => report.is_some_and(|report| report.read_only == *on),
             Self::Furnish { .. } => seen.furnished,
             Self::Park { instance, .. } => seen

@@ -1,5 +1,6 @@
 //! A server that returned, and a primary that was closed: compared first, then led back, or parked with the reason.
 
+use super::candidate::is_passed_over;
 use super::failover::{acks_in_force, next_generation};
 use super::guard::Blocker;
 use super::plan::{Plan, PlanKind, Proof, Stage, Step};
@@ -52,7 +53,7 @@ pub fn rejoin(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan
         if !gone && seen.agent.as_ref().is_none_or(|said| stale(said.at.back(said.status.server_age))) {
             return None;
         }
-        returning(view, record, instance, seen, agent, (*asked_at, primary))
+        returning(view, record, intents, (instance, seen), agent, (*asked_at, primary))
     };
     // Starting a server takes long: first those that run.
     let runs =
@@ -64,14 +65,15 @@ pub fn rejoin(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan
 fn returning(
     view: &ClusterView,
     record: &ClusterRecord,
-    instance: &InstanceId,
-    seen: &Seen,
+    intents: &Intents,
+    (instance, seen): (&InstanceId, &Seen),
     agent: &AgentStatus,
     (asked_at, primary): (Moment, &Report),
 ) -> Option<Plan> {
     let fenced = agent.access == Access::Closed;
     if let Process::Gone { .. } = agent.process {
-        return (fenced && view.cluster.policy.restart && !agent.stopping).then(|| start(view, instance));
+        return (fenced && view.cluster.policy.restart && !agent.stopping)
+            .then(|| start(view, record, instance, agent));
     }
     let report = agent.server.as_ref().ok()?;
     // A replica that follows the primary with its source side left on in my.cnf never led: nobody waits on it.
@@ -85,7 +87,7 @@ fn returning(
     let astray = report
         .channel()
         .is_some_and(|channel| channel.source != record.primary && is_member(view, &channel.source));
-    if !astray && !fenced && !left_stopped(report) {
+    if !astray && !fenced && !left_stopped(report, intents.was_left(instance)) {
         return None;
     }
     let (reported_at, report) = seen.last_report.as_ref()?;
@@ -100,12 +102,12 @@ fn returning(
 }
 
 /// Receiving nothing, with its applier running: how a failover leaves a replica whose taking back was cut short. Somebody who
-/// stops a replica by hand stops both threads, and is left alone.
-fn left_stopped(report: &Report) -> bool {
+/// stops a replica by hand stops both threads, and is left alone unless a recovery is known to have `left` it so.
+fn left_stopped(report: &Report, left: bool) -> bool {
     report.channel().is_some_and(|channel| {
         channel.receiver == ThreadState::Stopped
             && channel.receiver_error.is_none()
-            && channel.applier == ThreadState::Running
+            && (left || channel.applier == ThreadState::Running)
     })
 }
 
@@ -125,9 +127,14 @@ fn plan(view: &ClusterView, kind: PlanKind, title: String, stages: Vec<Stage>) -
     Plan { cluster: view.cluster.name.clone(), kind, title, stages, commit: None, basis: Vec::new() }
 }
 
-fn start(view: &ClusterView, instance: &InstanceId) -> Plan {
-    let stage = Stage::new("start", vec![Step::StartServer { instance: instance.clone(), as_replica: true }]);
-    plan(view, PlanKind::Rejoin, format!("start {instance} again, fenced"), vec![stage])
+/// An agent whose server died while it led asks for no lease, and so hears of no later generation: it is told first.
+fn start(view: &ClusterView, record: &ClusterRecord, instance: &InstanceId, agent: &AgentStatus) -> Plan {
+    let led = agent.held.is_some() && agent.fenced.is_none();
+    let fence = Step::Fence { instance: instance.clone(), generation: record.generation };
+    let mut stages: Vec<Stage> = led.then(|| Stage::new("fence", vec![fence])).into_iter().collect();
+    stages
+        .push(Stage::new("start", vec![Step::StartServer { instance: instance.clone(), as_replica: true }]));
+    plan(view, PlanKind::Rejoin, format!("start {instance} again, fenced"), stages)
 }
 
 fn restart(view: &ClusterView, record: &ClusterRecord, instance: &InstanceId) -> Plan {
@@ -221,7 +228,7 @@ pub fn reopen(view: &ClusterView, intents: &Intents, now: Moment) -> Result<Plan
             ));
         }
         let extra: GtidSet = of_ours(other, report).minus(&report.executed);
-        if !extra.is_empty() && !judged(instance) {
+        if !extra.is_empty() && !judged(instance) && !is_passed_over(view, instance, replica) {
             return Err(format!(
                 "{instance} has what {primary} lacks: {extra}; to go on from it run {}",
                 adopt(instance)
@@ -287,6 +294,27 @@ fn reopen_plan(view: &ClusterView, record: &ClusterRecord, report: &Report, gene
         stages.push(Stage::new("traffic", vec![step]));
     }
     plan(view, PlanKind::Repair, format!("{primary} leads again, generation {generation}"), stages)
+}
+
+/// The primary serves, and the VIP is not on it: a promotion ended before its traffic moved, or somebody took it away.
+pub fn traffic(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan> {
+    let record = view.record.as_ref()?;
+    let (primary, vip) = (&record.primary, view.cluster.vip.clone()?);
+    let seen = view.of(primary)?;
+    let agent = seen.agent_now()?;
+    let fresh =
+        seen.agent.as_ref().is_some_and(|said| intents.settled_at.is_none_or(|settled| said.at > settled));
+    let serves = matches!(agent.access, Access::Held { .. }) && agent.held == Some(record.generation);
+    if !fresh || !serves || agent.vip || intents.pause(primary, now).is_some() {
+        return None;
+    }
+    let title = format!("{} is not on {primary}, which serves: it moves there", vip.address);
+    let generation = record.generation;
+    let stages = vec![
+        Stage::new("open", vec![Step::Open { instance: primary.clone(), generation }]),
+        Stage::new("traffic", vec![Step::HoldVip { instance: primary.clone(), generation, vip }]),
+    ];
+    Some(plan(view, PlanKind::Repair, title, stages))
 }
 
 /// A dead primary whose failover is refused is started in place, as the primary it was (D2): nothing of it may be dropped.

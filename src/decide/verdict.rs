@@ -76,7 +76,8 @@ fn act(
             unplanned(view, intents, diagnosis, ranking, now, wall)
         }
         Verdict::Healthy | Verdict::Degraded if view.cluster.mode != Mode::Observe => {
-            let plan = rejoin::rejoin(view, intents, now);
+            let plan = rejoin::traffic(view, intents, now);
+            let plan = plan.or_else(|| rejoin::rejoin(view, intents, now));
             plan.or_else(|| ackers::rearm(view, ranking, intents, now)).map_or(Action::Rest, Action::Act)
         }
         // What mends it is an acker that is back; whom policy lets go first does not wait for that.

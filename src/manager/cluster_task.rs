@@ -196,11 +196,23 @@ impl ClusterTask {
                 return;
             }
         };
-        let Some(recovery) = unfinished.filter(|_| self.running.is_none()) else { return };
+        let Some(recovery) = unfinished.filter(|_| self.running.is_none()) else {
+            return self.remember_left().await;
+        };
         tracing::warn!(cluster = %self.view.cluster.name, recovery = recovery.id, "an earlier manager left this unfinished; going on");
         self.spawn(recovery.clone(), move |view, token, world, journal| async move {
             recovery::resume(&view, &recovery, &token, &*world, &journal).await
         });
+    }
+
+    /// What the last recovery could not take back is still this manager's to mend.
+    async fn remember_left(&mut self) {
+        let last = self.store.history(&self.view.cluster.name, 1).await;
+        if let Ok([last]) = last.as_deref()
+            && let Some(Outcome::Undone { left, .. }) = last.outcome()
+        {
+            self.intents.note_left(left);
+        }
     }
 
     /// Stores the recovery, then runs it beside the loop. The answer is its id.
@@ -284,6 +296,7 @@ impl ClusterTask {
             Ok(Outcome::Undone { why, left }) => {
                 tracing::error!(cluster = %name, %about, why, left = left.join("; "), "recovery taken back");
                 self.intents.note_undone(about, now, why);
+                self.intents.note_left(left);
             }
             Ok(Outcome::Failed { why }) | Err(why) => {
                 tracing::error!(cluster = %name, %about, why, "recovery failed");

@@ -126,8 +126,9 @@ impl Manager {
         sleep(Duration::from_millis(50)).await;
         self.look(true).await;
         let unfinished = self.shared.act(|sim| sim.stores[self.m].unfinished().cloned());
-        if let Some(recovery) = unfinished {
-            self.resume(&recovery).await;
+        match unfinished {
+            Some(recovery) => self.resume(&recovery).await,
+            None => self.remember_left(),
         }
         let mut round = 0_u64;
         let mut said = String::new();
@@ -162,6 +163,13 @@ impl Manager {
                 }
             }
             sleep(Duration::from_millis(250)).await;
+        }
+    }
+
+    fn remember_left(&mut self) {
+        let last = self.shared.act(|sim| sim.stores[self.m].recoveries.last().cloned());
+        if let Some(Outcome::Undone { left, .. }) = last.as_ref().and_then(Recovery::outcome) {
+            self.intents.note_left(left);
         }
     }
 
@@ -249,6 +257,9 @@ impl Manager {
             sim.now_of_manager()
         });
         self.intents.settled_at = Some(now);
+        if let Outcome::Undone { left, .. } = &outcome {
+            self.intents.note_left(left);
+        }
         match outcome.trouble() {
             None => self.intents.note_done(&recovery.about),
             Some(why) => self.intents.note_undone(&recovery.about, now, why),
