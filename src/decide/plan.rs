@@ -13,6 +13,7 @@ use crate::model::instance::InstanceId;
 use crate::model::observation::{Access, AgentStatus, Process};
 use crate::model::record::ClusterRecord;
 use crate::model::report::{Report, ThreadState};
+use crate::model::time::millis;
 
 /// Why a second primary cannot exist: one of the promotion rules of the design's section 4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,7 +31,7 @@ pub enum Proof {
     Operator,
     /// Asynchronous without agents: refused from two hosts and all the conditions of `assume_dead_when_refused`.
     AssumedDead,
-    /// First adoption of a running primary: there is no older one.
+    /// First adoption of a running primary: nobody ever accepted a generation.
     Adoption,
 }
 
@@ -61,11 +62,29 @@ pub enum Step {
     StopReceiving { instance: InstanceId, source: InstanceId },
     /// Whatever complete transactions the dead server's log holds beyond `beyond` were read by its agent, within the time, and are
     /// on `to`. Not being able to is told and is no failure: `required` says whether it is.
-    Salvage { from: InstanceId, to: InstanceId, beyond: GtidSet, within: Duration, required: bool },
+    Salvage {
+        from: InstanceId,
+        to: InstanceId,
+        beyond: GtidSet,
+        #[serde(rename = "within_ms", alias = "within", with = "millis")]
+        within: Duration,
+        required: bool,
+    },
     /// All of `set` is applied.
-    WaitApplied { instance: InstanceId, set: GtidSet, within: Duration },
+    WaitApplied {
+        instance: InstanceId,
+        set: GtidSet,
+        #[serde(rename = "within_ms", alias = "within", with = "millis")]
+        within: Duration,
+    },
     /// It replicates from `source` until it has all of `set`, as a replica: catching up from a more advanced one.
-    CatchUpFrom { instance: InstanceId, source: InstanceId, set: GtidSet, within: Duration },
+    CatchUpFrom {
+        instance: InstanceId,
+        source: InstanceId,
+        set: GtidSet,
+        #[serde(rename = "within_ms", alias = "within", with = "millis")]
+        within: Duration,
+    },
     /// A majority of voters durably accepted this generation for this candidate.
     Claim { candidate: InstanceId, generation: Generation, proof: Proof },
     /// Replication is stopped with nothing left to apply; the channel's settings are kept.
@@ -99,8 +118,13 @@ pub enum Step {
     StartServer { instance: InstanceId, as_replica: bool },
     /// `read_only` (and `super_read_only` where there is one) is as wanted.
     SetReadOnly { instance: InstanceId, on: bool },
-    /// The heartbeat table exists (made on the primary, replicated from there).
-    Furnish { instance: InstanceId },
+    /// The heartbeat table and the two small accounts exist (made on the primary, replicated from there); with `semi_sync` its source
+    /// side is loaded.
+    Furnish {
+        instance: InstanceId,
+        #[serde(default)]
+        semi_sync: bool,
+    },
     /// It is taken out of automatic hands until a person decides.
     Park { instance: InstanceId, why: String },
 }
@@ -125,7 +149,7 @@ impl Step {
             | Self::ForgetSource { instance }
             | Self::StartServer { instance, .. }
             | Self::SetReadOnly { instance, .. }
-            | Self::Furnish { instance }
+            | Self::Furnish { instance, .. }
             | Self::Park { instance, .. } => instance,
             Self::Salvage { to, .. } => to,
             Self::Claim { candidate, .. } => candidate,
@@ -189,10 +213,9 @@ impl Step {
                 agent.access == Access::Closed && agent.fenced.is_some_and(|fenced| fenced >= *generation)
             }),
             Self::Kill { .. } => agent.is_some_and(|agent| matches!(agent.process, Process::Gone { .. })),
-            Self::StopReceiving { source, .. } => report.is_some_and(|report| {
-                report.channel().is_none_or(|channel| {
-                    channel.source != *source || channel.receiver == ThreadState::Stopped
-                })
+            // Whatever its source is called: one server has many names, and the ack fence rests on this.
+            Self::StopReceiving { .. } => report.is_some_and(|report| {
+                report.channel().is_none_or(|channel| channel.receiver == ThreadState::Stopped)
             }),
             Self::Salvage { required, .. } => {
                 !required || seen.salvage.as_ref().is_some_and(|salvage| salvage.complete)
@@ -314,7 +337,13 @@ impl fmt::Display for Step {
             Self::SetReadOnly { instance, on } => {
                 write!(f, "{instance} {}", if *on { "read-only" } else { "writable" })
             }
-            Self::Furnish { instance } => write!(f, "{instance} has the heartbeat table"),
+            Self::Furnish { instance, semi_sync } => {
+                write!(
+                    f,
+                    "{instance} has the heartbeat table, and accounts for heartbeat and replication (made where missing"
+                )?;
+                f.write_str(if *semi_sync { "), semi-sync loaded" } else { ")" })
+            }
             Self::Park { instance, why } => write!(f, "{instance} parked: {why}"),
         }
     }

@@ -87,7 +87,9 @@ fn returning(
     let astray = report
         .channel()
         .is_some_and(|channel| channel.source != record.primary && is_member(view, &channel.source));
-    if !astray && !fenced && !left_stopped(report, intents.was_left(instance)) {
+    // Closed, it is due whether it replicates or not: a server that starts its threads by itself would stay closed for ever.
+    let due = astray || fenced || left_stopped(report, intents.was_left(instance));
+    if !due {
         return None;
     }
     let (reported_at, report) = seen.last_report.as_ref()?;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::fenced::{self, Fenced};
 use crate::agent::client::{AgentClient, CallError};
 use crate::agent::wire::{BringRequest, SalvageRequest};
 use crate::clock;
@@ -43,6 +44,7 @@ pub(super) struct LiveWorld {
     /// By host.
     pub(super) voters: BTreeMap<String, Arc<AgentClient>>,
     pub(super) store: Store,
+    pub(super) fenced: Fenced,
 }
 
 impl World for LiveWorld {
@@ -136,10 +138,38 @@ impl LiveWorld {
 
     async fn at_server(&self, step: &Step, token: &Token) -> Result<Evidence, StepError> {
         let within = self.patience(step);
-        match self.agents.get(step.instance()) {
-            Some(agent) => agent.step(token, step, within).await,
-            None => self.directly(step, within).await,
+        let Some(agent) = self.agents.get(step.instance()) else { return self.directly(step, within).await };
+        let seen = agent.step(token, step, within).await?;
+        if let Step::Fence { instance, .. } = step
+            && step.is_satisfied(&seen)
+        {
+            self.fenced.note(&token.recovery, instance);
         }
+        Ok(seen)
+    }
+
+    /// Whose grants a claim lifts: who answered a fence in this recovery. A manager that resumes one asks the old primary again.
+    async fn released(&self, proof: Proof, token: &Token) -> Result<Vec<InstanceId>, StepError> {
+        match proof {
+            Proof::Fenced | Proof::Stonith => {}
+            Proof::AckFence | Proof::Expired | Proof::Operator | Proof::AssumedDead | Proof::Adoption => {
+                return Ok(Vec::new());
+            }
+        }
+        let known = self.fenced.of(&token.recovery);
+        if !known.is_empty() {
+            return Ok(known);
+        }
+        let Some(record) = self.store.record(&self.cluster.name).await.map_err(failed)? else {
+            return Ok(known);
+        };
+        // No answer lifts nothing: the voters then hold the claim back until the grants have ended.
+        let asked = match self.agents.get(&record.primary) {
+            Some(agent) => agent.status(CALL).await.ok(),
+            None => None,
+        };
+        let stands = asked.is_some_and(|agent| fenced::stands(&agent, record.generation));
+        Ok(stands.then_some(record.primary).into_iter().collect())
     }
 
     /// By SQL from here, for a server without an agent.
@@ -157,7 +187,8 @@ impl LiveWorld {
         };
         let wanted = instead.as_ref().unwrap_or(step);
         control::apply(&mut connection, wanted, &self.env).await.map_err(failed)?;
-        self.report(&mut connection, deadline).await
+        let furnished = matches!(step, Step::Furnish { .. });
+        Ok(Evidence { furnished, ..self.report(&mut connection, deadline).await? })
     }
 
     async fn connect(&self, instance: &InstanceId, deadline: Instant) -> Result<Connection, StepError> {
@@ -205,13 +236,7 @@ impl LiveWorld {
             });
         };
         let policy = &self.cluster.policy;
-        let record = self.store.record(&self.cluster.name).await.map_err(failed)?;
-        let released = match proof {
-            Proof::Fenced | Proof::Stonith => record.map(|record| record.primary).into_iter().collect(),
-            Proof::AckFence | Proof::Expired | Proof::Operator | Proof::AssumedDead | Proof::Adoption => {
-                Vec::new()
-            }
-        };
+        let released = self.released(proof, token).await?;
         let claim = Claim {
             cluster: self.cluster.name.clone(),
             ballot: token.ballot.clone(),
@@ -369,7 +394,8 @@ async fn vote(
                 Claimed::Accepted { .. }
                 | Claimed::OlderBallot { .. }
                 | Claimed::Superseded { .. }
-                | Claimed::Taken { .. },
+                | Claimed::Taken { .. }
+                | Claimed::NoVote,
             )
             | Err(_) => return (host.to_owned(), answer),
         };
@@ -389,6 +415,9 @@ fn refusal(answer: &Claimed) -> String {
             Some(holder) => format!("gave this generation to {holder}"),
             None => "gave this generation away".to_owned(),
         },
+        Claimed::NoVote => {
+            "knows of no generation: it is new, or lost its promises, and learns them first".to_owned()
+        }
         Claimed::HeldBack { by, remaining } => {
             format!("granted {by} the lease for {} ms more", remaining.as_millis())
         }

@@ -282,7 +282,14 @@ impl Sim {
         let persons = self.opts.without_ackers == WithoutAckers::Block && left < record.acks as usize;
         // Ackers that are parked, and a policy to block: a person is told, and commits wait for them.
         if self.servers[p].waiters.len() >= 4 && !persons {
-            return Some(format!("commits wait on db{p}, {} acker(s)", self.ackers_of(p).count()));
+            let server = &self.servers[p];
+            return Some(format!(
+                "commits wait on db{p}, {} acker(s), armed {} for {}: {:?}",
+                self.ackers_of(p).count(),
+                server.semi_source,
+                server.acks,
+                server.waiters.iter().map(|waiter| (waiter.at, waiter.acked)).collect::<Vec<_>>()
+            ));
         }
         for s in (0..self.servers.len()).filter(|s| *s != p) {
             let instance = self.instance(s);

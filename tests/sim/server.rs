@@ -313,7 +313,7 @@ impl Sim {
             return;
         }
         let Some(mut stream) = self.servers[r].stream.clone() else { return };
-        let mut brought = 0;
+        let (mut brought, before) = (0, stream.next);
         while let Some(tx) = self.servers[s].log.get(stream.next).copied() {
             stream.next += 1;
             if !self.servers[r].knows(tx) {
@@ -327,20 +327,25 @@ impl Sim {
         self.servers[r].stream = Some(stream);
         if brought > 0 {
             self.apply_later(r);
-            if announced {
-                let delay = if self.dice.one_in(12) { self.dice.range(5, 80) } else { self.dice.range(1, 3) };
-                self.after(delay, Event::Acked { source: s, replica: r, stream: id, to });
-            }
+        }
+        // What is skipped because the replica has it counts as acknowledged, too.
+        if to > before && announced {
+            let delay = if self.dice.one_in(12) { self.dice.range(5, 80) } else { self.dice.range(1, 3) };
+            self.after(delay, Event::Acked { source: s, replica: r, stream: id, to });
         }
     }
 
     /// An acknowledgement arrives: everything up to there was received.
     pub(crate) fn acked(&mut self, s: usize, r: usize, id: u64, to: usize) {
         // A connection that was closed in between may have its acknowledgement in the source's buffer already (H20).
-        if !self.streams(s, r) || !self.servers[s].up {
+        if !self.servers[s].up {
             return;
         }
-        if !self.answers(s) {
+        let sent_again = !self.streams(s, r) && self.live(r, id) == Some(s);
+        if !self.streams(s, r) && !sent_again {
+            return;
+        }
+        if sent_again || !self.answers(s) {
             return self.after(100, Event::Acked { source: s, replica: r, stream: id, to });
         }
         for waiter in &mut self.servers[s].waiters {

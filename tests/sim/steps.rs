@@ -47,6 +47,11 @@ pub(crate) async fn agent_step(
         Step::StartServer { as_replica, .. } => {
             sleep(Duration::from_millis(400)).await;
             alive(shared, h, life).await.ok_or_else(dead)?;
+            if *as_replica && !shared.act(|sim| sim.servers[h].up) {
+                let generation = role.generation().unwrap_or_default();
+                let input = Input::Fence { generation };
+                shared.act(|sim| sim.feed(h, input)).map_err(|why| failed(why.to_string()))?;
+            }
             shared.act(|sim| sim.start(h, *as_replica));
             sleep(Duration::from_millis(30)).await;
         }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Terms;
 use super::refusal::Refusal;
+pub use super::signal::{Effect, Input};
 use super::voter::Renewed;
 use crate::model::ballot::Generation;
 use crate::model::time::Moment;
@@ -25,7 +26,7 @@ pub enum Role {
     /// Not adopted: nothing is closed, nothing is held.
     #[default]
     Unmanaged,
-    /// Adopted, and its server or host restarted since it was told what to be: closed until told again.
+    /// Adopted, and its host or its replicating server restarted since it was told what to be: closed until told again.
     Unknown,
     /// Open for reads without a lease.
     Replica,
@@ -72,57 +73,6 @@ pub struct Start {
     pub server_up: bool,
     /// It is the same process as before the restart.
     pub same_server: bool,
-}
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Input {
-    /// Time passed; due at [`Holder::due`].
-    Tick,
-    /// A voter answered a renewal that was sent at `sent_at`.
-    Answer { from: String, generation: Generation, sent_at: Moment, answer: Renewed },
-    /// Lead. Carries the epoch its sender saw.
-    Open { generation: Generation, epoch: u64 },
-    /// No client byte and no lease. The address is renewed no more: it goes on answering with a reset until the next holder announces
-    /// it, or the kernel's timer ends it (a client's SYN that nobody answers costs it a second).
-    Fence { generation: Generation },
-    /// Be a replica that clients may read.
-    Admit,
-    /// The address belongs here.
-    TakeVip { generation: Generation },
-    /// The address does not belong here.
-    LoseVip,
-    /// The server's process ended.
-    ServerGone,
-    /// A server process appeared.
-    ServerStarted,
-    /// The answer to [`Effect::AskCompare`] of that incarnation.
-    Compared { incarnation: u64, contains_all: bool },
-    /// The agent is about to be restarted: one grant of that length.
-    Grace { lasts: Duration },
-}
-
-/// What to do, in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
-    /// Write [`Holder::kept`] and sync, before the effects after it, before anything else is taken in, and before answering.
-    Persist,
-    /// Ask every voter at once.
-    SendRenew { generation: Generation, lasts: Duration },
-    /// Rung 1: no client byte passes.
-    Close,
-    /// Clients pass until then, by the kernel's own timer.
-    HoldOpen { until: Moment },
-    /// Clients pass.
-    Admit,
-    /// The address is here until then, by the kernel's own timer. Announce it when it was not.
-    HoldVip { until: Moment },
-    /// The address is not here.
-    ReleaseVip,
-    /// Does this server's set contain every reachable member's? Answer with [`Input::Compared`].
-    AskCompare { incarnation: u64 },
-    /// The server was restarted, and leads again by itself: armed as it was, then writable.
-    Resume,
 }
 
 /// The machine.
@@ -183,7 +133,11 @@ impl Holder {
                 None => vec![Effect::Close, Effect::ReleaseVip],
             },
             Role::Replica if same => vec![Effect::Admit],
-            Role::Replica => holder.stand_apart(),
+            // Another server than the one that was told to be a replica: it boots with replication stopped.
+            Role::Replica => {
+                holder.kept.role = Role::Unknown;
+                vec![Effect::Close, Effect::ReleaseVip, Effect::Persist]
+            }
             Role::Unknown | Role::Fenced { .. } | Role::Deposed { .. } => {
                 vec![Effect::Close, Effect::ReleaseVip]
             }
@@ -303,6 +257,7 @@ impl Holder {
             Renewed::OtherHolder { .. } => {
                 self.higher.insert(from, generation);
             }
+            Renewed::NoVote => {}
         }
     }
 
@@ -464,15 +419,13 @@ impl Holder {
                 // The address stays until its time is over: refused is better than silent.
                 vec![Effect::Close]
             }
-            Role::Replica => self.stand_apart(),
+            // The next one boots with replication stopped: its readers would see old rows for ever.
+            Role::Replica => {
+                self.kept.role = Role::Unknown;
+                vec![Effect::Close, Effect::Persist]
+            }
             Role::Unmanaged | Role::Unknown | Role::Fenced { .. } | Role::Deposed { .. } => Vec::new(),
         }
-    }
-
-    /// A replica's server comes back replicating nothing: nobody reads it before a manager has compared and pointed it.
-    fn stand_apart(&mut self) -> Vec<Effect> {
-        self.kept.role = Role::Unknown;
-        vec![Effect::Close, Effect::ReleaseVip, Effect::Persist]
     }
 
     fn server_started(&mut self, now: Moment) -> Vec<Effect> {

@@ -8,6 +8,8 @@
 
 pub mod holder;
 pub mod refusal;
+pub mod relearn;
+mod signal;
 pub mod voter;
 
 #[cfg(test)]
