@@ -45,7 +45,7 @@ pub(super) async fn block(
             "it could not be made read-only in time, because somebody holds a lock (LOCK TABLES, a long statement, DDL): {error}"
         )));
     }
-    shared.order(Input::Block { generation }).await?;
+    shared.order(Input::Fence { generation }).await?;
     conn.close(deadline).await;
     Ok(())
 }

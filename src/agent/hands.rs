@@ -1,16 +1,17 @@
 //! Effects on the kernel: the packet filter and the service address, as the lease's machine orders them. It repairs what was
 //! flushed from under it, and never opens anything on its own account.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::RwLock;
+use tokio::sync::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::host::announce::Announcer;
 use super::host::filter::{self, Filter, FilterError};
 use super::host::vip::{Addresses, Vip, VipError};
+use super::ports::Ports;
 use crate::clock;
 use crate::model::cluster::VipAddress;
 use crate::model::observation::Access;
@@ -31,11 +32,11 @@ pub enum HandsError {
 /// The filter of one server, and the addresses of its host.
 #[derive(Debug)]
 pub struct Hands {
-    ports: Vec<u16>,
+    pub ports: Ports,
     /// `None` until the host is a member: an unmanaged server is never filtered.
     filter: RwLock<Option<Arc<Filter>>>,
     addresses: Addresses,
-    /// Ends the repeated announcements of an address that is no longer to be here.
+    /// Ends the announcements of an address that this host is to lose.
     announcing: Mutex<CancellationToken>,
     tracker: TaskTracker,
     cancel: CancellationToken,
@@ -46,13 +47,10 @@ impl Hands {
     ///
     /// # Errors
     /// When the kernel gives no socket.
-    pub fn open(
-        ports: Vec<u16>,
-        tracker: TaskTracker,
-        cancel: CancellationToken,
-    ) -> Result<Self, HandsError> {
-        let (filter, announcing) = (RwLock::new(None), Mutex::new(CancellationToken::new()));
-        Ok(Self { ports, filter, addresses: Addresses::open()?, announcing, tracker, cancel })
+    pub fn open(ports: Ports, tracker: TaskTracker, cancel: CancellationToken) -> Result<Self, HandsError> {
+        let addresses = Addresses::open()?;
+        let announcing = Mutex::new(cancel.child_token());
+        Ok(Self { ports, filter: RwLock::new(None), addresses, announcing, tracker, cancel })
     }
 
     /// The filter, written anew if it is not there.
@@ -64,7 +62,7 @@ impl Hands {
             return Ok(Arc::clone(filter));
         }
         let mut slot = self.filter.write().await;
-        let filter = Arc::new(Filter::open_or_adopt(&self.ports).await?);
+        let filter = Arc::new(Filter::open_or_adopt(&self.ports.known()).await?);
         *slot = Some(Arc::clone(&filter));
         Ok(filter)
     }
@@ -74,8 +72,7 @@ impl Hands {
     /// # Errors
     /// When it is not proven closed, even with the filter written anew.
     pub async fn close(&self) -> Result<(), FilterError> {
-        // The next holder may announce from now on; who spoke of it last is believed.
-        self.hush();
+        self.announcing.lock().await.cancel();
         let first = match self.filter().await {
             Ok(filter) => filter.close().await,
             Err(error) => Err(error),
@@ -146,23 +143,16 @@ impl Hands {
         if let Err(error) = announcer.announce() {
             tracing::warn!(%vip, error = %error, "the address is not announced");
         }
-        let cancel = self.hush();
+        let cancel = self.cancel.child_token();
+        std::mem::replace(&mut *self.announcing.lock().await, cancel.clone()).cancel();
         let again = async move {
             for pause in ANNOUNCE_AFTER_MS {
                 tokio::time::sleep(Duration::from_millis(pause)).await;
-                // Gone down meanwhile, or taken away: the next holder announces for itself.
+                // Gone down meanwhile: the next holder announces for itself.
                 let _ = announcer.announce();
             }
         };
         self.tracker.spawn(async move { cancel.run_until_cancelled(again).await });
-    }
-
-    /// Nothing is announced any more, until what is returned is used for announcing.
-    fn hush(&self) -> CancellationToken {
-        let mut announcing = self.announcing.lock().unwrap_or_else(PoisonError::into_inner);
-        announcing.cancel();
-        *announcing = self.cancel.child_token();
-        announcing.clone()
     }
 
     /// The address is not here.
@@ -170,7 +160,7 @@ impl Hands {
     /// # Errors
     /// When the kernel refuses.
     pub async fn release_vip(&self, vip: &VipAddress) -> Result<(), VipError> {
-        self.hush();
+        self.announcing.lock().await.cancel();
         self.addresses.release(&host_vip(vip)).await
     }
 
@@ -198,7 +188,8 @@ impl Hands {
         }
     }
 
-    async fn forget_filter(&self) {
+    /// The server's ports have changed: the next use of the filter guards those known now.
+    pub async fn forget_filter(&self) {
         *self.filter.write().await = None;
     }
 }

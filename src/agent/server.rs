@@ -19,20 +19,20 @@ use tokio::time::{Instant, timeout};
 use super::lease_loop::{Order, OrderError};
 use super::sql::fresh_report;
 use super::state::Shared;
-use super::voter::{VoteError, Votes};
+use super::voter::{Promised, VoteError, Votes};
 use super::wire::{
-    BringRequest, Claim, Claimed, EVENTS_EVERY, GraceReply, Known, LONGEST_BODY, Lead, Led, Membership,
-    OpenRequest, ProbeRequest, Renew, Renewed, RequestRefused, SalvageReply, SalvageRequest, StepRequest,
-    path,
+    BringRequest, Claim, Claimed, EVENTS_EVERY, Electorate, GraceReply, Known, LONGEST_BODY, Lead, Led,
+    Membership, OpenRequest, ProbeReply, ProbeRequest, Renew, Renewed, RequestRefused, SalvageReply,
+    SalvageRequest, StepRequest, path,
 };
-use super::{salvage, steps};
+use super::{resume, salvage, steps};
 use crate::clock;
 use crate::decide::lease::LONGEST_GRANT;
 use crate::decide::lease::holder::Input;
 use crate::decide::plan::Evidence;
 use crate::execute::world::{StepError, Token};
 use crate::model::ballot::Ballot;
-use crate::model::observation::{AgentStatus, Unseen};
+use crate::model::observation::AgentStatus;
 use crate::mysql::client::Target;
 use crate::mysql::greeting::greeting;
 
@@ -82,6 +82,7 @@ pub fn voter_router(votes: Votes, token: SecretString) -> Router {
         .route(path::LEAD, post(lead))
         .route(path::RENEW, post(renew))
         .route(path::CLAIM, post(claim))
+        .route(path::VOTERS, post(introduce))
         .layer(DefaultBodyLimit::max(LONGEST_REQUEST))
         .with_state(votes);
     guarded(router, token)
@@ -146,6 +147,10 @@ async fn claim(State(votes): State<Votes>, Json(claim): Json<Claim>) -> Answer<C
     Ok(Json(answer))
 }
 
+async fn introduce(State(votes): State<Votes>, Json(electorate): Json<Electorate>) -> Answer<()> {
+    Ok(Json(votes.introduce(electorate).await?))
+}
+
 // === looking ===
 
 async fn status(State(shared): State<Arc<Shared>>) -> Json<AgentStatus> {
@@ -169,9 +174,11 @@ async fn events(State(shared): State<Arc<Shared>>) -> Response {
     ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
 }
 
-async fn probe(Json(request): Json<ProbeRequest>) -> Json<Result<(), Unseen>> {
+async fn probe(State(shared): State<Arc<Shared>>, Json(request): Json<ProbeRequest>) -> Json<ProbeReply> {
     let deadline = Instant::now() + request.within.min(LONGEST_WORK);
-    Json(greeting(&Target::from(&request.instance), deadline).await)
+    let outcome = greeting(&Target::from(&request.instance), deadline).await;
+    let Promised { generation, granted_ago, .. } = shared.votes.promised(&request.cluster);
+    Json(ProbeReply { outcome, generation, granted_ago })
 }
 
 async fn known(State(shared): State<Arc<Shared>>) -> Answer<Known> {
@@ -261,9 +268,8 @@ async fn bring(
 
 /// The operator's order: voters still decide.
 async fn open(State(shared): State<Arc<Shared>>, Json(request): Json<OpenRequest>) -> Answer<AgentStatus> {
-    let epoch = shared.seen().kept.epoch;
     let deadline = Instant::now() + request.within.min(LONGEST_WORK);
-    steps::open(&shared, request.generation, Some(epoch), deadline).await.map_err(Refused::cannot)?;
+    resume::by_hand(&shared, request.generation, deadline).await.map_err(Refused::cannot)?;
     Ok(Json(shared.status()))
 }
 

@@ -7,12 +7,14 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use super::lease_loop::OrderError;
+use super::ports;
 use super::sql::fresh_report;
 use super::state::{ServerProcess, Shared};
 use super::wire::StepRequest;
 use super::{block, start};
 use crate::clock;
-use crate::decide::lease::holder::{Input, Refusal, Role};
+use crate::decide::lease::holder::{Input, Role};
+use crate::decide::lease::refusal::{Refusal, permits};
 use crate::decide::plan::{Evidence, Step};
 use crate::execute::world::StepError;
 use crate::model::ballot::Generation;
@@ -52,10 +54,14 @@ impl From<OrderError> for StepError {
 pub(super) async fn apply(shared: &Shared, request: &StepRequest) -> Result<Evidence, StepError> {
     let deadline = Instant::now() + request.within;
     let step = &request.step;
+    let role = shared.seen().kept.role;
+    permits(role, step).map_err(|refusal| StepError::Failed(refusal.to_string()))?;
     let report = match step {
         Step::Fence { generation, .. } => {
             spare_replicas(shared).await;
             shared.order(Input::Fence { generation: *generation }).await?;
+            // A port it opened a moment ago is closed too, before the fence is answered.
+            ports::learn(shared).await.map_err(StepError::Failed)?;
             false
         }
         Step::Block { generation, within, .. } => {
@@ -64,10 +70,6 @@ pub(super) async fn apply(shared: &Shared, request: &StepRequest) -> Result<Evid
         }
         // Reading it back is all.
         Step::Unmoved { .. } => true,
-        Step::LoseVip { .. } => {
-            shared.order(Input::LoseVip).await?;
-            false
-        }
         Step::Kill { .. } => {
             kill(shared).await?;
             false
@@ -79,6 +81,10 @@ pub(super) async fn apply(shared: &Shared, request: &StepRequest) -> Result<Evid
         Step::Admit { .. } => {
             admit(shared, deadline).await?;
             true
+        }
+        Step::LoseVip { .. } => {
+            shared.order(Input::LoseVip).await?;
+            false
         }
         Step::HoldVip { generation, .. } => {
             shared.order(Input::TakeVip { generation: *generation }).await?;
@@ -134,10 +140,12 @@ pub(super) async fn read_back(
     } else {
         None
     };
-    let mut agent = shared.status();
     if let Some(report) = &report {
-        (agent.server, agent.server_age) = (Ok(report.clone()), Duration::ZERO);
+        // Whoever looks at the agent next must not act on what was so before the step.
+        let mut seen = shared.seen();
+        (seen.server, seen.polled_at) = (Ok(report.clone()), clock::now());
     }
+    let agent = shared.status();
     Ok(Evidence { report, agent: Some(agent), ..Evidence::default() })
 }
 
@@ -256,7 +264,7 @@ fn holds(shared: &Shared, generation: Generation) -> bool {
 }
 
 /// Waits for a level, woken by changes.
-async fn wait_for(
+pub(super) async fn wait_for(
     shared: &Shared,
     deadline: Instant,
     level: impl Fn(&Shared) -> bool,

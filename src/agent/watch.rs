@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::host::process::{Find, ProcessError, Watch, find};
+use super::host::service::Service;
 use super::lease_loop::Order;
 use super::state::{ServerProcess, Shared};
-use crate::clock;
+use crate::{clock, config};
 
 /// Between two searches while no server runs.
 const SEARCH_EVERY: Duration = Duration::from_millis(100);
+/// Between two questions to the service manager while no server runs.
+const ASK_EVERY: Duration = Duration::from_secs(1);
 /// The same when searching itself fails.
 const SEARCH_AFTER_ERROR: Duration = Duration::from_secs(1);
 
@@ -49,6 +52,7 @@ async fn search(shared: &Shared) -> Result<Option<Watch>, ProcessError> {
 /// Runs until cancelled; `found` is what the first look gave.
 pub(super) async fn run(shared: Arc<Shared>, found: ServerProcess) {
     let mut now = found;
+    let mut asked = None;
     loop {
         if let ServerProcess::Running(watch) = &now {
             watch.exited().await;
@@ -61,17 +65,40 @@ pub(super) async fn run(shared: Arc<Shared>, found: ServerProcess) {
         match search(&shared).await {
             Ok(Some(watch)) => {
                 now = ServerProcess::Running(Arc::new(watch));
+                shared.seen().stopping = false;
                 tracing::info!("the server's process is there");
                 if shared.orders.send(Order::Server(now.clone())).await.is_err() {
                     return;
                 }
             }
-            Ok(None) => tokio::time::sleep(SEARCH_EVERY).await,
+            Ok(None) => {
+                if matches!(now, ServerProcess::Gone(_))
+                    && asked.is_none_or(|at| clock::now().since(at) >= ASK_EVERY)
+                {
+                    asked = Some(clock::now());
+                    note_stop(&shared).await;
+                }
+                tokio::time::sleep(SEARCH_EVERY).await;
+            }
             Err(error) => {
                 tracing::debug!(error = %error, "searching the server's process");
                 tokio::time::sleep(SEARCH_AFTER_ERROR).await;
             }
         }
+    }
+}
+
+/// Whether the operator had the service manager stop it: then nobody starts it but them.
+async fn note_stop(shared: &Shared) {
+    let unit = shared.config.server.as_ref().and_then(|server| server.service.as_ref());
+    let Some(config::Service::Unit(name)) = unit else { return };
+    let stopped = Service::Unit { name: name.clone() }.was_stopped().await;
+    let before = std::mem::replace(&mut shared.seen().stopping, stopped);
+    if stopped && !before {
+        tracing::warn!(
+            unit = name,
+            "the service manager was told to stop the server: it is not started again from here"
+        );
     }
 }
 

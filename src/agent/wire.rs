@@ -11,6 +11,7 @@ use crate::model::ballot::{Ballot, Generation};
 use crate::model::cluster::{ClusterName, Member, VipAddress, Voter};
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
+use crate::model::observation::Unseen;
 use crate::model::policy::Policy;
 
 pub use crate::decide::lease::voter::{Claim, Claimed, Led, Outstanding, Renew, Renewed};
@@ -23,6 +24,7 @@ pub mod path {
     pub const LEAD: &str = "/v1/lead";
     pub const RENEW: &str = "/v1/renew";
     pub const CLAIM: &str = "/v1/claim";
+    pub const VOTERS: &str = "/v1/voters";
     pub const STEP: &str = "/v1/step";
     pub const PROBE: &str = "/v1/probe";
     pub const KNOWN: &str = "/v1/known";
@@ -66,6 +68,14 @@ pub struct Lead {
     pub ballot: Ballot,
 }
 
+/// Who votes on a cluster's lease: told to a voter that says it knows nothing, so that it can ask the others.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Electorate {
+    pub cluster: ClusterName,
+    pub voters: Vec<Voter>,
+    pub policy: Policy,
+}
+
 /// A step for this agent's server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepRequest {
@@ -82,7 +92,20 @@ pub struct StepRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeRequest {
     pub instance: InstanceId,
+    /// The cluster it belongs to.
+    pub cluster: ClusterName,
     pub within: Duration,
+}
+
+/// How the look went, and what else this host knows of that cluster's primary.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeReply {
+    /// `Ok` when the greeting came.
+    pub outcome: Result<(), Unseen>,
+    /// The highest generation this host, as a voter, knows.
+    pub generation: Generation,
+    /// How long ago it last granted the lease. `None` if it never did.
+    pub granted_ago: Option<Duration>,
 }
 
 /// Everything the server here can give, received ∪ executed.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::evidence::{Liveness, assumed_dead, liveness};
 use crate::model::instance::InstanceId;
 use crate::model::observation::{Access, AgentStatus, Process, Unseen};
-use crate::model::policy::Durability;
+use crate::model::policy::{Durability, WithoutAckers};
 use crate::model::report::Report;
 use crate::model::time::{Moment, human};
 use crate::model::view::{ClusterView, Seen};
@@ -231,8 +231,12 @@ fn living(view: &ClusterView, primary: &InstanceId, seen: &Seen, report: &Report
         semi_sync.clients < semi_sync.acks && (semi_sync.waiting > 0 || stuck > policy.heartbeat_every);
     let unheard = semi_sync.waiting > 0 && stuck >= policy.silence;
     if policy.durability == Durability::Lossless && semi_sync.source_enabled && (starved || unheard) {
+        let next = match policy.without_ackers {
+            WithoutAckers::Block => "bring an acker back, or set without_ackers = \"degrade\"".to_owned(),
+            WithoutAckers::Degrade => format!("lossless is given up after {}", human(policy.silence)),
+        };
         let text = format!(
-            "{primary}: {} session(s) wait for {} acknowledgement(s), {} acker(s) connected; bring an acker back, or set without_ackers = \"degrade\"",
+            "{primary}: {} session(s) wait for {} acknowledgement(s), {} acker(s) connected; {next}",
             semi_sync.waiting, semi_sync.acks, semi_sync.clients
         );
         return Diagnosis::new(Verdict::BlockedForAcks, Some(primary), vec![text]);
@@ -292,6 +296,10 @@ fn unanswering(
     let verdict = verdict.unwrap_or_else(|| match liveness(view, primary, now, &mut evidence) {
         Liveness::Alive => Verdict::ManagerCutOff,
         Liveness::Silent => Verdict::SilentPrimary,
+        Liveness::Unknown if hears_nobody(view) => {
+            evidence.push("nobody answers this manager".to_owned());
+            Verdict::ManagerCutOff
+        }
         Liveness::Unknown => Verdict::UnreachablePrimary,
     });
     if verdict.calls_for_failover() && !view.replicas().any(|(_, replica)| replica.latest().is_some()) {
@@ -299,6 +307,27 @@ fn unanswering(
         return Diagnosis::new(Verdict::DeadPrimaryAndReplicas, Some(primary), evidence);
     }
     Diagnosis::new(verdict, Some(primary), evidence)
+}
+
+/// Every member is silent to this manager, servers and agents alike: likelier its own network than all of theirs.
+fn hears_nobody(view: &ClusterView) -> bool {
+    let silent = |seen: &Seen| match seen.unseen() {
+        Some(Unseen::SilentBeforeGreeting | Unseen::HungAfterLogin | Unseen::NoRoute) => {
+            seen.agent_now().is_none()
+        }
+        Some(
+            Unseen::Refused
+            | Unseen::Lost
+            | Unseen::AccessDenied(_)
+            | Unseen::TooManyConnections
+            | Unseen::Server { .. }
+            | Unseen::WrongServer(_)
+            | Unseen::Name(_)
+            | Unseen::Looker(_),
+        )
+        | None => false,
+    };
+    view.seen.len() > 1 && view.seen.values().all(silent)
 }
 
 /// What the agent beside the primary says. `None`: it knows nothing of the process, so its word decides nothing.

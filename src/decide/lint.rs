@@ -90,6 +90,18 @@ fn order(plan: &Plan, broken: &mut Vec<String>) {
             {
                 broken.push(format!("the VIP would move to {instance} before it is open"));
             }
+            // A source that lacks what its replica has refuses it for good (1236), and nobody acknowledges.
+            if let Step::PointReplica { instance, source, .. } = step
+                && plan.kind == PlanKind::Promote
+                && source == leader
+                && !plan.stages[..index]
+                    .iter()
+                    .any(|earlier| earlier.steps.iter().any(|step| applies(step, leader)))
+            {
+                broken.push(format!(
+                    "{instance} would follow {leader} before that has applied what it received"
+                ));
+            }
             if let Step::ForgetSource { instance } = step
                 && instance == leader
                 && index <= at
@@ -141,7 +153,6 @@ fn changes_a_server(step: &Step) -> bool {
         | Step::Unmoved { .. }
         | Step::KeepUp { .. }
         | Step::Quiet { .. }
-        | Step::LoseVip { .. }
         | Step::Kill { .. }
         | Step::Claim { .. }
         | Step::Salvage { .. }
@@ -151,6 +162,7 @@ fn changes_a_server(step: &Step) -> bool {
         | Step::Open { .. }
         | Step::Admit { .. }
         | Step::HoldVip { .. }
+        | Step::LoseVip { .. }
         | Step::ForgetSource { .. }
         | Step::StartServer { .. }
         | Step::Furnish { .. }
@@ -217,15 +229,10 @@ fn keeps_up(step: &Step) -> bool {
 /// old place until it is at the new one.
 fn hands_over(plan: &Plan, broken: &mut Vec<String>) {
     let Some((at, leader)) = opened(plan).first().copied() else { return };
-    let Some(read) = stage_of(plan, |step| matches!(step, Step::Unmoved { .. })) else {
-        if let Some(stage) = stage_of(plan, |step| matches!(step, Step::LoseVip { .. })) {
-            broken.push(format!("stage {stage} takes the VIP from a server whose set was not read again"));
-        }
-        return;
-    };
+    let read = stage_of(plan, |step| matches!(step, Step::Unmoved { .. }));
     let stopped =
         stage_of(plan, |step| matches!(step, Step::StopReplicating { instance } if instance == leader));
-    if read >= at || stopped.is_none_or(|stopped| stopped >= read) {
+    if read.is_some_and(|read| read >= at || stopped.is_none_or(|stopped| stopped >= read)) {
         broken
             .push(format!("the old set would not be read between {leader}'s last receiving and its opening"));
     }
@@ -233,5 +240,41 @@ fn hands_over(plan: &Plan, broken: &mut Vec<String>) {
     let lost = stage_of(plan, |step| matches!(step, Step::LoseVip { .. }));
     if matches!((held, lost), (Some(held), Some(lost)) if lost <= held) {
         broken.push("the VIP would be taken from its old place before it is at the new one".to_owned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::cluster::ClusterName;
+    use crate::model::gtid::GtidSet;
+    use crate::model::instance::Flavor;
+
+    #[test]
+    fn an_acker_follows_only_who_has_applied_its_position() {
+        let db = |host: &str| InstanceId::new(host, 3306);
+        let set = GtidSet::parse(Flavor::MariaDb, "0-1-9").unwrap();
+        let applied = Step::WaitApplied { instance: db("db2"), set, within: Duration::from_secs(1) };
+        let follow = Step::PointReplica { instance: db("db3"), source: db("db2"), acker: true };
+        let open = Step::Open { instance: db("db2"), generation: crate::model::ballot::Generation(2) };
+        let complaint = |stages: Vec<Vec<Step>>| {
+            let stages: Vec<Stage> = stages.into_iter().map(|steps| Stage::new("s", steps)).collect();
+            let plan = Plan {
+                cluster: ClusterName("orders".to_owned()),
+                kind: PlanKind::Promote,
+                title: String::new(),
+                commit: Some(stages.len() - 1),
+                stages,
+                basis: Vec::new(),
+            };
+            lint(&plan).into_iter().any(|broken| broken.starts_with("db3 would follow db2 before"))
+        };
+        let [applied, follow, open] = [applied, follow, open].map(|step| vec![step]);
+        assert!(!complaint(vec![applied.clone(), follow.clone(), open.clone()]));
+        assert!(complaint(vec![follow.clone(), applied.clone(), open.clone()]));
+        let together = [applied, follow].concat();
+        assert!(complaint(vec![together, open]), "steps of one stage run side by side");
     }
 }

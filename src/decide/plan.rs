@@ -13,6 +13,7 @@ use crate::model::instance::InstanceId;
 use crate::model::observation::{Access, AgentStatus, Process};
 use crate::model::record::ClusterRecord;
 use crate::model::report::{Report, ThreadState};
+use crate::model::time::millis;
 
 /// Why a second primary cannot exist: one of the promotion rules of the design's section 4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,7 +31,7 @@ pub enum Proof {
     Operator,
     /// Asynchronous without agents: refused from two hosts and all the conditions of `assume_dead_when_refused`.
     AssumedDead,
-    /// First adoption of a running primary: there is no older one.
+    /// First adoption of a running primary: nobody ever accepted a generation.
     Adoption,
 }
 
@@ -52,18 +53,43 @@ impl fmt::Display for Proof {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
 pub enum Step {
-    /// No client byte reaches this server, and it holds neither lease nor VIP.
+    /// No client byte reaches this server, and it holds no lease. The VIP may go on answering there, with a reset, until it is announced
+    /// elsewhere or its time is over.
     Fence { instance: InstanceId, generation: Generation },
     /// It applies what `source` writes less than `closely` later: no more than that will writers wait for it.
-    KeepUp { instance: InstanceId, source: InstanceId, closely: Duration, within: Duration },
+    KeepUp {
+        instance: InstanceId,
+        source: InstanceId,
+        #[serde(rename = "closely_ms", with = "millis")]
+        closely: Duration,
+        #[serde(rename = "within_ms", with = "millis")]
+        within: Duration,
+    },
     /// It replicates from `to` instead of `from`, acknowledging, and was turned without ever asking for what `to` had not applied.
-    Turn { instance: InstanceId, from: InstanceId, to: InstanceId, within: Duration },
+    Turn {
+        instance: InstanceId,
+        from: InstanceId,
+        to: InstanceId,
+        #[serde(rename = "within_ms", with = "millis")]
+        within: Duration,
+    },
     /// Transactions that are open on it had `drain` to end; with `end_older`, sessions that had one open for longer were ended, those
     /// that wait for an acknowledgement never (S5).
-    Quiet { instance: InstanceId, drain: Duration, end_older: Option<Duration> },
+    Quiet {
+        instance: InstanceId,
+        #[serde(rename = "drain_ms", with = "millis")]
+        drain: Duration,
+        #[serde(rename = "end_older_ms", with = "millis::option", default)]
+        end_older: Option<Duration>,
+    },
     /// It takes no writes: read-only by its own word, its lease released, closed to clients with its replicas' streams spared. The VIP
     /// goes on answering there, with a reset, until it is announced elsewhere or its time is over.
-    Block { instance: InstanceId, generation: Generation, within: Duration },
+    Block {
+        instance: InstanceId,
+        generation: Generation,
+        #[serde(rename = "within_ms", with = "millis")]
+        within: Duration,
+    },
     /// It has executed exactly `set`: nobody wrote after it was blocked (a privileged session can).
     Unmoved { instance: InstanceId, set: GtidSet },
     /// Its process is gone (after a fence only; never a clean stop).
@@ -72,11 +98,29 @@ pub enum Step {
     StopReceiving { instance: InstanceId, source: InstanceId },
     /// Whatever complete transactions the dead server's log holds beyond `beyond` were read by its agent, within the time, and are
     /// on `to`. Not being able to is told and is no failure: `required` says whether it is.
-    Salvage { from: InstanceId, to: InstanceId, beyond: GtidSet, within: Duration, required: bool },
+    Salvage {
+        from: InstanceId,
+        to: InstanceId,
+        beyond: GtidSet,
+        #[serde(rename = "within_ms", alias = "within", with = "millis")]
+        within: Duration,
+        required: bool,
+    },
     /// All of `set` is applied.
-    WaitApplied { instance: InstanceId, set: GtidSet, within: Duration },
+    WaitApplied {
+        instance: InstanceId,
+        set: GtidSet,
+        #[serde(rename = "within_ms", alias = "within", with = "millis")]
+        within: Duration,
+    },
     /// It replicates from `source` until it has all of `set`, as a replica: catching up from a more advanced one.
-    CatchUpFrom { instance: InstanceId, source: InstanceId, set: GtidSet, within: Duration },
+    CatchUpFrom {
+        instance: InstanceId,
+        source: InstanceId,
+        set: GtidSet,
+        #[serde(rename = "within_ms", alias = "within", with = "millis")]
+        within: Duration,
+    },
     /// A majority of voters durably accepted this generation for this candidate.
     Claim { candidate: InstanceId, generation: Generation, proof: Proof },
     /// Replication is stopped with nothing left to apply; the channel's settings are kept.
@@ -110,8 +154,13 @@ pub enum Step {
     StartServer { instance: InstanceId, as_replica: bool },
     /// `read_only` (and `super_read_only` where there is one) is as wanted.
     SetReadOnly { instance: InstanceId, on: bool },
-    /// The heartbeat table exists (made on the primary, replicated from there).
-    Furnish { instance: InstanceId },
+    /// The heartbeat table and the two small accounts exist (made on the primary, replicated from there); with `semi_sync` its source
+    /// side is loaded.
+    Furnish {
+        instance: InstanceId,
+        #[serde(default)]
+        semi_sync: bool,
+    },
     /// It is taken out of automatic hands until a person decides.
     Park { instance: InstanceId, why: String },
 }
@@ -126,7 +175,6 @@ impl Step {
             | Self::Quiet { instance, .. }
             | Self::Turn { instance, .. }
             | Self::Unmoved { instance, .. }
-            | Self::LoseVip { instance }
             | Self::Kill { instance }
             | Self::StopReceiving { instance, .. }
             | Self::WaitApplied { instance, .. }
@@ -138,10 +186,11 @@ impl Step {
             | Self::Open { instance, .. }
             | Self::Admit { instance }
             | Self::HoldVip { instance, .. }
+            | Self::LoseVip { instance }
             | Self::ForgetSource { instance }
             | Self::StartServer { instance, .. }
             | Self::SetReadOnly { instance, .. }
-            | Self::Furnish { instance }
+            | Self::Furnish { instance, .. }
             | Self::Park { instance, .. } => instance,
             Self::Salvage { to, .. } => to,
             Self::Claim { candidate, .. } => candidate,
@@ -160,7 +209,7 @@ pub struct Evidence {
     pub votes: Option<Votes>,
     pub salvage: Option<Salvaged>,
     /// How long it took to apply what its source had just written.
-    #[serde(default)]
+    #[serde(rename = "behind_ms", with = "millis::option", default)]
     pub behind: Option<Duration>,
     /// The heartbeat table was found.
     pub furnished: bool,
@@ -205,9 +254,7 @@ impl Step {
         let agent = seen.agent.as_ref();
         match self {
             Self::Fence { generation, .. } => agent.is_some_and(|agent| {
-                agent.access == Access::Closed
-                    && !agent.vip
-                    && agent.fenced.is_some_and(|fenced| fenced >= *generation)
+                agent.access == Access::Closed && agent.fenced.is_some_and(|fenced| fenced >= *generation)
             }),
             Self::Block { generation, .. } => {
                 report.is_some_and(|report| report.read_only)
@@ -221,10 +268,9 @@ impl Step {
             Self::Quiet { .. } => true,
             Self::Unmoved { set, .. } => report.is_some_and(|report| report.executed == *set),
             Self::Kill { .. } => agent.is_some_and(|agent| matches!(agent.process, Process::Gone { .. })),
-            Self::StopReceiving { source, .. } => report.is_some_and(|report| {
-                report.channel().is_none_or(|channel| {
-                    channel.source != *source || channel.receiver == ThreadState::Stopped
-                })
+            // Whatever its source is called: one server has many names, and the ack fence rests on this.
+            Self::StopReceiving { .. } => report.is_some_and(|report| {
+                report.channel().is_none_or(|channel| channel.receiver == ThreadState::Stopped)
             }),
             Self::Salvage { required, .. } => {
                 !required || seen.salvage.as_ref().is_some_and(|salvage| salvage.complete)
@@ -252,10 +298,13 @@ impl Step {
             Self::AckersAttached { acks, .. } => {
                 report.is_some_and(|report| report.semi_sync.clients >= *acks)
             }
-            Self::Register { primary, generation, .. } => seen
-                .record
-                .as_ref()
-                .is_some_and(|record| record.primary == *primary && record.generation == *generation),
+            Self::Register { primary, generation, ackers, acks, degraded } => {
+                seen.record.as_ref().is_some_and(|record| {
+                    (&record.primary, record.generation) == (primary, *generation)
+                        && (&record.ackers, record.acks) == (ackers, *acks)
+                        && record.degraded.is_some() == degraded.is_some()
+                })
+            }
             Self::Open { generation, .. } => {
                 report.is_some_and(Report::is_writable)
                     && agent.is_none_or(|agent| {
@@ -269,7 +318,10 @@ impl Step {
             Self::HoldVip { .. } => agent.is_none_or(|agent| agent.vip),
             Self::LoseVip { .. } => agent.is_none_or(|agent| !agent.vip),
             Self::ForgetSource { .. } => report.is_some_and(|report| report.channel().is_none()),
-            Self::StartServer { .. } => report.is_some_and(|report| report.read_only),
+            // One that stays primary may lead again by itself before it is looked at.
+            Self::StartServer { as_replica, .. } => {
+                report.is_some_and(|report| report.read_only || !as_replica)
+            }
             Self::SetReadOnly { on, .. } => report.is_some_and(|report| report.read_only == *on),
             Self::Furnish { .. } => seen.furnished,
             Self::Park { instance, .. } => seen
@@ -347,7 +399,7 @@ impl fmt::Display for Step {
                     (true, Some(_)) => f.write_str(", lossless given up"),
                     (false, degraded) => {
                         let names: Vec<String> = ackers.iter().map(ToString::to_string).collect();
-                        let span = if degraded.is_some() { ", lossless not yet in force" } else { "" };
+                        let span = if degraded.is_some() { ", lossless not in force" } else { "" };
                         write!(f, ", {acks} of {} acknowledging{span}", names.join(" "))
                     }
                 }
@@ -363,7 +415,13 @@ impl fmt::Display for Step {
             Self::SetReadOnly { instance, on } => {
                 write!(f, "{instance} {}", if *on { "read-only" } else { "writable" })
             }
-            Self::Furnish { instance } => write!(f, "{instance} has the heartbeat table"),
+            Self::Furnish { instance, semi_sync } => {
+                write!(
+                    f,
+                    "{instance} has the heartbeat table, and accounts for heartbeat and replication (made where missing"
+                )?;
+                f.write_str(if *semi_sync { "), semi-sync loaded" } else { ")" })
+            }
             Self::Park { instance, why } => write!(f, "{instance} parked: {why}"),
         }
     }

@@ -274,7 +274,7 @@ impl<'a> Promotion<'a> {
             .collect();
         let tidy = Step::ForgetSource { instance: self.leader() };
         let mut stages = Vec::new();
-        stages.extend(self.handover.as_ref().and_then(|_| self.release()));
+        stages.extend(self.release());
         if !others.is_empty() {
             stages.push(Stage::new("repoint", others).or_continue());
         }
@@ -286,16 +286,22 @@ impl<'a> Promotion<'a> {
         stages
     }
 
-    /// The address answers at its old place until it is announced at the new one; the larger number of ackers is recorded before
-    /// the old primary becomes one of them.
+    /// The address answers at its old place, with a reset, until it is announced at the new one; the larger number of ackers is
+    /// recorded before the old primary becomes one of them.
     fn release(&self) -> Option<Stage> {
         let old = self.isolation.primary.clone();
         let mut steps = Vec::new();
-        steps.extend(self.view.cluster.vip.as_ref().map(|_| Step::LoseVip { instance: old.clone() }));
-        if self.view.cluster.policy.durability == Durability::Lossless {
-            steps.push(self.register(self.ackers.iter().cloned().chain([old]).collect()));
+        if self.isolation.fenced && self.view.cluster.vip.is_some() {
+            steps.push(Step::LoseVip { instance: old.clone() });
         }
-        (!steps.is_empty()).then(|| Stage::new("release", steps))
+        let lossless = self.view.cluster.policy.durability == Durability::Lossless;
+        let stage = if self.handover.is_some() && lossless {
+            steps.push(self.register(self.ackers.iter().cloned().chain([old]).collect()));
+            Stage::new("release", steps)
+        } else {
+            Stage::new("release", steps).or_continue()
+        };
+        (!stage.steps.is_empty()).then_some(stage)
     }
 
     /// Clients may read there only once it follows.

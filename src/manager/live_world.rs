@@ -9,6 +9,7 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::TaskTracker;
 
+use super::fenced::{self, Fenced};
 use crate::agent::client::{AgentClient, CallError};
 use crate::agent::wire::{BringRequest, SalvageRequest};
 use crate::clock;
@@ -48,6 +49,7 @@ pub(super) struct LiveWorld {
     pub(super) voters: BTreeMap<String, Arc<AgentClient>>,
     pub(super) store: Store,
     pub(super) tracker: TaskTracker,
+    pub(super) fenced: Fenced,
 }
 
 impl World for LiveWorld {
@@ -65,7 +67,6 @@ impl World for LiveWorld {
             | Step::Block { .. }
             | Step::Turn { .. }
             | Step::Unmoved { .. }
-            | Step::LoseVip { .. }
             | Step::Kill { .. }
             | Step::StopReceiving { .. }
             | Step::WaitApplied { .. }
@@ -77,6 +78,7 @@ impl World for LiveWorld {
             | Step::Open { .. }
             | Step::Admit { .. }
             | Step::HoldVip { .. }
+            | Step::LoseVip { .. }
             | Step::ForgetSource { .. }
             | Step::StartServer { .. }
             | Step::SetReadOnly { .. }
@@ -109,7 +111,6 @@ impl World for LiveWorld {
             Step::Fence { .. }
             | Step::Block { .. }
             | Step::Unmoved { .. }
-            | Step::LoseVip { .. }
             | Step::Kill { .. }
             | Step::StopReceiving { .. }
             | Step::WaitApplied { .. }
@@ -121,6 +122,7 @@ impl World for LiveWorld {
             | Step::Open { .. }
             | Step::Admit { .. }
             | Step::HoldVip { .. }
+            | Step::LoseVip { .. }
             | Step::ForgetSource { .. }
             | Step::StartServer { .. }
             | Step::SetReadOnly { .. }
@@ -146,13 +148,13 @@ impl LiveWorld {
             Step::PointReplica { .. } | Step::Open { .. } | Step::Kill { .. } => statement * 2,
             Step::Fence { .. }
             | Step::Unmoved { .. }
-            | Step::LoseVip { .. }
             | Step::StopReceiving { .. }
             | Step::StopReplicating { .. }
             | Step::ArmSource { .. }
             | Step::AckersAttached { .. }
             | Step::Admit { .. }
             | Step::HoldVip { .. }
+            | Step::LoseVip { .. }
             | Step::ForgetSource { .. }
             | Step::SetReadOnly { .. }
             | Step::Furnish { .. }
@@ -164,10 +166,38 @@ impl LiveWorld {
 
     async fn at_server(&self, step: &Step, token: &Token) -> Result<Evidence, StepError> {
         let within = self.patience(step);
-        match self.agents.get(step.instance()) {
-            Some(agent) => agent.step(token, step, within).await,
-            None => self.directly(step, within).await,
+        let Some(agent) = self.agents.get(step.instance()) else { return self.directly(step, within).await };
+        let seen = agent.step(token, step, within).await?;
+        if let Step::Fence { instance, .. } | Step::Block { instance, .. } = step
+            && step.is_satisfied(&seen)
+        {
+            self.fenced.note(&token.recovery, instance);
         }
+        Ok(seen)
+    }
+
+    /// Whose grants a claim lifts: who answered a fence in this recovery. A manager that resumes one asks the old primary again.
+    async fn released(&self, proof: Proof, token: &Token) -> Result<Vec<InstanceId>, StepError> {
+        match proof {
+            Proof::Fenced | Proof::Stonith => {}
+            Proof::AckFence | Proof::Expired | Proof::Operator | Proof::AssumedDead | Proof::Adoption => {
+                return Ok(Vec::new());
+            }
+        }
+        let known = self.fenced.of(&token.recovery);
+        if !known.is_empty() {
+            return Ok(known);
+        }
+        let Some(record) = self.store.record(&self.cluster.name).await.map_err(failed)? else {
+            return Ok(known);
+        };
+        // No answer lifts nothing: the voters then hold the claim back until the grants have ended.
+        let asked = match self.agents.get(&record.primary) {
+            Some(agent) => agent.status(CALL).await.ok(),
+            None => None,
+        };
+        let stands = asked.is_some_and(|agent| fenced::stands(&agent, record.generation));
+        Ok(stands.then_some(record.primary).into_iter().collect())
     }
 
     /// By SQL from here, for a server without an agent.
@@ -185,7 +215,8 @@ impl LiveWorld {
         };
         let wanted = instead.as_ref().unwrap_or(step);
         control::apply(&mut connection, wanted, &self.env).await.map_err(failed)?;
-        self.report(&mut connection, deadline).await
+        let furnished = matches!(step, Step::Furnish { .. });
+        Ok(Evidence { furnished, ..self.report(&mut connection, deadline).await? })
     }
 
     async fn connect(&self, instance: &InstanceId, deadline: Instant) -> Result<Connection, StepError> {
@@ -245,13 +276,7 @@ impl LiveWorld {
             });
         };
         let policy = &self.cluster.policy;
-        let record = self.store.record(&self.cluster.name).await.map_err(failed)?;
-        let released = match proof {
-            Proof::Fenced | Proof::Stonith => record.map(|record| record.primary).into_iter().collect(),
-            Proof::AckFence | Proof::Expired | Proof::Operator | Proof::AssumedDead | Proof::Adoption => {
-                Vec::new()
-            }
-        };
+        let released = self.released(proof, token).await?;
         let claim = Claim {
             cluster: self.cluster.name.clone(),
             ballot: token.ballot.clone(),
@@ -293,11 +318,9 @@ impl LiveWorld {
             );
             return Err(StepError::Failed(text));
         }
-        // The ack fence needs no wait: nothing the new primary lacks can be acknowledged by the old one.
-        if proof != Proof::AckFence {
-            let terms = Terms::new("", self.voters.keys().cloned().collect(), policy);
-            sleep(terms.wait_after_claim(&outstanding)).await;
-        }
+        // Also behind an ack fence: the old primary acknowledges nothing new by then, and may have clients and the VIP still (I7).
+        let terms = Terms::new("", self.voters.keys().cloned().collect(), policy);
+        sleep(terms.wait_after_claim(&outstanding)).await;
         Ok(Evidence { votes: Some(votes), ..Evidence::default() })
     }
 
@@ -484,7 +507,8 @@ async fn vote(
                 Claimed::Accepted { .. }
                 | Claimed::OlderBallot { .. }
                 | Claimed::Superseded { .. }
-                | Claimed::Taken { .. },
+                | Claimed::Taken { .. }
+                | Claimed::NoVote,
             )
             | Err(_) => return (host, answer),
         };
@@ -504,6 +528,9 @@ fn refusal(answer: &Claimed) -> String {
             Some(holder) => format!("gave this generation to {holder}"),
             None => "gave this generation away".to_owned(),
         },
+        Claimed::NoVote => {
+            "knows of no generation: it is new, or lost its promises, and learns them first".to_owned()
+        }
         Claimed::HeldBack { by, remaining } => {
             format!("granted {by} the lease for {} ms more", remaining.as_millis())
         }

@@ -1,7 +1,7 @@
 //! The world a play happens in: hosts, servers, agents and cables, from which every look, agent's word and probe is made and put
 //! into a real [`ClusterView`]. Virtual time; nothing is decided here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeZone, Utc};
@@ -15,7 +15,7 @@ use mha::model::intent::{Intents, SwitchoverAsk};
 use mha::model::observation::{Access, AgentStatus, Observation, Probe, Process, Unseen, Vantage};
 use mha::model::report::{Replication, Report, SemiSync, Settings, ThreadError, ThreadState};
 use mha::model::time::Moment;
-use mha::model::view::ClusterView;
+use mha::model::view::{ClusterView, Granted};
 
 /// Between two rounds of looks.
 const TICK: Duration = Duration::from_millis(250);
@@ -67,6 +67,10 @@ pub(crate) struct Host {
     pub(crate) log_replica_updates: bool,
     pub(crate) version: Version,
     pub(crate) semi_sync: SemiSync,
+    /// A generation it accepted as a voter beyond the recorded one, and one its agent has led.
+    pub(crate) accepted: Generation,
+    pub(crate) led: Option<Generation>,
+    pub(crate) has_vip: bool,
     pub(crate) heartbeat_stuck_since: Option<Moment>,
     pub(crate) started_at: Moment,
     stream_at: Moment,
@@ -86,6 +90,8 @@ pub(crate) struct World {
     pub(crate) origin: u32,
     /// Unordered pairs that cannot talk.
     pub(crate) cuts: BTreeSet<(String, String)>,
+    /// When voters that are no members last granted the lease.
+    granted: BTreeMap<String, Moment>,
     pub(crate) isolation: Option<Isolation>,
     pub(crate) asks_adoption: Option<Option<InstanceId>>,
     pub(crate) asks_switchover: Option<SwitchoverAsk>,
@@ -127,6 +133,9 @@ impl Host {
                 Flavor::MySql => Version::new(8, 4, 5),
             },
             semi_sync: SemiSync { available: true, ..SemiSync::default() },
+            accepted: Generation(0),
+            led: None,
+            has_vip: true,
             heartbeat_stuck_since: None,
             started_at: now.back(Duration::from_secs(900)),
             stream_at: now,
@@ -176,6 +185,7 @@ impl World {
             flavor,
             origin: 1,
             cuts: BTreeSet::new(),
+            granted: BTreeMap::new(),
             isolation: None,
             asks_adoption: None,
             asks_switchover: None,
@@ -244,6 +254,17 @@ impl World {
             })
             .collect();
         let now = self.now;
+        let holder = primary.as_ref().and_then(|primary| self.find(primary));
+        let holder = holder.filter(|holder| holder.agent_up && holder.is_host_up() && holder.answers());
+        let granting = self
+            .view
+            .cluster
+            .voters
+            .iter()
+            .map(|voter| voter.host.clone())
+            .filter(|voter| holder.is_some_and(|holder| self.can_talk(voter, &holder.instance.host)));
+        let granting: Vec<String> = granting.collect();
+        self.granted.extend(granting.into_iter().map(|voter| (voter, now)));
         for (host, (stream, granted)) in self.hosts.iter_mut().zip(alive) {
             if stream {
                 host.stream_at = now;
@@ -310,7 +331,7 @@ impl World {
                 (self.running(host), Duration::ZERO, Ok(self.report(host)))
             }
         };
-        let closed = host.closed || (leads && matches!(host.plight, Plight::Gone(_)));
+        let closed = host.closed || matches!(host.plight, Plight::Gone(_));
         let access = match (closed, leads) {
             (true, _) => Access::Closed,
             (false, true) => Access::Held { remaining: Duration::from_millis(2_500) },
@@ -320,13 +341,13 @@ impl World {
             host: host.instance.host.clone(),
             boot_id: "boot".to_owned(),
             ballot: Ballot { number: 1, manager: "m1".to_owned() },
-            generation,
-            held: leads.then_some(generation),
+            generation: generation.max(host.accepted),
+            held: host.led.or(leads.then_some(generation)),
             fenced: None,
             epoch: 0,
             process,
             access,
-            vip: leads && !closed && self.view.cluster.vip.is_some(),
+            vip: leads && !closed && host.has_vip && self.view.cluster.vip.is_some(),
             server,
             server_age: Duration::ZERO,
             unanswered,
@@ -362,6 +383,12 @@ impl World {
             let outcome =
                 if self.can_talk(&from, &primary.host) { target.outcome() } else { Err(Unseen::NoRoute) };
             let (of, at) = (primary.clone(), self.now);
+            let granted = self.granted.get(&from).copied();
+            if self.hosts.iter().all(|host| host.instance.host != from) {
+                let generation = self.view.record.as_ref().map_or(Generation(0), |record| record.generation);
+                let ago = granted.map(|granted| at.since(granted));
+                self.view.record_grant(&from, Granted { at, generation, ago });
+            }
             self.view.record_probe(Probe { from: Vantage::Agent(from), of, at, outcome });
         }
     }
