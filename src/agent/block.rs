@@ -42,7 +42,7 @@ pub(super) async fn block(
     if let Err(error) = control::set_read_only(&mut conn, true, by).await {
         end(shared, id).await;
         return Err(StepError::Failed(format!(
-            "it could not be made read-only in time, because somebody holds a lock (LOCK TABLES, a long statement, DDL): {error}"
+            "it could not be made read-only in time: somebody holds a lock (LOCK TABLES, a long statement, DDL), or nobody acknowledges commits: {error}"
         )));
     }
     shared.order(Input::Fence { generation }).await?;

@@ -18,6 +18,8 @@ use world::{StepError, Token, World};
 
 /// How often a stage after the commit point is tried again before a person is told.
 const FORWARD_TRIES: u32 = 10;
+/// The same in a planned change, where the new primary was well a moment ago: a failover is due when it is not any more.
+const PLANNED_TRIES: u32 = 3;
 /// Between two such tries.
 const FORWARD_PAUSE: Duration = Duration::from_millis(300);
 
@@ -255,7 +257,7 @@ impl<W: World, J: Journal> Run<'_, W, J> {
             while committed
                 && stage.on_failure == OnFailure::Abort
                 && trouble.is_some()
-                && tries < FORWARD_TRIES
+                && tries < (if self.earlier.is_some() { PLANNED_TRIES } else { FORWARD_TRIES })
             {
                 sleep(FORWARD_PAUSE).await;
                 trouble = self.stage(stage, true, committed).await;

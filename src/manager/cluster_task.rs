@@ -313,6 +313,8 @@ impl ClusterTask {
             Err(error) => tracing::error!(%error, "the record could not be read back"),
         }
         let name = &self.view.cluster.name;
+        // A planned change that was called off is no reason to leave a primary alone that dies now.
+        let planned = self.recovery.borrow().as_ref().is_some_and(|ended| ended.kind == PlanKind::Switchover);
         match &outcome {
             Ok(Outcome::Done) => {
                 tracing::warn!(cluster = %name, %about, "recovery done");
@@ -320,12 +322,16 @@ impl ClusterTask {
             }
             Ok(Outcome::Undone { why, left }) => {
                 tracing::error!(cluster = %name, %about, why, left = left.join("; "), "recovery taken back");
-                self.intents.note_undone(about, now, why);
+                if !planned {
+                    self.intents.note_undone(about, now, why);
+                }
                 self.intents.note_left(left);
             }
             Ok(Outcome::Failed { why }) | Err(why) => {
                 tracing::error!(cluster = %name, %about, why, "recovery failed");
-                self.intents.note_undone(about, now, why);
+                if !planned {
+                    self.intents.note_undone(about, now, why);
+                }
             }
         }
         self.leadership.introduce_all(self.view.record.as_ref()).await;

@@ -34,6 +34,8 @@ const EXPLICIT_LOCKS: &str = "SELECT t.PROCESSLIST_ID AS id, t.PROCESSLIST_USER 
      AND ((l.OBJECT_TYPE IN ('GLOBAL', 'COMMIT', 'BACKUP LOCK') AND l.LOCK_TYPE IN ('SHARED', 'EXCLUSIVE')) \
      OR (l.OBJECT_TYPE = 'TABLE' AND l.LOCK_TYPE IN ('SHARED_NO_READ_WRITE', 'SHARED_READ_ONLY')))";
 
+const HAS_LOCKS: &str = "SELECT 1 AS here FROM information_schema.PLUGINS \
+     WHERE PLUGIN_NAME = 'METADATA_LOCK_INFO' AND PLUGIN_STATUS = 'ACTIVE'";
 /// The same by MariaDB's plugin `metadata_lock_info`, where somebody installed it.
 const MARIADB_LOCKS: &str = "SELECT l.THREAD_ID AS id, p.USER AS user, p.HOST AS host, p.TIME AS time, \
      l.LOCK_TYPE AS object, l.LOCK_MODE AS mode, l.TABLE_SCHEMA AS db, l.TABLE_NAME AS name \
@@ -53,11 +55,13 @@ pub async fn sessions(
     let rows = conn.query(PROCESSES, deadline).await?;
     let mut found: Vec<Session> = rows.iter().filter_map(busy).collect();
     let locks = match conn.dialect().flavor() {
-        Flavor::MySql => EXPLICIT_LOCKS,
-        Flavor::MariaDb => MARIADB_LOCKS,
+        Flavor::MySql => Some(EXPLICIT_LOCKS),
+        Flavor::MariaDb => (!conn.query(HAS_LOCKS, deadline).await?.is_empty()).then_some(MARIADB_LOCKS),
     };
-    // Refused where it is not installed, or not allowed: the block itself then meets the lock, within its time.
-    if let Ok(rows) = conn.query(locks, deadline).await {
+    // Not seen where it is not installed, or not allowed: the block itself then meets the lock, within its time.
+    if let Some(locks) = locks
+        && let Ok(rows) = conn.query(locks, deadline).await
+    {
         for lock in rows.iter().filter_map(lock) {
             let told = |session: &Session| session.id == lock.id && session.doing == lock.doing;
             if !found.iter().any(told) {
