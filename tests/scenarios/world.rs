@@ -93,6 +93,8 @@ pub(crate) struct World {
     granted: BTreeMap<String, Moment>,
     pub(crate) isolation: Option<Isolation>,
     pub(crate) asks_adoption: Option<Option<InstanceId>>,
+    /// A generation that voters beside the members accepted.
+    pub(crate) witnesses_accepted: Generation,
 }
 
 impl Host {
@@ -185,6 +187,7 @@ impl World {
             granted: BTreeMap::new(),
             isolation: None,
             asks_adoption: None,
+            witnesses_accepted: Generation(0),
         }
     }
 
@@ -382,6 +385,7 @@ impl World {
             if self.hosts.iter().all(|host| host.instance.host != from) {
                 let generation = self.view.record.as_ref().map_or(Generation(0), |record| record.generation);
                 let ago = granted.map(|granted| at.since(granted));
+                let generation = generation.max(self.witnesses_accepted);
                 self.view.record_grant(&from, Granted { at, generation, ago });
             }
             self.view.record_probe(Probe { from: Vantage::Agent(from), of, at, outcome });
