@@ -175,24 +175,29 @@ impl Watch {
     }
 
     /// Returns when the process has begun to end and runs no code of its own any more; it stays until its memory is given back, and
-    /// only then do its sockets close: 50 ms and more for a database. A kernel that cannot tell (before 6.9) never returns from here.
+    /// only then do its sockets close: 50 ms and more for a database. Where the kernel cannot tell (before 6.9) that is seen within half a
+    /// second.
     pub async fn ending(&self) {
-        while let Some(thread) = self.some_thread() {
-            if let Ok(mut ready) = thread.readable().await {
-                ready.retain_ready();
-            }
-            // Its threads are told within the same moment, and end in any order.
-            for _ in 0..ENDING_LOOKS {
-                match read_stat(self.process.pid) {
-                    Some(stat) if stat.started == self.process.started && !stat.ended => {}
-                    Some(_) | None => return,
+        while self.runs() {
+            if let Some(thread) = self.some_thread() {
+                if let Ok(mut ready) = thread.readable().await {
+                    ready.retain_ready();
                 }
-                tokio::time::sleep(ENDING_LOOK_EVERY).await;
+                // Its threads are told within the same moment, and end in any order.
+                for _ in 0..ENDING_LOOKS {
+                    if !self.runs() {
+                        return;
+                    }
+                    tokio::time::sleep(ENDING_LOOK_EVERY).await;
+                }
             }
-            // That thread had ended its work: another is watched instead.
+            // That thread had ended its own work, or none can be watched here.
             tokio::time::sleep(NEXT_THREAD_AFTER).await;
         }
-        std::future::pending::<()>().await;
+    }
+
+    fn runs(&self) -> bool {
+        read_stat(self.process.pid).is_some_and(|stat| stat.started == self.process.started && !stat.ended)
     }
 
     /// A descriptor of a thread that is not the first; `None` where the kernel has none, or there is no second thread.
@@ -213,15 +218,11 @@ impl Watch {
     /// Running, or gone and since when that has been known.
     pub fn state(&self) -> ProcessState {
         let now = clock::now();
-        if self.gone_at.get().is_none() {
-            let alive = read_stat(self.process.pid)
-                .is_some_and(|stat| stat.started == self.process.started && !stat.ended);
-            if alive {
-                return ProcessState::Running {
-                    pid: self.process.pid,
-                    started_ago: now.since(self.process.started),
-                };
-            }
+        if self.gone_at.get().is_none() && self.runs() {
+            return ProcessState::Running {
+                pid: self.process.pid,
+                started_ago: now.since(self.process.started),
+            };
         }
         ProcessState::Gone { ago: now.since(*self.gone_at.get_or_init(|| now)) }
     }
