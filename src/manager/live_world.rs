@@ -296,7 +296,9 @@ impl LiveWorld {
                 self.tracker.spawn(vote(host.clone(), Arc::clone(voter), claim.clone(), patience))
             })
             .collect();
-        while votes.accepted.len() < majority {
+        // A voter that misses the first claim of all knows of no generation, and must wait before it grants anything.
+        let all = proof == Proof::Adoption;
+        while all || votes.accepted.len() < majority {
             let Some(voted) = asking.next().await else { break };
             let (host, answer) = voted.map_err(failed)?;
             match answer {

@@ -45,6 +45,10 @@ pub(crate) fn perform(world: &mut Option<World>, line: &str) -> Done {
         ["parked", name, why @ ..] => parked(world, name, &why.join(" ")),
         ["failed-over", span, "ago"] => failed_over(world, span),
         ["undone", name, times, why @ ..] => undone(world, name, times, &why.join(" ")),
+        ["witnesses", "know", "generation", n] => {
+            world.witnesses_accepted = Generation(number(n)?);
+            Ok(())
+        }
         ["left", what @ ..] => {
             world.intents.note_left(&[what.join(" ")]);
             Ok(())

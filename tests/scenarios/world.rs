@@ -96,6 +96,8 @@ pub(crate) struct World {
     pub(crate) asks_adoption: Option<Option<InstanceId>>,
     pub(crate) asks_switchover: Option<SwitchoverAsk>,
     pub(crate) surveys: Surveys,
+    /// A generation that voters beside the members accepted.
+    pub(crate) witnesses_accepted: Generation,
 }
 
 impl Host {
@@ -190,6 +192,7 @@ impl World {
             asks_adoption: None,
             asks_switchover: None,
             surveys: Surveys::new(),
+            witnesses_accepted: Generation(0),
         }
     }
 
@@ -387,6 +390,7 @@ impl World {
             if self.hosts.iter().all(|host| host.instance.host != from) {
                 let generation = self.view.record.as_ref().map_or(Generation(0), |record| record.generation);
                 let ago = granted.map(|granted| at.since(granted));
+                let generation = generation.max(self.witnesses_accepted);
                 self.view.record_grant(&from, Granted { at, generation, ago });
             }
             self.view.record_probe(Probe { from: Vantage::Agent(from), of, at, outcome });

@@ -17,7 +17,7 @@ use mha::model::instance::InstanceId;
 use mha::model::intent::Intents;
 use mha::model::observation::{Observation, Unseen, Vantage};
 use mha::model::record::{ClusterRecord, Degraded, Parked};
-use mha::model::view::ClusterView;
+use mha::model::view::{ClusterView, Granted};
 use tokio::time::sleep;
 
 use super::state::Sim;
@@ -302,6 +302,9 @@ impl Manager {
             }
         }
         probes.into_iter().for_each(|probe| self.view.record_probe(probe));
+        for (host, granted) in self.shared.act(|sim| witnesses(sim, m)) {
+            self.view.record_grant(&host, granted);
+        }
         self.push_membership();
     }
 
@@ -341,9 +344,21 @@ fn look_at(sim: &mut Sim, m: usize, s: usize) -> (Observation, Word) {
 
 fn probes(sim: &mut Sim, m: usize, p: usize) -> Vec<mha::model::observation::Probe> {
     let (party, at) = (sim.manager_party(m), sim.now_of_manager());
-    (0..sim.servers.len())
+    (0..sim.hosts.len())
         .filter(|h| *h != p && sim.talk(party, *h) && sim.agent_answers(*h))
         .map(|h| sim.probe_from(h, p, at))
+        .collect()
+}
+
+/// What voters that are no members say of their grants.
+fn witnesses(sim: &Sim, m: usize) -> Vec<(String, Granted)> {
+    let (party, at) = (sim.manager_party(m), sim.now_of_manager());
+    let heard = (sim.servers.len()..sim.hosts.len()).filter(|h| sim.talk(party, *h) && sim.agent_answers(*h));
+    heard
+        .map(|h| {
+            let ago = sim.hosts[h].agent.as_ref().and_then(|agent| agent.voter.granted_ago(sim.now_at(h)));
+            (sim.host_name(h), Granted { at, generation: sim.hosts[h].promises.generation, ago })
+        })
         .collect()
 }
 
