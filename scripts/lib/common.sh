@@ -37,3 +37,17 @@ in_parallel() { # function host…
 
 # Where manager, agent and mhactl are built.
 bin_dir() { printf '%s\n' "${MHA_BIN:-${CARGO_TARGET_DIR:-$SCRIPTS/../target}/release}"; }
+
+# The Debian mirror this system installs from, from its own sources.
+debian_mirror() {
+    local uri
+    uri=$(cat /etc/apt/sources.list.d/*.sources 2>/dev/null \
+        | sed -n 's/^URIs:[[:space:]]*\([^[:space:]]*\).*/\1/p' | grep -E '/debian/?$' | head -n 1) || true
+    if [ -z "$uri" ]; then
+        uri=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null \
+            | sed -n 's/^deb[[:space:]]\+\(\[[^]]*\][[:space:]]*\)\?\([^[:space:]]*\).*/\2/p' \
+            | grep -E '/debian/?$' | head -n 1) || true
+    fi
+    [ -n "$uri" ] || die "no Debian mirror in this system's apt sources, and MySQL comes from Debian sid"
+    printf '%s\n' "$uri"
+}
