@@ -30,7 +30,7 @@ FROM server-${FLAVOR} AS db
 ARG FLAVOR
 USER root
 RUN if command -v apt-get; then \
-        apt-get update && apt-get install -y --no-install-recommends nftables iproute2 && rm -rf /var/lib/apt/lists/*; \
+        apt-get update && apt-get install -y --no-install-recommends nftables iproute2 && rm -rf /var/lib/apt/lists/* /var/cache/apt/*; \
     else microdnf install -y nftables iproute util-linux && microdnf clean all; fi \
     && { id mysql || useradd --system --home-dir /nonexistent --shell /bin/false mysql; } \
     && rm -rf /var/lib/mysql && mkdir /var/lib/mysql && ln -sf /run/mha-agent/client.cnf /root/.my.cnf
@@ -57,7 +57,7 @@ ENTRYPOINT ["/usr/local/lib/mha/manager"]
 
 # The measuring client, and the forwarder by which the host reaches the VIP.
 FROM base AS client
-RUN apt-get update && apt-get install -y --no-install-recommends socat && rm -rf /var/lib/apt/lists/*
+RUN apt-get update && apt-get install -y --no-install-recommends socat && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 COPY --from=programs /out/writer /out/checker /usr/local/bin/
 COPY docker/client docker/door /usr/local/lib/mha/
 USER mha
