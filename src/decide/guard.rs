@@ -144,10 +144,19 @@ pub(crate) fn before_failover(
     blockers.extend(nobody(ranking));
     let looked = now.since(view.since);
     let enough = policy.poll_every * 2;
-    if looked < enough {
+    if looked < enough && !heard_from_all(view) {
         blockers.push(Blocker::JustStarted { remaining: enough.saturating_sub(looked) });
     }
     blockers
+}
+
+/// Every member was looked at, and every agent has spoken, since this manager began: a longer look would show nothing else.
+fn heard_from_all(view: &ClusterView) -> bool {
+    view.cluster.members.iter().all(|member| {
+        view.of(&member.instance).is_some_and(|seen| {
+            seen.manager.is_some() && (member.agent.is_none() || seen.agent_now().is_some())
+        })
+    })
 }
 
 /// Nobody to promote, whoever asks.

@@ -46,6 +46,11 @@ pub fn rejoin(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan
                 &format!("{ATTEMPTS} attempts to bring it back failed; the last: {why}"),
             ));
         }
+        let gone = matches!(agent.process, Process::Gone { .. });
+        // What its server was asked before the last recovery ended shows the world that recovery changed.
+        if !gone && seen.agent.as_ref().is_none_or(|said| stale(&said.at.back(said.status.server_age))) {
+            return None;
+        }
         returning(view, record, instance, seen, agent, (*asked_at, primary))
     })
 }

@@ -50,7 +50,8 @@ pub(super) struct ClusterTask {
     pub(super) running: Option<InstanceId>,
     /// Whether a majority of voters obeys; nothing is begun before.
     pub(super) led: Result<(), String>,
-    pub(super) last_sentence: String,
+    /// The last sentence logged, without its figures.
+    pub(super) last_told: String,
 }
 
 impl std::fmt::Debug for ClusterTask {
@@ -124,9 +125,14 @@ impl ClusterTask {
     }
 
     fn tell(&mut self, decision: &Decision) {
-        if decision.sentence != self.last_sentence {
+        // A sentence of which only the seconds moved on is no news.
+        let figure = |word: &str| word.starts_with(|c: char| c.is_ascii_digit());
+        let unit = |word: &str| matches!(word.trim_end_matches([',', ';', ')']), "ms" | "s");
+        let words = decision.sentence.split(' ').filter(|word| !figure(word) && !unit(word));
+        let shape = words.collect::<Vec<_>>().join(" ");
+        if shape != self.last_told {
             tracing::info!(cluster = %self.view.cluster.name, "{}", decision.sentence);
-            self.last_sentence.clone_from(&decision.sentence);
+            self.last_told = shape;
         }
     }
 

@@ -133,7 +133,7 @@ async fn start_cluster(
         stop: stop.clone(),
         running: None,
         led: Err("just started".to_owned()),
-        last_sentence: String::new(),
+        last_told: String::new(),
     };
     tracker.spawn(task.run());
     Ok(ClusterHandle { name: cluster.name.clone(), board: shown, recovery: followed, events: own_events })
