@@ -7,6 +7,7 @@ use super::host::process::{Find, ProcessError, Watch, find};
 use super::lease_loop::Order;
 use super::state::{ServerProcess, Shared};
 use crate::clock;
+use crate::config::Service;
 
 /// Between two searches while no server runs.
 const SEARCH_EVERY: Duration = Duration::from_millis(100);
@@ -20,10 +21,13 @@ pub(super) fn ways(shared: &Shared) -> Vec<Find> {
     pid_file.into_iter().chain([Find::Socket(server.socket.clone())]).collect()
 }
 
-/// Looks once. Not finding it is no proof of anything.
+/// Looks once. Not finding it is no proof of anything, unless nobody but this agent starts it: after a boot it is then not
+/// there, and waits for the agent's start (F124).
 pub(super) async fn look(shared: &Shared) -> ServerProcess {
+    let service = shared.config.server.as_ref().and_then(|server| server.service.as_ref());
     match search(shared).await {
         Ok(Some(watch)) => ServerProcess::Running(Arc::new(watch)),
+        Ok(None) if matches!(service, Some(Service::Command { .. })) => ServerProcess::Gone(clock::now()),
         Ok(None) => ServerProcess::Unknown("no process found, and none was seen to end".to_owned()),
         Err(error) => ServerProcess::Unknown(error.to_string()),
     }
