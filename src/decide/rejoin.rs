@@ -27,7 +27,10 @@ pub fn rejoin(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan
         {
             return None;
         }
-        if !looked_at_since(seen, intents) {
+        let stale = |at: Moment| intents.settled_at.is_some_and(|settled| at <= settled);
+        if seen.manager.as_ref().is_none_or(|look| stale(look.at))
+            || seen.agent.as_ref().is_none_or(|said| stale(said.at))
+        {
             return None;
         }
         let agent = seen.agent_now()?;
@@ -45,18 +48,11 @@ pub fn rejoin(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan
         }
         let gone = matches!(agent.process, Process::Gone { .. });
         // What its server was asked before the last recovery ended shows the world that recovery changed.
-        if !gone && seen.agent.as_ref().is_none_or(|said| stale(&said.at.back(said.status.server_age))) {
+        if !gone && seen.agent.as_ref().is_none_or(|said| stale(said.at.back(said.status.server_age))) {
             return None;
         }
         returning(view, record, instance, seen, agent, (*asked_at, primary))
     })
-}
-
-/// Whether manager and agent were heard after the last recovery: what was seen before it shows the host as it was.
-fn looked_at_since(seen: &Seen, intents: &Intents) -> bool {
-    let fresh = |at: Moment| intents.settled_at.is_none_or(|settled| at > settled);
-    seen.manager.as_ref().is_some_and(|look| fresh(look.at))
-        && seen.agent.as_ref().is_some_and(|said| fresh(said.at))
 }
 
 fn returning(
@@ -191,8 +187,9 @@ pub fn reopen(view: &ClusterView, intents: &Intents, now: Moment) -> Result<Plan
     }
     let seen = view.of(primary).ok_or("the recorded primary is no member")?;
     let agent = seen.agent_now().ok_or("no word from its agent")?;
-    if !looked_at_since(seen, intents) {
-        return Err("it was not looked at since the last recovery".to_owned());
+    let asked_at = seen.agent.as_ref().map(|said| said.at.back(said.status.server_age));
+    if intents.settled_at.is_some_and(|settled| asked_at.is_none_or(|asked| asked <= settled)) {
+        return Err("a recovery has just ended; it is looked at again first".to_owned());
     }
     let report =
         agent.server.as_ref().map_err(|unseen| format!("its server does not answer its agent: {unseen}"))?;
