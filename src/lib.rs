@@ -19,5 +19,7 @@ pub mod http;
 pub mod manager;
 pub mod model;
 pub mod mysql;
+pub mod notify;
 pub mod store;
 pub mod telemetry;
+mod tls;

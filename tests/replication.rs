@@ -89,6 +89,34 @@ async fn pair(flavor: Flavor, acker: bool) -> Option<Pair> {
     Some(Pair { primary, replica, p, r })
 }
 
+/// Made where missing, with no more rights than needed, without a password in the log; what is there stays.
+#[tokio::test]
+async fn a_primary_is_furnished_once() {
+    on_both(async |flavor| {
+        let Some(server) = Server::start(flavor, 1, &[]).await else { return };
+        let mut admin = server.connect().await;
+        let grants = admin.query("SHOW GRANTS FOR 'repl'@'%'", within(5.0)).await.unwrap();
+        for _ in 0..2 {
+            step(&mut admin, Step::Furnish { instance: server.id(), semi_sync: true }).await;
+        }
+        let again = admin.query("SHOW GRANTS FOR 'repl'@'%'", within(5.0)).await.unwrap();
+        assert_eq!(grants.len(), again.len());
+        assert!(look(&mut admin).await.semi_sync.available);
+
+        let login = Connection::open(&server.socket(), &account("beat"), &Tls::Off, None, within(5.0)).await;
+        let mut beat = login.unwrap();
+        write_heartbeat(&mut beat, "db1", Generation(1), within(5.0)).await.unwrap();
+        for refused in ["SET GLOBAL read_only=1", "CREATE DATABASE other", "DELETE FROM mha.heartbeat"] {
+            assert!(beat.query(refused, within(5.0)).await.is_err(), "{refused}");
+        }
+        let events = admin.query("SHOW BINLOG EVENTS", within(5.0)).await.unwrap();
+        let log: Vec<&str> = events.iter().filter_map(|row| row.text("info")).collect();
+        assert!(log.iter().any(|text| text.contains("CREATE USER") && text.contains("beat")), "{log:#?}");
+        assert!(log.iter().all(|text| !text.contains("cr\\")), "{log:#?}");
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_report_says_what_the_servers_are() {
     on_both(async |flavor| {

@@ -3,18 +3,22 @@
 # knows of them are in this one file.
 
 write_manager_config() {
-    local dir=$LAB/mgr host
+    local dir=$LAB/mgr host own='' without=block
     mkdir -p "$dir/data"
+    # Two database hosts and the manager's are three votes.
+    if [ $((${#HOSTS[@]} % 2)) = 0 ]; then own='host     = "mgr"'; fi
+    [ ${#HOSTS[@]} -gt 2 ] || without=degrade
     {
         cat <<END
 [manager]
 listen   = "127.0.0.1:8420"
 data_dir = "$dir/data"
+$own
 
 [defaults]
 silence        = "3s"
 durability     = "$DURABILITY"
-without_ackers = "block"
+without_ackers = "$without"
 admin       = { user = "mha", password = { file = "$LAB/secrets/admin" } }
 replication = { user = "mha_repl", password = { file = "$LAB/secrets/replication" } }
 heartbeat   = { user = "mha_heartbeat", password = { file = "$LAB/secrets/heartbeat" } }

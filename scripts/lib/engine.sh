@@ -69,10 +69,13 @@ local_images() { # flavor
     mysql) debian_image mha-local/mysql sid mysql-server-core mysql-client-core ;;
     esac
     # The programs as they are built on this machine.
-    local out
+    local out name path
     out=$(mktemp -d)
     mkdir "$out/out"
-    cp "$(program mha-manager)" "$(program mha-agent)" "$(program mhactl)" "$(program writer)" "$(program checker)" "$out/out/"
+    for name in mha-manager mha-agent mhactl writer checker; do
+        path=$(program "$name")
+        cp "$path" "$out/out/"
+    done
     tar -C "$out" -c . | docker import - mha-local/programs >/dev/null
     rm -rf "$out"
 }

@@ -12,14 +12,16 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::wire::{
     BringRequest, Claim, Claimed, EVENTS_EVERY, GraceReply, Known, LONGEST_BODY, Lead, Led, Membership,
-    OpenRequest, ProbeRequest, Renew, Renewed, RequestRefused, SalvageReply, SalvageRequest, StepRequest,
-    path,
+    OpenRequest, ProbeReply, ProbeRequest, Renew, Renewed, RequestRefused, SalvageReply, SalvageRequest,
+    StepRequest, path,
 };
 use crate::decide::plan::{Evidence, Step};
 use crate::execute::world::{StepError, Token};
 use crate::model::ballot::{Ballot, Generation};
+use crate::model::cluster::ClusterName;
 use crate::model::instance::InstanceId;
-use crate::model::observation::{AgentStatus, Unseen};
+use crate::model::observation::AgentStatus;
+use crate::tls;
 
 /// Longest wait for a connection, within the call's own deadline.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
@@ -65,8 +67,11 @@ impl Connections {
     /// # Errors
     /// When the HTTP client cannot be set up.
     pub fn new() -> Result<Self, CallError> {
+        tls::use_ring();
         reqwest::Client::builder()
             .no_proxy()
+            // Agents speak plain HTTP: no authority is read from disk, nor missed where there is none.
+            .tls_certs_only([])
             .tcp_nodelay(true)
             .connect_timeout(CONNECT_WITHIN)
             .pool_idle_timeout(KEEP_IDLE)
@@ -177,11 +182,13 @@ impl AgentClient {
     /// As every call, of the agent; how the look went is the value.
     pub async fn probe(
         &self,
+        cluster: &ClusterName,
         instance: &InstanceId,
         within: Duration,
-    ) -> Result<Result<(), Unseen>, CallError> {
+    ) -> Result<ProbeReply, CallError> {
         // The look ends before the call does, so that its outcome is heard.
-        let request = ProbeRequest { instance: instance.clone(), within: within * 4 / 5 };
+        let (cluster, instance) = (cluster.clone(), instance.clone());
+        let request = ProbeRequest { instance, cluster, within: within * 4 / 5 };
         self.post(path::PROBE, &request, within).await
     }
 

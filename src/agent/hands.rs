@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::RwLock;
+use tokio::sync::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -35,6 +35,8 @@ pub struct Hands {
     /// `None` until the host is a member: an unmanaged server is never filtered.
     filter: RwLock<Option<Arc<Filter>>>,
     addresses: Addresses,
+    /// Ends the announcements of an address that this host is to lose.
+    announcing: Mutex<CancellationToken>,
     tracker: TaskTracker,
     cancel: CancellationToken,
 }
@@ -49,7 +51,9 @@ impl Hands {
         tracker: TaskTracker,
         cancel: CancellationToken,
     ) -> Result<Self, HandsError> {
-        Ok(Self { ports, filter: RwLock::new(None), addresses: Addresses::open()?, tracker, cancel })
+        let addresses = Addresses::open()?;
+        let announcing = Mutex::new(cancel.child_token());
+        Ok(Self { ports, filter: RwLock::new(None), addresses, announcing, tracker, cancel })
     }
 
     /// The filter, written anew if it is not there.
@@ -71,6 +75,7 @@ impl Hands {
     /// # Errors
     /// When it is not proven closed, even with the filter written anew.
     pub async fn close(&self) -> Result<(), FilterError> {
+        self.announcing.lock().await.cancel();
         let first = match self.filter().await {
             Ok(filter) => filter.close().await,
             Err(error) => Err(error),
@@ -141,11 +146,12 @@ impl Hands {
         if let Err(error) = announcer.announce() {
             tracing::warn!(%vip, error = %error, "the address is not announced");
         }
-        let cancel = self.cancel.clone();
+        let cancel = self.cancel.child_token();
+        std::mem::replace(&mut *self.announcing.lock().await, cancel.clone()).cancel();
         let again = async move {
             for pause in ANNOUNCE_AFTER_MS {
                 tokio::time::sleep(Duration::from_millis(pause)).await;
-                // Gone down meanwhile, or taken away: the next holder announces for itself.
+                // Gone down meanwhile: the next holder announces for itself.
                 let _ = announcer.announce();
             }
         };
@@ -157,6 +163,7 @@ impl Hands {
     /// # Errors
     /// When the kernel refuses.
     pub async fn release_vip(&self, vip: &VipAddress) -> Result<(), VipError> {
+        self.announcing.lock().await.cancel();
         self.addresses.release(&host_vip(vip)).await
     }
 

@@ -19,11 +19,11 @@ use tokio::time::{Instant, timeout};
 use super::lease_loop::{Order, OrderError};
 use super::sql::fresh_report;
 use super::state::Shared;
-use super::voter::{VoteError, Votes};
+use super::voter::{Promised, VoteError, Votes};
 use super::wire::{
     BringRequest, Claim, Claimed, EVENTS_EVERY, GraceReply, Known, LONGEST_BODY, Lead, Led, Membership,
-    OpenRequest, ProbeRequest, Renew, Renewed, RequestRefused, SalvageReply, SalvageRequest, StepRequest,
-    path,
+    OpenRequest, ProbeReply, ProbeRequest, Renew, Renewed, RequestRefused, SalvageReply, SalvageRequest,
+    StepRequest, path,
 };
 use super::{salvage, steps};
 use crate::clock;
@@ -32,7 +32,7 @@ use crate::decide::lease::holder::Input;
 use crate::decide::plan::Evidence;
 use crate::execute::world::{StepError, Token};
 use crate::model::ballot::Ballot;
-use crate::model::observation::{AgentStatus, Unseen};
+use crate::model::observation::AgentStatus;
 use crate::mysql::client::Target;
 use crate::mysql::greeting::greeting;
 
@@ -169,9 +169,11 @@ async fn events(State(shared): State<Arc<Shared>>) -> Response {
     ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
 }
 
-async fn probe(Json(request): Json<ProbeRequest>) -> Json<Result<(), Unseen>> {
+async fn probe(State(shared): State<Arc<Shared>>, Json(request): Json<ProbeRequest>) -> Json<ProbeReply> {
     let deadline = Instant::now() + request.within.min(LONGEST_WORK);
-    Json(greeting(&Target::from(&request.instance), deadline).await)
+    let outcome = greeting(&Target::from(&request.instance), deadline).await;
+    let Promised { generation, granted_ago, .. } = shared.votes.promised(&request.cluster);
+    Json(ProbeReply { outcome, generation, granted_ago })
 }
 
 async fn known(State(shared): State<Arc<Shared>>) -> Answer<Known> {

@@ -157,6 +157,7 @@ impl Shared {
         let policy = policy.ok_or("this host is told of no cluster yet; adopt it first")?;
         Ok(ControlEnv {
             replication: mysql_account(&server.replication),
+            heartbeat: mysql_account(&server.heartbeat),
             heartbeat_every: policy.silence / 4,
             statement: policy.statement,
         })

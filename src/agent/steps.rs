@@ -70,6 +70,10 @@ pub(super) async fn apply(shared: &Shared, request: &StepRequest) -> Result<Evid
             admit(shared, deadline).await?;
             true
         }
+        Step::LoseVip { .. } => {
+            shared.order(Input::LoseVip).await?;
+            false
+        }
         Step::HoldVip { generation, .. } => {
             shared.order(Input::TakeVip { generation: *generation }).await?;
             false

@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::host::process::{Find, ProcessError, Watch, find};
+use super::host::service::Service;
 use super::lease_loop::Order;
 use super::state::{ServerProcess, Shared};
-use crate::clock;
-use crate::config::Service;
+use crate::{clock, config};
 
 /// Between two searches while no server runs.
 const SEARCH_EVERY: Duration = Duration::from_millis(100);
+/// Between two questions to the service manager while no server runs.
+const ASK_EVERY: Duration = Duration::from_secs(1);
 /// The same when searching itself fails.
 const SEARCH_AFTER_ERROR: Duration = Duration::from_secs(1);
 
@@ -22,12 +24,14 @@ pub(super) fn ways(shared: &Shared) -> Vec<Find> {
 }
 
 /// Looks once. Not finding it is no proof of anything, unless nobody but this agent starts it: after a boot it is then not
-/// there, and waits for the agent's start (F124).
+/// there, and waits to be started, to lead or to follow.
 pub(super) async fn look(shared: &Shared) -> ServerProcess {
     let service = shared.config.server.as_ref().and_then(|server| server.service.as_ref());
     match search(shared).await {
         Ok(Some(watch)) => ServerProcess::Running(Arc::new(watch)),
-        Ok(None) if matches!(service, Some(Service::Command { .. })) => ServerProcess::Gone(clock::now()),
+        Ok(None) if matches!(service, Some(config::Service::Command { .. })) => {
+            ServerProcess::Gone(clock::now())
+        }
         Ok(None) => ServerProcess::Unknown("no process found, and none was seen to end".to_owned()),
         Err(error) => ServerProcess::Unknown(error.to_string()),
     }
@@ -53,6 +57,7 @@ async fn search(shared: &Shared) -> Result<Option<Watch>, ProcessError> {
 /// Runs until cancelled; `found` is what the first look gave.
 pub(super) async fn run(shared: Arc<Shared>, found: ServerProcess) {
     let mut now = found;
+    let mut asked = None;
     loop {
         if let ServerProcess::Running(watch) = &now {
             watch.exited().await;
@@ -65,17 +70,40 @@ pub(super) async fn run(shared: Arc<Shared>, found: ServerProcess) {
         match search(&shared).await {
             Ok(Some(watch)) => {
                 now = ServerProcess::Running(Arc::new(watch));
+                shared.seen().stopping = false;
                 tracing::info!("the server's process is there");
                 if shared.orders.send(Order::Server(now.clone())).await.is_err() {
                     return;
                 }
             }
-            Ok(None) => tokio::time::sleep(SEARCH_EVERY).await,
+            Ok(None) => {
+                if matches!(now, ServerProcess::Gone(_))
+                    && asked.is_none_or(|at| clock::now().since(at) >= ASK_EVERY)
+                {
+                    asked = Some(clock::now());
+                    note_stop(&shared).await;
+                }
+                tokio::time::sleep(SEARCH_EVERY).await;
+            }
             Err(error) => {
                 tracing::debug!(error = %error, "searching the server's process");
                 tokio::time::sleep(SEARCH_AFTER_ERROR).await;
             }
         }
+    }
+}
+
+/// Whether the operator had the service manager stop it: then nobody starts it but them.
+async fn note_stop(shared: &Shared) {
+    let unit = shared.config.server.as_ref().and_then(|server| server.service.as_ref());
+    let Some(config::Service::Unit(name)) = unit else { return };
+    let stopped = Service::Unit { name: name.clone() }.was_stopped().await;
+    let before = std::mem::replace(&mut shared.seen().stopping, stopped);
+    if stopped && !before {
+        tracing::warn!(
+            unit = name,
+            "the service manager was told to stop the server: it is not started again from here"
+        );
     }
 }
 

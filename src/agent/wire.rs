@@ -11,6 +11,7 @@ use crate::model::ballot::{Ballot, Generation};
 use crate::model::cluster::{ClusterName, Member, VipAddress, Voter};
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
+use crate::model::observation::Unseen;
 use crate::model::policy::Policy;
 
 pub use crate::decide::lease::voter::{Claim, Claimed, Led, Outstanding, Renew, Renewed};
@@ -82,7 +83,20 @@ pub struct StepRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeRequest {
     pub instance: InstanceId,
+    /// The cluster it belongs to.
+    pub cluster: ClusterName,
     pub within: Duration,
+}
+
+/// How the look went, and what else this host knows of that cluster's primary.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeReply {
+    /// `Ok` when the greeting came.
+    pub outcome: Result<(), Unseen>,
+    /// The highest generation this host, as a voter, knows.
+    pub generation: Generation,
+    /// How long ago it last granted the lease. `None` if it never did.
+    pub granted_ago: Option<Duration>,
 }
 
 /// Everything the server here can give, received ∪ executed.

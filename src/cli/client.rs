@@ -11,6 +11,7 @@ use super::error::CliError;
 use super::output::{clean, clean_value};
 use super::settings::Settings;
 use crate::http::contract::ErrorBody;
+use crate::tls;
 
 const CONNECT: Duration = Duration::from_secs(3);
 /// Longer than the manager's own limit, so that its words are heard.
@@ -58,7 +59,10 @@ impl Client {
                 let message = format!("{:?} is no address of a manager", settings.manager);
                 CliError::usage(message, "write it like http://127.0.0.1:8420")
             })?;
+        tls::use_ring();
         let http = reqwest::Client::builder()
+            // The manager speaks plain HTTP: no authority is read from disk.
+            .tls_certs_only([])
             // What goes to a manager goes nowhere else.
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())

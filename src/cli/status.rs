@@ -1,5 +1,7 @@
 //! One screen of a cluster: how it is, what it rests on, what would happen next. From a snapshot alone.
 
+use chrono::{DateTime, Utc};
+
 use super::output::{Screen, Tone};
 use crate::decide::candidate::Candidate;
 use crate::decide::diagnose::Verdict;
@@ -48,7 +50,12 @@ fn mode(mode: Mode) -> &'static str {
 pub(super) fn screen(screen: Screen, of: &Snapshot) -> String {
     let verdict = screen.paint(tone(of.verdict), &of.verdict.to_string().to_uppercase());
     let mut lines = vec![
-        format!("{}  {verdict}  ({})", screen.paint(Tone::Strong, &of.cluster.0), mode(of.mode)),
+        format!(
+            "{}  {verdict}  ({})  {}",
+            screen.paint(Tone::Strong, &of.cluster.0),
+            mode(of.mode),
+            screen.paint(Tone::Quiet, &time(of.at))
+        ),
         format!("  {}", of.sentence),
     ];
     if of.recovering {
@@ -63,10 +70,20 @@ pub(super) fn screen(screen: Screen, of: &Snapshot) -> String {
     }));
     lines.push(String::new());
     lines.push(members(screen, of));
-    for (title, tone, items) in [("issues", Tone::Warn, &of.issues), ("evidence", Tone::Quiet, &of.evidence)]
-    {
+    let parked: Vec<String> = of
+        .parked
+        .iter()
+        .map(|parked| format!("{} since {}: {}", parked.instance, time(parked.since), parked.why))
+        .collect();
+    let lists = [
+        ("refused", Tone::Bad, &of.refused),
+        ("issues", Tone::Warn, &of.issues),
+        ("parked: \"mhactl unpark\" gives one back to automatic hands", Tone::Warn, &parked),
+        ("evidence", Tone::Quiet, &of.evidence),
+    ];
+    for (title, tone, items) in lists {
         // Why a healthy cluster is healthy is in the table already.
-        if !items.is_empty() && (title == "issues" || of.verdict != Verdict::Healthy) {
+        if !items.is_empty() && (title != "evidence" || of.verdict != Verdict::Healthy) {
             lines.push(String::new());
             lines.push(format!("  {}", screen.paint(tone, title)));
             lines.extend(items.iter().map(|item| format!("  - {item}")));
@@ -75,6 +92,10 @@ pub(super) fn screen(screen: Screen, of: &Snapshot) -> String {
     lines.push(String::new());
     lines.extend(prospect(screen, of));
     lines.join("\n")
+}
+
+fn time(at: DateTime<Utc>) -> String {
+    at.format("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
 fn facts(of: &Snapshot) -> Vec<(&'static str, Tone, String)> {
@@ -109,6 +130,14 @@ fn facts(of: &Snapshot) -> Vec<(&'static str, Tone, String)> {
 
 fn durability(of: &Snapshot) -> (&'static str, Tone, String) {
     let name = "durability";
+    if let Some(degraded) = &of.degraded {
+        let text = format!(
+            "lossless is not in force since {}: {}; an acknowledged row may be on the primary alone",
+            time(degraded.since),
+            degraded.why
+        );
+        return (name, Tone::Warn, text);
+    }
     let names: Vec<String> = of.ackers.iter().map(ToString::to_string).collect();
     match (of.durability, of.acks) {
         (Durability::Async, _) => (name, Tone::Plain, "async: acknowledged means on the primary".to_owned()),
@@ -188,16 +217,18 @@ fn lag(of: &MemberSnapshot) -> Option<String> {
 /// "If the primary died now", and who could not lead.
 fn prospect(screen: Screen, of: &Snapshot) -> Vec<String> {
     let best = of.candidates.first().filter(|candidate| candidate.is_eligible());
-    let text = match best {
-        // Incomparable histories: nobody, though each is well by itself.
-        Some(best) if of.prospect.starts_with("nobody") => (Tone::Bad, of.prospect.clone(), Some(best)),
-        Some(best) => (Tone::Plain, would_lead(of, best), Some(best)),
-        None => (Tone::Bad, of.prospect.clone(), None),
+    let mut lines = match (of.prospect.split_once(": "), best) {
+        // While it serves: what was decided.
+        (Some((title, sentence)), _) => {
+            let tone = if sentence.contains("nobody would lead") { Tone::Bad } else { Tone::Plain };
+            let title = screen.paint(Tone::Quiet, &format!("{title}:"));
+            vec![format!("  {title} {}", screen.paint(tone, sentence))]
+        }
+        (None, Some(best)) => {
+            vec![format!("  {} {}", screen.paint(Tone::Quiet, "in a failover:"), to_fetch(best))]
+        }
+        (None, None) => vec![screen.paint(Tone::Bad, "  nobody could lead")],
     };
-    let (tone, sentence, best) = text;
-    let title = if of.verdict.calls_for_failover() { "in a failover:" } else { "if the primary died now:" };
-    let title = screen.paint(Tone::Quiet, title);
-    let mut lines = vec![format!("  {title} {}", screen.paint(tone, &sentence))];
     for other in of.candidates.iter().filter(|other| Some(*other) != best && !other.is_eligible()) {
         let reasons: Vec<String> = other.against.iter().map(ToString::to_string).collect();
         lines.push(format!("  {} could not: {}", other.instance, reasons.join("; ")));
@@ -205,7 +236,7 @@ fn prospect(screen: Screen, of: &Snapshot) -> Vec<String> {
     lines
 }
 
-fn would_lead(of: &Snapshot, best: &Candidate) -> String {
+fn to_fetch(best: &Candidate) -> String {
     let apply = match best.to_apply {
         0 => "nothing left to apply".to_owned(),
         n => format!("at most {n} transactions to apply first"),
@@ -214,22 +245,7 @@ fn would_lead(of: &Snapshot, best: &Candidate) -> String {
         0 => String::new(),
         n => format!(", at most {n} to fetch from another replica"),
     };
-    let executed = of
-        .members
-        .iter()
-        .find(|member| of.primary.as_ref() == Some(&member.instance))
-        .and_then(|primary| primary.executed.as_ref());
-    let alone = executed.map(|executed| executed.minus(&best.known).count());
-    let loss = match (of.durability, of.acks, alone) {
-        (Durability::Lossless, 1.., _) if of.issues.is_empty() => "no acknowledged row lost".to_owned(),
-        // What is the matter may be the very acker that has the row.
-        (Durability::Lossless, acks @ 1.., _) => {
-            format!("acknowledged rows are on at least {acks} of the ackers")
-        }
-        (_, _, Some(n)) => format!("{n} transactions were on the primary alone at the last look"),
-        (_, _, None) => "how much would be lost is not known".to_owned(),
-    };
-    format!("{} would lead, {apply}{fetch}, {loss}", best.instance)
+    format!("{} could lead, {apply}{fetch}", best.instance)
 }
 
 /// Many clusters, a line each.

@@ -20,12 +20,12 @@ pub(super) fn account(table: &Table<'_>) -> Option<Account> {
     Some(Account { user: user?, password })
 }
 
-/// `CHANGE REPLICATION SOURCE` of MySQL cuts a password's use at 32 characters; told before it fails at a repoint.
+/// `CHANGE REPLICATION SOURCE` of MySQL takes at most 32 characters; told before a repoint fails in the middle of a failover.
 fn check_length(table: &Table<'_>, item: &Item<'_>, password: &secrecy::SecretString) {
     if table.name.contains("replication") && password.expose_secret().chars().count() > 32 {
-        item.warn(
+        item.error(
             "a replication password of more than 32 characters is refused by MySQL's CHANGE REPLICATION SOURCE",
-            "use one of at most 32 characters, unless every server is MariaDB",
+            "use one of at most 32 characters",
         );
     }
 }

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use secrecy::ExposeSecret;
+
 use super::Accounts;
 use super::VOTE_PORT;
 use super::cluster::{Read, ReadMember};
@@ -276,7 +278,7 @@ pub(super) fn accounts(accounts: &Accounts, findings: &Findings<'_>, at: &Span) 
 }
 
 /// The rules between clusters.
-pub(super) fn between(clusters: &[Read], findings: &Findings<'_>) {
+pub(super) fn between(clusters: &[Read], manager: Option<&Voter>, findings: &Findings<'_>) {
     let mut names: BTreeMap<&str, ()> = BTreeMap::new();
     let mut instances: BTreeMap<(String, u16), usize> = BTreeMap::new();
     let mut addresses: BTreeMap<IpAddr, &str> = BTreeMap::new();
@@ -322,7 +324,26 @@ pub(super) fn between(clusters: &[Read], findings: &Findings<'_>) {
             }
         }
     }
+    one_token(clusters, manager, findings);
     budget_hint(clusters, findings);
+}
+
+/// The manager's vote is served on one port, to who shows one token: whoever holds it can vote in every cluster that counts it.
+fn one_token(clusters: &[Read], manager: Option<&Voter>, findings: &Findings<'_>) {
+    let Some(manager) = manager else { return };
+    let counting = clusters.iter().filter(|read| read.voters.contains(manager));
+    let mut tokens = counting.filter_map(|read| Some((read, read.token()?.expose_secret())));
+    let Some((_, first)) = tokens.next() else { return };
+    for (read, _) in tokens.filter(|(_, token)| *token != first) {
+        findings.error(
+            &read.at,
+            format!(
+                "the manager's host {} votes here and in another cluster, and the two have different agent tokens",
+                manager.host
+            ),
+            "write one agent_token under [defaults], or give this cluster a witness of its own",
+        );
+    }
 }
 
 /// A window so short that its budget limits nothing.

@@ -101,6 +101,14 @@ pub(super) struct Read {
 }
 
 impl Read {
+    /// What its agents and witnesses want to be shown.
+    pub(super) fn token(&self) -> Option<&SecretString> {
+        match &self.layer.agent_token {
+            Said::Value(token) => Some(token),
+            Said::Nothing | Said::Wrong => None,
+        }
+    }
+
     /// `None` where something needed was refused.
     pub(super) fn finish(self) -> Option<ClusterConfig> {
         let agent_token = match self.layer.agent_token {

@@ -50,7 +50,7 @@ pub(super) fn read(root: &Table<'_>) -> Option<ManagerConfig> {
     }
     let vote = service.as_ref().and_then(|service| service.vote.as_ref());
     let clusters: Vec<_> = tables.iter().filter_map(|table| cluster::read(table, &defaults, vote)).collect();
-    check::between(&clusters, root.findings);
+    check::between(&clusters, vote, root.findings);
     let clusters: Option<Vec<_>> = clusters.into_iter().map(cluster::Read::finish).collect();
     let Service { listen, data_dir, on_event, token, vote } = service?;
     Some(ManagerConfig { listen, data_dir, on_event, token, vote, clusters: clusters? })

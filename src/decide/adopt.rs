@@ -2,11 +2,12 @@
 
 use super::failover::{acks_in_force, next_generation};
 use super::plan::{Plan, PlanKind, Proof, Stage, Step};
+use crate::model::ballot::Generation;
 use crate::model::instance::InstanceId;
 use crate::model::observation::Access;
 use crate::model::policy::Durability;
 use crate::model::report::Report;
-use crate::model::view::ClusterView;
+use crate::model::view::{ClusterView, Seen};
 
 /// The plan that makes `primary` the recorded one, its replicas followers and ackers.
 ///
@@ -43,14 +44,16 @@ pub fn adopt(view: &ClusterView, primary: Option<&InstanceId>) -> Result<Plan, V
         .filter(|replica| view.of(replica).is_some_and(|seen| seen.agent_now().is_some()))
         .map(|replica| Step::Admit { instance: replica.clone() })
         .collect();
-    let claim = Step::Claim { candidate: primary.clone(), generation, proof: Proof::Adoption };
+    let (fence, proof) = older_primary(view, &primary);
+    let claim = Step::Claim { candidate: primary.clone(), generation, proof };
     let register = Step::Register { primary: primary.clone(), generation, ackers, acks, degraded: None };
-    let mut stages = vec![
+    let mut stages: Vec<Stage> = fence.into_iter().map(|step| Stage::new("fence", vec![step])).collect();
+    stages.extend([
         Stage::new("claim", vec![claim]),
         Stage::new("register", vec![register]),
         Stage::new("open", vec![Step::Open { instance: primary.clone(), generation }]),
-        Stage::new("furnish", vec![Step::Furnish { instance: primary.clone() }]),
-    ];
+        Stage::new("furnish", vec![Step::Furnish { instance: primary.clone(), semi_sync: lossless }]),
+    ]);
     stages.extend(
         [("follow", follow), ("admit", admit)]
             .into_iter()
@@ -73,6 +76,26 @@ pub fn adopt(view: &ClusterView, primary: Option<&InstanceId>) -> Result<Plan, V
         commit: None,
         basis: Vec::new(),
     })
+}
+
+/// What keeps an earlier primary from holding a lease beside this one: it is fenced where its agent answers, waited for otherwise.
+fn older_primary(view: &ClusterView, primary: &InstanceId) -> (Option<Step>, Proof) {
+    let promised = |seen: &Seen| {
+        seen.agent.as_ref().is_some_and(|agent| agent.status.generation > Generation::default())
+    };
+    let Some(record) = &view.record else {
+        let unheard_of = !view.seen.values().any(promised);
+        return (None, if unheard_of { Proof::Adoption } else { Proof::Expired });
+    };
+    if view.cluster.voters.is_empty() {
+        return (None, Proof::Operator);
+    }
+    let answers = view.of(&record.primary).is_some_and(|seen| seen.agent_now().is_some());
+    if record.primary == *primary || !answers {
+        return (None, Proof::Expired);
+    }
+    let fence = Step::Fence { instance: record.primary.clone(), generation: record.generation };
+    (Some(fence), Proof::Fenced)
 }
 
 fn members(view: &ClusterView) -> impl Iterator<Item = &InstanceId> {

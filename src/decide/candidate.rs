@@ -31,7 +31,7 @@ pub enum Against {
         text: String,
     },
     Filtered,
-    Delayed(Duration),
+    Delayed(#[serde(with = "crate::model::time::millis")] Duration),
     MultiSource(usize),
     Errant(GtidSet),
     /// Newer than a replica that would have to follow it.

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::model::ballot::Generation;
 use crate::model::cluster::Voter;
 use crate::model::instance::InstanceId;
 use crate::model::observation::{Unseen, Vantage};
@@ -85,7 +86,7 @@ fn follows_another(seen: &Seen, primary: &InstanceId) -> bool {
     seen.latest().and_then(Report::channel).is_some_and(|channel| channel.source != *primary)
 }
 
-/// A voter's host: its replica's stream, its own grants, and a probe from there. A host without a stream (a witness, the manager's own)
+/// A voter's host: its replica's stream, its own grants, and a probe from there. A host that neither has a stream nor ever granted
 /// speaks by its probe, once this manager has heard nothing for `silence` either.
 fn voter_word(view: &ClusterView, primary: &InstanceId, voter: &Voter, now: Moment) -> Word {
     let policy = &view.cluster.policy;
@@ -95,6 +96,8 @@ fn voter_word(view: &ClusterView, primary: &InstanceId, voter: &Voter, now: Mome
     }
     let member = view.cluster.members.iter().find(|member| member.instance.host == *host);
     let mut quiet = None;
+    // A voter that knows a newer generation grants it to somebody else: no word of this primary.
+    let recorded = view.record.as_ref().map_or(Generation::default(), |record| record.generation);
     if let Some(seen) = member.and_then(|member| view.of(&member.instance)) {
         let Some((at, agent)) = seen.agent.as_ref().map(|said| said.at).zip(seen.agent_now()) else {
             return Word::Unknown(format!("{host}: no word from the agent"));
@@ -104,7 +107,12 @@ fn voter_word(view: &ClusterView, primary: &InstanceId, voter: &Voter, now: Mome
             return Word::Unknown(format!("{host}: the agent's last word is {} old", human(age)));
         }
         let stream = agent.stream_still.filter(|_| !follows_another(seen, primary));
-        quiet = [stream, agent.granted_ago].into_iter().flatten().map(|span| span + age).min();
+        let granted = agent.granted_ago.filter(|_| agent.generation <= recorded);
+        quiet = [stream, granted].into_iter().flatten().map(|span| span + age).min();
+    } else if let Some(said) = view.grants.get(host) {
+        let age = now.since(said.at);
+        let counts = age <= policy.poll_every * 2 && said.generation <= recorded;
+        quiet = said.ago.filter(|_| counts).map(|ago| ago + age);
     }
     let probe = view.fresh_probe(primary, &Vantage::Agent(host.clone()), now, policy.silence);
     if let Some(Ok(())) = probe.map(|probe| &probe.outcome) {

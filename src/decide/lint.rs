@@ -143,6 +143,7 @@ fn changes_a_server(step: &Step) -> bool {
         | Step::Open { .. }
         | Step::Admit { .. }
         | Step::HoldVip { .. }
+        | Step::LoseVip { .. }
         | Step::ForgetSource { .. }
         | Step::StartServer { .. }
         | Step::Furnish { .. }

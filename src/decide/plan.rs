@@ -13,6 +13,7 @@ use crate::model::instance::InstanceId;
 use crate::model::observation::{Access, AgentStatus, Process};
 use crate::model::record::ClusterRecord;
 use crate::model::report::{Report, ThreadState};
+use crate::model::time::millis;
 
 /// Why a second primary cannot exist: one of the promotion rules of the design's section 4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,7 +31,7 @@ pub enum Proof {
     Operator,
     /// Asynchronous without agents: refused from two hosts and all the conditions of `assume_dead_when_refused`.
     AssumedDead,
-    /// First adoption of a running primary: there is no older one.
+    /// First adoption of a running primary: nobody ever accepted a generation.
     Adoption,
 }
 
@@ -52,7 +53,8 @@ impl fmt::Display for Proof {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
 pub enum Step {
-    /// No client byte reaches this server, and it holds neither lease nor VIP.
+    /// No client byte reaches this server, and it holds no lease. The VIP may go on answering there, with a reset, until it is announced
+    /// elsewhere or its time is over.
     Fence { instance: InstanceId, generation: Generation },
     /// Its process is gone (after a fence only; never a clean stop).
     Kill { instance: InstanceId },
@@ -60,11 +62,29 @@ pub enum Step {
     StopReceiving { instance: InstanceId, source: InstanceId },
     /// Whatever complete transactions the dead server's log holds beyond `beyond` were read by its agent, within the time, and are
     /// on `to`. Not being able to is told and is no failure: `required` says whether it is.
-    Salvage { from: InstanceId, to: InstanceId, beyond: GtidSet, within: Duration, required: bool },
+    Salvage {
+        from: InstanceId,
+        to: InstanceId,
+        beyond: GtidSet,
+        #[serde(rename = "within_ms", alias = "within", with = "millis")]
+        within: Duration,
+        required: bool,
+    },
     /// All of `set` is applied.
-    WaitApplied { instance: InstanceId, set: GtidSet, within: Duration },
+    WaitApplied {
+        instance: InstanceId,
+        set: GtidSet,
+        #[serde(rename = "within_ms", alias = "within", with = "millis")]
+        within: Duration,
+    },
     /// It replicates from `source` until it has all of `set`, as a replica: catching up from a more advanced one.
-    CatchUpFrom { instance: InstanceId, source: InstanceId, set: GtidSet, within: Duration },
+    CatchUpFrom {
+        instance: InstanceId,
+        source: InstanceId,
+        set: GtidSet,
+        #[serde(rename = "within_ms", alias = "within", with = "millis")]
+        within: Duration,
+    },
     /// A majority of voters durably accepted this generation for this candidate.
     Claim { candidate: InstanceId, generation: Generation, proof: Proof },
     /// Replication is stopped with nothing left to apply; the channel's settings are kept.
@@ -89,6 +109,8 @@ pub enum Step {
     Admit { instance: InstanceId },
     /// The VIP is on it, and announced.
     HoldVip { instance: InstanceId, generation: Generation, vip: VipAddress },
+    /// The VIP is not on it.
+    LoseVip { instance: InstanceId },
     /// Its replication settings are gone. Only when nothing received is unapplied.
     ForgetSource { instance: InstanceId },
     /// Its server runs, read-only, replication stopped, both semi-sync sides off, clients fenced. `as_replica` lets recovery drop
@@ -96,8 +118,13 @@ pub enum Step {
     StartServer { instance: InstanceId, as_replica: bool },
     /// `read_only` (and `super_read_only` where there is one) is as wanted.
     SetReadOnly { instance: InstanceId, on: bool },
-    /// The heartbeat table exists (made on the primary, replicated from there).
-    Furnish { instance: InstanceId },
+    /// The heartbeat table and the two small accounts exist (made on the primary, replicated from there); with `semi_sync` its source
+    /// side is loaded.
+    Furnish {
+        instance: InstanceId,
+        #[serde(default)]
+        semi_sync: bool,
+    },
     /// It is taken out of automatic hands until a person decides.
     Park { instance: InstanceId, why: String },
 }
@@ -118,10 +145,11 @@ impl Step {
             | Self::Open { instance, .. }
             | Self::Admit { instance }
             | Self::HoldVip { instance, .. }
+            | Self::LoseVip { instance }
             | Self::ForgetSource { instance }
             | Self::StartServer { instance, .. }
             | Self::SetReadOnly { instance, .. }
-            | Self::Furnish { instance }
+            | Self::Furnish { instance, .. }
             | Self::Park { instance, .. } => instance,
             Self::Salvage { to, .. } => to,
             Self::Claim { candidate, .. } => candidate,
@@ -182,15 +210,12 @@ impl Step {
         let agent = seen.agent.as_ref();
         match self {
             Self::Fence { generation, .. } => agent.is_some_and(|agent| {
-                agent.access == Access::Closed
-                    && !agent.vip
-                    && agent.fenced.is_some_and(|fenced| fenced >= *generation)
+                agent.access == Access::Closed && agent.fenced.is_some_and(|fenced| fenced >= *generation)
             }),
             Self::Kill { .. } => agent.is_some_and(|agent| matches!(agent.process, Process::Gone { .. })),
-            Self::StopReceiving { source, .. } => report.is_some_and(|report| {
-                report.channel().is_none_or(|channel| {
-                    channel.source != *source || channel.receiver == ThreadState::Stopped
-                })
+            // Whatever its source is called: one server has many names, and the ack fence rests on this.
+            Self::StopReceiving { .. } => report.is_some_and(|report| {
+                report.channel().is_none_or(|channel| channel.receiver == ThreadState::Stopped)
             }),
             Self::Salvage { required, .. } => {
                 !required || seen.salvage.as_ref().is_some_and(|salvage| salvage.complete)
@@ -239,6 +264,7 @@ impl Step {
                     && agent.is_none_or(|agent| agent.access == Access::Admitted)
             }
             Self::HoldVip { .. } => agent.is_none_or(|agent| agent.vip),
+            Self::LoseVip { .. } => agent.is_none_or(|agent| !agent.vip),
             Self::ForgetSource { .. } => report.is_some_and(|report| report.channel().is_none()),
             Self::StartServer { .. } => report.is_some_and(|report| report.read_only),
             Self::SetReadOnly { on, .. } => report.is_some_and(|report| report.read_only == *on),
@@ -297,6 +323,7 @@ impl fmt::Display for Step {
             Self::Open { instance, generation } => write!(f, "{instance} writable (generation {generation})"),
             Self::Admit { instance } => write!(f, "{instance} open for reads"),
             Self::HoldVip { instance, vip, .. } => write!(f, "{instance} holds {}", vip.address),
+            Self::LoseVip { instance } => write!(f, "{instance} gives the VIP up"),
             Self::ForgetSource { instance } => write!(f, "{instance} forgets its old source"),
             Self::StartServer { instance, .. } => {
                 write!(f, "{instance} server started, read-only and fenced")
@@ -304,7 +331,13 @@ impl fmt::Display for Step {
             Self::SetReadOnly { instance, on } => {
                 write!(f, "{instance} {}", if *on { "read-only" } else { "writable" })
             }
-            Self::Furnish { instance } => write!(f, "{instance} has the heartbeat table"),
+            Self::Furnish { instance, semi_sync } => {
+                write!(
+                    f,
+                    "{instance} has the heartbeat table, and accounts for heartbeat and replication (made where missing"
+                )?;
+                f.write_str(if *semi_sync { "), semi-sync loaded" } else { ")" })
+            }
             Self::Park { instance, why } => write!(f, "{instance} parked: {why}"),
         }
     }

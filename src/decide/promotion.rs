@@ -221,6 +221,13 @@ impl<'a> Promotion<'a> {
         Some(Stage::new("traffic", vec![step]))
     }
 
+    /// The address answers at its old place, with a reset, until it is announced at the new one.
+    fn release(&self) -> Option<Stage> {
+        let there = self.isolation.fenced && self.view.cluster.vip.is_some();
+        let step = Step::LoseVip { instance: self.isolation.primary.clone() };
+        there.then(|| Stage::new("release", vec![step]).or_continue())
+    }
+
     fn rest(&self) -> Vec<Stage> {
         let others: Vec<Step> = self
             .followers
@@ -229,6 +236,7 @@ impl<'a> Promotion<'a> {
             .map(|instance| self.follow(instance))
             .collect();
         let mut stages = Vec::new();
+        stages.extend(self.release());
         if !others.is_empty() {
             stages.push(Stage::new("repoint", others).or_continue());
         }

@@ -10,12 +10,14 @@ use crate::decide::plan::{Plan, PlanKind};
 use crate::model::cluster::ClusterName;
 use crate::model::instance::InstanceId;
 use crate::model::intent::FailoverAsk;
+use crate::model::time::millis;
 
 /// One line of a recovery.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     pub at: DateTime<Utc>,
     /// Since the recovery began.
+    #[serde(rename = "after_ms", alias = "after", with = "millis")]
     pub after: Duration,
     pub what: What,
 }
@@ -37,12 +39,14 @@ pub enum What {
     Done {
         stage: String,
         step: String,
+        #[serde(rename = "took_ms", alias = "took", with = "millis")]
         took: Duration,
         note: String,
     },
     Failed {
         stage: String,
         step: String,
+        #[serde(rename = "took_ms", alias = "took", with = "millis")]
         took: Duration,
         why: String,
     },

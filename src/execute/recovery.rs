@@ -151,10 +151,15 @@ fn isolation(primary: &InstanceId, isolated: &Finished) -> Isolation {
             (Step::StopReceiving { instance, .. }, Evidence { report: Some(report), .. }) => {
                 found.stopped.insert(instance.clone(), report.clone());
             }
-            (Step::Fence { instance, .. } | Step::Kill { instance }, Evidence { agent: Some(agent), .. })
+            // Only the answer to the fence of this recovery, for its generation: an older fence may have been lifted since.
+            (Step::Fence { instance, generation }, Evidence { agent: Some(agent), .. })
                 if instance == primary =>
             {
-                found.fenced |= agent.fenced.is_some() && agent.access == Access::Closed && !agent.vip;
+                let for_this = agent.fenced.is_some_and(|fenced| fenced >= *generation);
+                found.fenced |= for_this && agent.access == Access::Closed;
+                found.log_readable |= matches!(agent.process, Process::Gone { .. });
+            }
+            (Step::Kill { instance }, Evidence { agent: Some(agent), .. }) if instance == primary => {
                 found.log_readable |= matches!(agent.process, Process::Gone { .. });
             }
             _ => {}

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 
 use super::contract::{
     AcknowledgeRequest, AdoptRequest, Begun, ClusterSummary, Clusters, Done, FailoverRequest, Health,
-    History, Topology, UnparkRequest,
+    History, ToldList, Topology, UnparkRequest,
 };
 use super::error::ApiError;
 use super::{ApiState, BODY};
@@ -75,6 +75,12 @@ pub(super) async fn history(State(api): Api, Path(name): Path<String>, uri: Uri)
     let handle = api.cluster(&name)?;
     let limit = query::<Limit>(&uri)?.limit.unwrap_or(20).clamp(1, MOST);
     answer(History { recoveries: api.store.history(&handle.name, limit).await? })
+}
+
+pub(super) async fn told(State(api): Api, Path(name): Path<String>, uri: Uri) -> Answer {
+    let handle = api.cluster(&name)?;
+    let limit = query::<Limit>(&uri)?.limit.unwrap_or(20).clamp(1, MOST);
+    answer(ToldList { told: api.store.told(&handle.name, limit).await? })
 }
 
 pub(super) async fn recovery_by_id(State(api): Api, Path((name, id)): Path<(String, String)>) -> Answer {

@@ -10,6 +10,7 @@ use crate::manager::snapshot::{MemberSnapshot, Snapshot};
 use crate::model::ballot::Generation;
 use crate::model::cluster::{ClusterName, Mode};
 use crate::model::instance::InstanceId;
+use crate::notify::Told;
 
 /// `GET /health`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -126,6 +127,12 @@ fn below<'a>(snapshot: &'a Snapshot, source: &InstanceId, left: &mut BTreeSet<&'
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct History {
     pub recoveries: Vec<Recovery>,
+}
+
+/// `GET …/told`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ToldList {
+    pub told: Vec<Told>,
 }
 
 /// `POST …/failover`.

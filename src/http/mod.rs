@@ -96,6 +96,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
     endpoint!(GET "/api/v1/clusters/{cluster}/topology" Token api::topology, "who replicates from whom"),
     endpoint!(GET "/api/v1/clusters/{cluster}/history" Token api::history, "past recoveries, newest first (?limit=)"),
     endpoint!(GET "/api/v1/clusters/{cluster}/history/{id}" Token api::recovery_by_id, "one recovery"),
+    endpoint!(GET "/api/v1/clusters/{cluster}/told" Token api::told, "what on_event was told, newest first (?limit=)"),
     endpoint!(GET "/api/v1/clusters/{cluster}/recovery" Token follow::recovery, "the running or last one (?follow=true&id=)"),
     endpoint!(POST "/api/v1/clusters/{cluster}/failover" Token api::failover, "fail over, or say what it would do"),
     endpoint!(GET "/api/v1/clusters/{cluster}/adopt" Token api::adopt_plan, "what adoption would change (?primary=)"),

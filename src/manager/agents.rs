@@ -1,18 +1,24 @@
-//! The agents' words: one stream per member, kept up, told who belongs to the cluster each time it is.
+//! The agents' words: one stream per member, kept up, told who belongs to the cluster each time it is; and looks at a primary's port
+//! from other hosts.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::event::Event;
 use super::leadership::Leadership;
 use crate::agent::client::AgentClient;
+use crate::agent::voter::{Promised, Votes};
+use crate::agent::wire::ProbeReply;
 use crate::clock;
+use crate::model::cluster::ClusterName;
 use crate::model::instance::InstanceId;
 use crate::model::observation::{Probe, Vantage};
+use crate::mysql::Target;
+use crate::mysql::greeting::greeting;
 
 /// An agent says something at least every 500 ms; silence past this is a broken stream.
 const SILENT: Duration = Duration::from_millis(1_600);
@@ -75,15 +81,41 @@ async fn one_stream(
     }
 }
 
-/// Asks an agent to probe `primary` from its host.
+/// A host from which a primary's port can be looked at.
+#[derive(Debug, Clone)]
+pub(super) enum Lookout {
+    /// By the agent there: a member's or a witness.
+    Agent(Arc<AgentClient>),
+    /// From here: the manager's own host, which votes.
+    Own(Votes),
+}
+
+/// Probes `primary` from `host`, and asks when its vote was last given.
 pub(super) async fn probe(
-    client: Arc<AgentClient>,
+    lookout: Lookout,
     host: String,
+    cluster: ClusterName,
     primary: InstanceId,
     events: mpsc::Sender<Event>,
 ) {
-    let Ok(outcome) = client.probe(&primary, CALL).await else { return };
-    let probe = Probe { from: Vantage::Agent(host), of: primary, at: clock::now(), outcome };
+    let reply = match &lookout {
+        Lookout::Agent(client) => match client.probe(&cluster, &primary, CALL).await {
+            Ok(reply) => reply,
+            Err(error) => {
+                tracing::debug!(host, %error, "no probe from there");
+                return;
+            }
+        },
+        Lookout::Own(votes) => {
+            let outcome = greeting(&Target::from(&primary), Instant::now() + CALL * 4 / 5).await;
+            let Promised { generation, granted_ago, .. } = votes.promised(&cluster);
+            ProbeReply { outcome, generation, granted_ago }
+        }
+    };
+    let probe =
+        Probe { from: Vantage::Agent(host.clone()), of: primary, at: clock::now(), outcome: reply.outcome };
     // A manager that is stopping needs no more news.
+    let granted = Event::Granted { host, generation: reply.generation, ago: reply.granted_ago };
+    let _ = events.send(granted).await;
     let _ = events.send(Event::Probe(probe)).await;
 }

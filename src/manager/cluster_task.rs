@@ -24,7 +24,7 @@ use crate::execute::{Outcome, recovery};
 use crate::model::instance::InstanceId;
 use crate::model::intent::{FailoverAsk, Intents};
 use crate::model::time::Moment;
-use crate::model::view::ClusterView;
+use crate::model::view::{ClusterView, Granted};
 use crate::store::{RecoveryJournal, Store};
 
 /// Time passes for decisions at least this often, whatever else happens.
@@ -92,6 +92,10 @@ impl ClusterTask {
             Event::Agent(instance, status) => self.view.record_agent(&instance, now, *status),
             Event::AgentLost(instance) => self.view.record_agent_lost(&instance, now),
             Event::Probe(probe) => self.view.record_probe(probe),
+            Event::Granted { host, generation, ago } => {
+                self.view.record_grant(&host, Granted { at: now, generation, ago });
+            }
+            Event::Mode(mode) => self.view.cluster.mode = mode,
             Event::Ask(ask) => self.answer(ask, now).await,
             Event::Ended { about, outcome } => self.ended(&about, outcome, now).await,
             Event::Led(result) => {
@@ -107,7 +111,8 @@ impl ClusterTask {
 
     async fn think(&mut self) {
         let now = clock::now();
-        let decision = decide(&self.view, &self.intents, now, clock::wall());
+        let wall = clock::wall();
+        let decision = decide(&self.view, &self.intents, now, wall);
         self.watchers.follow(&self.view, &decision.diagnosis, now);
         self.tell(&decision);
         if self.running.is_none()
@@ -119,8 +124,13 @@ impl ClusterTask {
                 tracing::error!(cluster = %self.view.cluster.name, why = why.join("; "), "a recovery could not be begun");
             }
         }
-        let snapshot =
-            Snapshot::new(&self.view, decision, self.running.is_some(), self.led.as_ref().err().cloned());
+        let snapshot = Snapshot::new(
+            &self.view,
+            decision,
+            wall,
+            self.running.is_some(),
+            self.led.as_ref().err().cloned(),
+        );
         self.board.send_replace(Arc::new(snapshot));
     }
 

@@ -1,9 +1,13 @@
 //! What reaches the task that owns a cluster.
 
+use std::time::Duration;
+
 use tokio::sync::oneshot;
 
 use crate::decide::plan::Plan;
 use crate::execute::Outcome;
+use crate::model::ballot::Generation;
+use crate::model::cluster::Mode;
 use crate::model::instance::InstanceId;
 use crate::model::intent::FailoverAsk;
 use crate::model::observation::{AgentStatus, Observation, Probe};
@@ -15,7 +19,15 @@ pub enum Event {
     Agent(InstanceId, Box<AgentStatus>),
     AgentLost(InstanceId),
     Probe(Probe),
+    /// A voter's host said how long ago it last granted the lease.
+    Granted {
+        host: String,
+        generation: Generation,
+        ago: Option<Duration>,
+    },
     Ask(Ask),
+    /// The configuration's word on how far to go by itself.
+    Mode(Mode),
     /// The running recovery ended.
     Ended {
         about: InstanceId,

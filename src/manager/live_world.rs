@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::fenced::{self, Fenced};
 use crate::agent::client::{AgentClient, CallError};
 use crate::agent::wire::{BringRequest, SalvageRequest};
 use crate::clock;
@@ -43,6 +44,7 @@ pub(super) struct LiveWorld {
     /// By host.
     pub(super) voters: BTreeMap<String, Arc<AgentClient>>,
     pub(super) store: Store,
+    pub(super) fenced: Fenced,
 }
 
 impl World for LiveWorld {
@@ -66,6 +68,7 @@ impl World for LiveWorld {
             | Step::Open { .. }
             | Step::Admit { .. }
             | Step::HoldVip { .. }
+            | Step::LoseVip { .. }
             | Step::ForgetSource { .. }
             | Step::StartServer { .. }
             | Step::SetReadOnly { .. }
@@ -97,6 +100,7 @@ impl World for LiveWorld {
             | Step::Open { .. }
             | Step::Admit { .. }
             | Step::HoldVip { .. }
+            | Step::LoseVip { .. }
             | Step::ForgetSource { .. }
             | Step::StartServer { .. }
             | Step::SetReadOnly { .. }
@@ -122,6 +126,7 @@ impl LiveWorld {
             | Step::AckersAttached { .. }
             | Step::Admit { .. }
             | Step::HoldVip { .. }
+            | Step::LoseVip { .. }
             | Step::ForgetSource { .. }
             | Step::SetReadOnly { .. }
             | Step::Furnish { .. }
@@ -133,10 +138,38 @@ impl LiveWorld {
 
     async fn at_server(&self, step: &Step, token: &Token) -> Result<Evidence, StepError> {
         let within = self.patience(step);
-        match self.agents.get(step.instance()) {
-            Some(agent) => agent.step(token, step, within).await,
-            None => self.directly(step, within).await,
+        let Some(agent) = self.agents.get(step.instance()) else { return self.directly(step, within).await };
+        let seen = agent.step(token, step, within).await?;
+        if let Step::Fence { instance, .. } = step
+            && step.is_satisfied(&seen)
+        {
+            self.fenced.note(&token.recovery, instance);
         }
+        Ok(seen)
+    }
+
+    /// Whose grants a claim lifts: who answered a fence in this recovery. A manager that resumes one asks the old primary again.
+    async fn released(&self, proof: Proof, token: &Token) -> Result<Vec<InstanceId>, StepError> {
+        match proof {
+            Proof::Fenced | Proof::Stonith => {}
+            Proof::AckFence | Proof::Expired | Proof::Operator | Proof::AssumedDead | Proof::Adoption => {
+                return Ok(Vec::new());
+            }
+        }
+        let known = self.fenced.of(&token.recovery);
+        if !known.is_empty() {
+            return Ok(known);
+        }
+        let Some(record) = self.store.record(&self.cluster.name).await.map_err(failed)? else {
+            return Ok(known);
+        };
+        // No answer lifts nothing: the voters then hold the claim back until the grants have ended.
+        let asked = match self.agents.get(&record.primary) {
+            Some(agent) => agent.status(CALL).await.ok(),
+            None => None,
+        };
+        let stands = asked.is_some_and(|agent| fenced::stands(&agent, record.generation));
+        Ok(stands.then_some(record.primary).into_iter().collect())
     }
 
     /// By SQL from here, for a server without an agent.
@@ -154,7 +187,8 @@ impl LiveWorld {
         };
         let wanted = instead.as_ref().unwrap_or(step);
         control::apply(&mut connection, wanted, &self.env).await.map_err(failed)?;
-        self.report(&mut connection, deadline).await
+        let furnished = matches!(step, Step::Furnish { .. });
+        Ok(Evidence { furnished, ..self.report(&mut connection, deadline).await? })
     }
 
     async fn connect(&self, instance: &InstanceId, deadline: Instant) -> Result<Connection, StepError> {
@@ -202,13 +236,7 @@ impl LiveWorld {
             });
         };
         let policy = &self.cluster.policy;
-        let record = self.store.record(&self.cluster.name).await.map_err(failed)?;
-        let released = match proof {
-            Proof::Fenced | Proof::Stonith => record.map(|record| record.primary).into_iter().collect(),
-            Proof::AckFence | Proof::Expired | Proof::Operator | Proof::AssumedDead | Proof::Adoption => {
-                Vec::new()
-            }
-        };
+        let released = self.released(proof, token).await?;
         let claim = Claim {
             cluster: self.cluster.name.clone(),
             ballot: token.ballot.clone(),

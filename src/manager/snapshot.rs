@@ -2,29 +2,50 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::decide::Decision;
 use crate::decide::candidate::Candidate;
 use crate::decide::diagnose::Verdict;
+use crate::decide::{Action, Decision};
 use crate::model::ballot::Generation;
 use crate::model::cluster::{ClusterName, Mode, VipAddress};
 use crate::model::gtid::GtidSet;
 use crate::model::instance::{InstanceId, Version};
 use crate::model::observation::{Access, Process};
 use crate::model::policy::Durability;
+use crate::model::record::{Degraded, Parked};
 use crate::model::report::ThreadState;
+use crate::model::time::millis;
 use crate::model::view::{ClusterView, Seen};
+
+/// What the manager does about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Doing {
+    /// Nothing is to be done.
+    Rest,
+    /// It waits for more evidence.
+    Wait,
+    /// Something should be done, and is refused.
+    Refuse,
+    Act,
+}
 
 /// One cluster at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
+    /// When this was decided.
+    pub at: DateTime<Utc>,
     pub cluster: ClusterName,
     pub mode: Mode,
     pub verdict: Verdict,
     /// The decision in one sentence.
     pub sentence: String,
-    /// "If the primary died now."
+    pub doing: Doing,
+    /// Every reason of a refusal.
+    pub refused: Vec<String>,
+    /// "If the primary died now"; empty while it does not serve.
     pub prospect: String,
     pub primary: Option<InstanceId>,
     pub generation: Generation,
@@ -32,6 +53,10 @@ pub struct Snapshot {
     /// Acknowledgements a commit waits for; 0 while nothing is armed.
     pub acks: u32,
     pub ackers: Vec<InstanceId>,
+    /// Since when `lossless` is not in force, and why.
+    pub degraded: Option<Degraded>,
+    /// Members out of automatic hands, with the reason.
+    pub parked: Vec<Parked>,
     pub vip: Option<VipAddress>,
     /// Who holds the VIP, by the agents' words.
     pub vip_on: Option<InstanceId>,
@@ -61,6 +86,7 @@ pub struct MemberSnapshot {
     /// `Seconds_Behind_Master`.
     pub seconds_behind: Option<u64>,
     /// Age of the newest write heartbeat applied: true lag.
+    #[serde(rename = "heartbeat_age_ms", with = "millis::option")]
     pub heartbeat_age: Option<Duration>,
     /// Received and not yet applied.
     pub to_apply: u64,
@@ -68,6 +94,7 @@ pub struct MemberSnapshot {
     pub agent: String,
     pub access: Option<Access>,
     pub vip: bool,
+    #[serde(rename = "lease_ms", with = "millis::option")]
     pub lease: Option<Duration>,
 }
 
@@ -75,6 +102,7 @@ impl Snapshot {
     pub(super) fn new(
         view: &ClusterView,
         decision: Decision,
+        at: DateTime<Utc>,
         recovering: bool,
         not_leading: Option<String>,
     ) -> Self {
@@ -85,25 +113,30 @@ impl Snapshot {
             .iter()
             .filter_map(|member| Some(member_snapshot(view, &member.instance, view.of(&member.instance)?)))
             .collect();
-        let prospect = match (decision.ranking.best(), decision.ranking.incomparable.as_ref()) {
-            (_, Some(clash)) => format!(
-                "nobody: {} and {} have histories that do not contain each other",
-                clash.left, clash.right
-            ),
-            (Some(best), None) => format!("{best}"),
-            (None, None) => "nobody could lead".to_owned(),
+        let (doing, refused) = match &decision.action {
+            Action::Rest => (Doing::Rest, Vec::new()),
+            Action::Wait { .. } => (Doing::Wait, Vec::new()),
+            Action::Refuse { blockers } => {
+                (Doing::Refuse, blockers.iter().map(ToString::to_string).collect())
+            }
+            Action::Act(_) => (Doing::Act, Vec::new()),
         };
         Self {
+            at,
             cluster: view.cluster.name.clone(),
             mode: view.cluster.mode,
             verdict: decision.diagnosis.verdict,
             sentence: decision.sentence,
-            prospect,
+            doing,
+            refused,
+            prospect: decision.prospect,
             primary: view.primary().cloned(),
             generation: record.map_or(Generation::default(), |record| record.generation),
             durability: view.cluster.policy.durability,
             acks: record.map_or(0, |record| record.acks),
             ackers: record.map_or_else(Vec::new, |record| record.ackers.clone()),
+            degraded: record.and_then(|record| record.degraded.clone()),
+            parked: record.map_or_else(Vec::new, |record| record.parked.clone()),
             vip: view.cluster.vip.clone(),
             vip_on: members.iter().find(|member| member.vip).map(|member| member.instance.clone()),
             evidence: decision.diagnosis.evidence,

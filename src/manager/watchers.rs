@@ -9,11 +9,11 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::agents;
+use super::agents::{self, Lookout};
 use super::event::Event;
 use super::monitor::{self, Watched};
-use crate::agent::client::AgentClient;
 use crate::decide::diagnose::{Diagnosis, Verdict};
+use crate::model::cluster::ClusterName;
 use crate::model::instance::InstanceId;
 use crate::model::time::Moment;
 use crate::model::view::ClusterView;
@@ -26,7 +26,9 @@ const PROBE_EVERY: Duration = Duration::from_millis(400);
 pub(super) struct Watchers {
     watched: BTreeMap<InstanceId, Watched>,
     nudges: BTreeMap<InstanceId, Arc<Notify>>,
-    agents: BTreeMap<InstanceId, Arc<AgentClient>>,
+    /// By host: members' agents, witnesses, and this host where it votes.
+    lookouts: BTreeMap<String, Lookout>,
+    cluster: ClusterName,
     events: mpsc::Sender<Event>,
     tracker: TaskTracker,
     stop: CancellationToken,
@@ -39,7 +41,8 @@ impl Watchers {
     /// Starts a probe loop per server.
     pub(super) fn start(
         watched: Vec<Watched>,
-        agents: BTreeMap<InstanceId, Arc<AgentClient>>,
+        lookouts: BTreeMap<String, Lookout>,
+        cluster: ClusterName,
         events: mpsc::Sender<Event>,
         tracker: TaskTracker,
         stop: CancellationToken,
@@ -51,7 +54,7 @@ impl Watchers {
             nudges.insert(one.instance.clone(), nudge);
         }
         let watched = watched.into_iter().map(|one| (one.instance.clone(), one)).collect();
-        Self { watched, nudges, agents, events, tracker, stop, at_primary: None, probed_at: None }
+        Self { watched, nudges, lookouts, cluster, events, tracker, stop, at_primary: None, probed_at: None }
     }
 
     /// Looks closer where the diagnosis wants it.
@@ -109,13 +112,9 @@ impl Watchers {
             return;
         }
         self.probed_at = Some(now);
-        for (instance, client) in self.agents.iter().filter(|(instance, _)| *instance != primary) {
-            let probing = agents::probe(
-                Arc::clone(client),
-                instance.host.clone(),
-                primary.clone(),
-                self.events.clone(),
-            );
+        for (host, lookout) in self.lookouts.iter().filter(|(host, _)| **host != primary.host) {
+            let (cluster, primary) = (self.cluster.clone(), primary.clone());
+            let probing = agents::probe(lookout.clone(), host.clone(), cluster, primary, self.events.clone());
             self.tracker.spawn(probing);
         }
     }

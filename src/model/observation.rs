@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::ballot::{Ballot, Generation};
 use super::instance::InstanceId;
 use super::report::Report;
-use super::time::Moment;
+use super::time::{Moment, millis};
 
 /// Who looked. Vantages on one host count once.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -141,7 +141,10 @@ pub enum Access {
     /// No lease is needed: a read-only replica.
     Admitted,
     /// Open until the kernel closes it, unless renewed.
-    Held { remaining: Duration },
+    Held {
+        #[serde(rename = "remaining_ms", with = "millis")]
+        remaining: Duration,
+    },
     /// Rung 1: no client byte passes.
     Closed,
 }
@@ -175,7 +178,7 @@ pub struct AgentStatus {
     pub stream_still: Option<Duration>,
     /// How long ago this host, as a voter, last granted the present primary's lease.
     pub granted_ago: Option<Duration>,
-    /// The operator asked its service manager to stop the server or the host.
+    /// The service manager was told to stop the server, which is gone: nobody starts it again but the operator.
     pub stopping: bool,
 }
 

@@ -68,6 +68,67 @@ pub fn human(span: Duration) -> String {
     }
 }
 
+/// Spans in JSON as milliseconds, in fields named `…_ms`: whole where they are, otherwise to the microsecond. What older versions wrote
+/// (seconds and nanoseconds) is read too.
+pub mod millis {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Millis(f64),
+        Parts { secs: u64, nanos: u32 },
+    }
+
+    impl Written {
+        fn read<E: serde::de::Error>(self) -> Result<Duration, E> {
+            match self {
+                Self::Millis(ms) => Duration::try_from_secs_f64(ms / 1_000.0).map_err(E::custom),
+                Self::Parts { secs, nanos } => Ok(Duration::new(secs, nanos)),
+            }
+        }
+    }
+
+    /// # Errors
+    /// The serializer's.
+    pub fn serialize<S: Serializer>(span: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        let micros = u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+        if micros.is_multiple_of(1_000) {
+            to.serialize_u64(micros / 1_000)
+        } else {
+            to.serialize_f64(micros as f64 / 1_000.0)
+        }
+    }
+
+    /// # Errors
+    /// When it is no span.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        Written::deserialize(from)?.read()
+    }
+
+    /// The same where there may be none.
+    pub mod option {
+        use super::*;
+
+        /// # Errors
+        /// The serializer's.
+        pub fn serialize<S: Serializer>(span: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+            match span {
+                Some(span) => super::serialize(span, to),
+                None => to.serialize_none(),
+            }
+        }
+
+        /// # Errors
+        /// When it is neither null nor a span.
+        pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+            Option::<Written>::deserialize(from)?.map(Written::read).transpose()
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,6 +139,24 @@ mod tests {
         assert_eq!(early.since(Moment::from_micros(9)), Duration::ZERO);
         assert_eq!(early.back(Duration::from_secs(1)), Moment::ZERO);
         assert_eq!((early + Duration::from_millis(1)) - early, Duration::from_millis(1));
+    }
+
+    #[test]
+    fn spans_are_milliseconds_in_json() {
+        #[derive(Debug, PartialEq, Serialize, Deserialize)]
+        struct Spans {
+            #[serde(rename = "took_ms", with = "millis")]
+            took: Duration,
+            #[serde(rename = "left_ms", with = "millis::option")]
+            left: Option<Duration>,
+        }
+        let spans = Spans { took: Duration::from_micros(16_312), left: Some(Duration::from_secs(3)) };
+        let json = serde_json::to_string(&spans).unwrap();
+        assert_eq!(json, r#"{"took_ms":16.312,"left_ms":3000}"#);
+        assert_eq!(serde_json::from_str::<Spans>(&json).unwrap(), spans);
+        let older = r#"{"took_ms":{"secs":0,"nanos":16312000},"left_ms":null}"#;
+        assert_eq!(serde_json::from_str::<Spans>(older).unwrap(), Spans { left: None, ..spans });
+        assert!(serde_json::from_str::<Spans>(r#"{"took_ms":-1,"left_ms":null}"#).is_err());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::ballot::Generation;
 use super::cluster::Cluster;
 use super::gtid::GtidSet;
 use super::instance::InstanceId;
@@ -98,12 +99,26 @@ impl Seen {
     }
 }
 
+/// A voter's word about its grants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Granted {
+    /// When it was said.
+    pub at: Moment,
+    /// The highest generation it knows.
+    pub generation: Generation,
+    /// How long before that it last granted; `None` if it never did.
+    pub ago: Option<Duration>,
+}
+
 /// The world as this manager sees it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ClusterView {
     pub cluster: Cluster,
     pub record: Option<ClusterRecord>,
     pub seen: BTreeMap<InstanceId, Seen>,
+    /// When a voter's host that is no member last granted the lease, by its own word.
+    #[serde(default)]
+    pub grants: BTreeMap<String, Granted>,
     /// When this manager began to look: it acts only on evidence gathered since.
     pub since: Moment,
 }
@@ -112,7 +127,7 @@ impl ClusterView {
     /// Nothing seen yet.
     pub fn new(cluster: Cluster, record: Option<ClusterRecord>, since: Moment) -> Self {
         let seen = cluster.members.iter().map(|member| (member.instance.clone(), Seen::default())).collect();
-        Self { cluster, record, seen, since }
+        Self { cluster, record, seen, grants: BTreeMap::new(), since }
     }
 
     /// What is known of that member; nothing for a stranger.
@@ -189,6 +204,13 @@ impl ClusterView {
         seen.probes.push_back(probe);
         while seen.probes.len() > PROBES_KEPT {
             seen.probes.pop_front();
+        }
+    }
+
+    /// Takes in what a voter's host says of its grants. Members' agents say it in their status.
+    pub fn record_grant(&mut self, host: &str, granted: Granted) {
+        if self.cluster.voters.iter().any(|voter| voter.host == host) {
+            self.grants.insert(host.to_owned(), granted);
         }
     }
 

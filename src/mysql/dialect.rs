@@ -48,6 +48,9 @@ pub struct ChannelChange<'a> {
     pub use_gtid: bool,
 }
 
+/// All that the account of replication needs.
+pub const REPLICATION_RIGHT: &str = "REPLICATION SLAVE";
+
 /// The present-day form of a column, variable or status name, in lower case.
 pub fn today(name: &str) -> String {
     name.to_ascii_lowercase().replace("master", "source").replace("slave", "replica")

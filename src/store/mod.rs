@@ -12,6 +12,7 @@ use crate::execute::journal::{Entry, Recovery};
 use crate::model::ballot::Ballot;
 use crate::model::cluster::ClusterName;
 use crate::model::record::ClusterRecord;
+use crate::notify::Told;
 
 pub use journal::RecoveryJournal;
 
@@ -126,6 +127,23 @@ impl Store {
     pub async fn history(&self, cluster: &ClusterName, limit: u32) -> Result<Vec<Recovery>, StoreError> {
         let cluster = cluster.clone();
         self.ask(move |database| database.history(&cluster, limit)).await
+    }
+
+    /// Keeps a notice and what became of it; the newest 1,000 of all clusters stay.
+    ///
+    /// # Errors
+    /// When it could not be made durable.
+    pub async fn save_told(&self, told: Told) -> Result<(), StoreError> {
+        self.ask(move |database| database.save_told(&told)).await
+    }
+
+    /// What was told of a cluster, newest first.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn told(&self, cluster: &ClusterName, limit: u32) -> Result<Vec<Told>, StoreError> {
+        let cluster = cluster.clone();
+        self.ask(move |database| database.told(&cluster, limit)).await
     }
 
     /// The highest ballot this store has led with, under this manager's own id.

@@ -10,6 +10,7 @@ use crate::execute::journal::{Entry, Recovery, What};
 use crate::model::ballot::Ballot;
 use crate::model::cluster::ClusterName;
 use crate::model::record::ClusterRecord;
+use crate::notify::Told;
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -21,7 +22,10 @@ CREATE INDEX IF NOT EXISTS recovery_by_cluster ON recovery (cluster, began_at);
 CREATE TABLE IF NOT EXISTS entry (
   recovery TEXT NOT NULL REFERENCES recovery (id), seq INTEGER NOT NULL, json TEXT NOT NULL, PRIMARY KEY (recovery, seq)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS told (seq INTEGER PRIMARY KEY AUTOINCREMENT, cluster TEXT NOT NULL, json TEXT NOT NULL) STRICT;
 ";
+/// Notices kept, of all clusters.
+const TOLD_KEPT: i64 = 1_000;
 
 /// The open file.
 #[derive(Debug)]
@@ -131,6 +135,30 @@ impl Database {
                 recovery.entries.push(serde_json::from_str(&entry?)?);
             }
             found.push(recovery);
+        }
+        Ok(found)
+    }
+
+    pub(super) fn save_told(&mut self, told: &Told) -> Result<(), StoreError> {
+        let json = serde_json::to_string(told)?;
+        let transaction = self.connection.transaction()?;
+        transaction.execute(
+            "INSERT INTO told (cluster, json) VALUES (?1, ?2)",
+            params![told.notice.cluster.0, json],
+        )?;
+        let oldest = transaction.last_insert_rowid() - TOLD_KEPT;
+        transaction.execute("DELETE FROM told WHERE seq <= ?1", [oldest])?;
+        transaction.commit()?;
+        Ok(())
+    }
+
+    pub(super) fn told(&mut self, cluster: &ClusterName, limit: u32) -> Result<Vec<Told>, StoreError> {
+        let mut rows = self
+            .connection
+            .prepare_cached("SELECT json FROM told WHERE cluster = ?1 ORDER BY seq DESC LIMIT ?2")?;
+        let mut found = Vec::new();
+        for json in rows.query_map(params![cluster.0, limit], |row| row.get::<_, String>(0))? {
+            found.push(serde_json::from_str(&json?)?);
         }
         Ok(found)
     }

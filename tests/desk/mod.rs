@@ -14,7 +14,7 @@ use mha::execute::journal::{Entry, Recovery, What};
 use mha::http::ApiState;
 use mha::manager::event::{Ask, Event, Proposal};
 use mha::manager::handle::ClusterHandle;
-use mha::manager::snapshot::{MemberSnapshot, Snapshot};
+use mha::manager::snapshot::{Doing, MemberSnapshot, Snapshot};
 use mha::model::ballot::Generation;
 use mha::model::cluster::{ClusterName, Mode, Promotion, VipAddress};
 use mha::model::gtid::GtidSet;
@@ -22,6 +22,7 @@ use mha::model::instance::{Flavor, InstanceId, Version};
 use mha::model::intent::FailoverAsk;
 use mha::model::observation::Access;
 use mha::model::policy::Durability;
+use mha::model::record::{Degraded, Parked};
 use mha::model::report::ThreadState;
 use mha::store::Store;
 use secrecy::SecretString;
@@ -85,16 +86,21 @@ pub(crate) fn healthy() -> Snapshot {
         ours: gtids("0-1-100"),
     };
     Snapshot {
+        at: DateTime::<Utc>::UNIX_EPOCH + TimeDelta::milliseconds(1_795_000_000_123),
         cluster: ClusterName("orders".to_owned()),
         mode: Mode::Auto,
         verdict: Verdict::Healthy,
         sentence: "db1 serves, 2 replicas follow".to_owned(),
-        prospect: "db2 has everything, 12 to apply".to_owned(),
+        doing: Doing::Rest,
+        refused: vec![],
+        prospect: "if db1 died now: db2 would lead, nothing acknowledged lost".to_owned(),
         primary: Some(host("db1")),
         generation: Generation(4),
         durability: Durability::Lossless,
         acks: 1,
         ackers: vec![host("db2"), host("db3")],
+        degraded: None,
+        parked: vec![],
         vip: Some(VipAddress { address: [10, 0, 0, 100].into(), prefix: 24, interface: "eth0".to_owned() }),
         vip_on: Some(host("db1")),
         evidence: vec!["db1 answers".to_owned()],
@@ -116,6 +122,12 @@ pub(crate) fn dead() -> Snapshot {
     board.issues = vec!["db3: its applier is stopped: \u{1b}[2Jgone\nroot# \u{9b}31m".to_owned()];
     board.recovering = true;
     board.vip_on = None;
+    board.prospect = String::new();
+    board.doing = Doing::Refuse;
+    board.refused = vec!["this cluster is in mode \"manual\"".to_owned()];
+    board.degraded = Some(Degraded { since: board.at, why: "no acker was left".to_owned() });
+    board.parked =
+        vec![Parked { instance: host("db3"), since: board.at, why: "it has 0-3-1 alone".to_owned() }];
     let [db1, db2, db3] = board.members.as_mut_slice() else { unreachable!() };
     *db1 = MemberSnapshot {
         state: "not running".to_owned(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mha::decide::failover::{Isolation, promote};
 use mha::decide::lint::lint;
-use mha::decide::plan::{Plan, PlanKind, Step};
+use mha::decide::plan::{Evidence, Plan, PlanKind, Step};
 use mha::decide::{Action, decide};
 use mha::model::gtid::GtidSet;
 use mha::model::instance::InstanceId;
@@ -136,6 +136,28 @@ fn target(plan: &Plan) -> Option<GtidSet> {
 
 fn salvages(plan: &Plan) -> bool {
     plan.steps().any(|step| matches!(step, Step::Salvage { required: true, .. }))
+}
+
+/// One server has many names: whoever still receives is not stopped, whatever its source is called.
+#[test]
+fn stopped_is_stopped_whatever_the_source_is_called() {
+    let mut world =
+        enact(&["cluster orders: db1 primary, db2 replica, lossless, agents, mariadb".to_owned()]);
+    let stop =
+        Step::StopReceiving { instance: InstanceId::new("db2", 3306), source: InstanceId::new("db1", 3306) };
+    for (line, stopped) in [
+        ("db2 follows db1", false),
+        ("db2 follows 10.0.0.1", false),
+        ("db2 receiver stopped", true),
+        ("db2 follows nobody", true),
+    ] {
+        let mut playing = Some(world);
+        perform(&mut playing, line).unwrap();
+        world = playing.unwrap();
+        let report = world.report(world.hosts.iter().find(|host| host.id == 2).unwrap());
+        let seen = Evidence { report: Some(report), ..Evidence::default() };
+        assert_eq!(stop.is_satisfied(&seen), stopped, "{line}");
+    }
 }
 
 proptest! {

@@ -1,7 +1,7 @@
 //! The world a play happens in: hosts, servers, agents and cables, from which every look, agent's word and probe is made and put
 //! into a real [`ClusterView`]. Virtual time; nothing is decided here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeZone, Utc};
@@ -14,7 +14,7 @@ use mha::model::intent::Intents;
 use mha::model::observation::{Access, AgentStatus, Observation, Probe, Process, Unseen, Vantage};
 use mha::model::report::{Replication, Report, SemiSync, Settings, ThreadError, ThreadState};
 use mha::model::time::Moment;
-use mha::model::view::ClusterView;
+use mha::model::view::{ClusterView, Granted};
 
 /// Between two rounds of looks.
 const TICK: Duration = Duration::from_millis(250);
@@ -85,6 +85,8 @@ pub(crate) struct World {
     pub(crate) origin: u32,
     /// Unordered pairs that cannot talk.
     pub(crate) cuts: BTreeSet<(String, String)>,
+    /// When voters that are no members last granted the lease.
+    granted: BTreeMap<String, Moment>,
     pub(crate) isolation: Option<Isolation>,
     pub(crate) asks_adoption: Option<Option<InstanceId>>,
 }
@@ -173,6 +175,7 @@ impl World {
             flavor,
             origin: 1,
             cuts: BTreeSet::new(),
+            granted: BTreeMap::new(),
             isolation: None,
             asks_adoption: None,
         }
@@ -239,6 +242,17 @@ impl World {
             })
             .collect();
         let now = self.now;
+        let holder = primary.as_ref().and_then(|primary| self.find(primary));
+        let holder = holder.filter(|holder| holder.agent_up && holder.is_host_up() && holder.answers());
+        let granting = self
+            .view
+            .cluster
+            .voters
+            .iter()
+            .map(|voter| voter.host.clone())
+            .filter(|voter| holder.is_some_and(|holder| self.can_talk(voter, &holder.instance.host)));
+        let granting: Vec<String> = granting.collect();
+        self.granted.extend(granting.into_iter().map(|voter| (voter, now)));
         for (host, (stream, granted)) in self.hosts.iter_mut().zip(alive) {
             if stream {
                 host.stream_at = now;
@@ -357,6 +371,12 @@ impl World {
             let outcome =
                 if self.can_talk(&from, &primary.host) { target.outcome() } else { Err(Unseen::NoRoute) };
             let (of, at) = (primary.clone(), self.now);
+            let granted = self.granted.get(&from).copied();
+            if self.hosts.iter().all(|host| host.instance.host != from) {
+                let generation = self.view.record.as_ref().map_or(Generation(0), |record| record.generation);
+                let ago = granted.map(|granted| at.since(granted));
+                self.view.record_grant(&from, Granted { at, generation, ago });
+            }
             self.view.record_probe(Probe { from: Vantage::Agent(from), of, at, outcome });
         }
     }

@@ -146,6 +146,7 @@ pub fn account(user: &str) -> Account {
 pub fn env() -> ControlEnv {
     ControlEnv {
         replication: account("repl"),
+        heartbeat: account("beat"),
         heartbeat_every: Duration::from_millis(250),
         statement: Duration::from_secs(10),
     }

@@ -20,6 +20,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 const QUOTE: u64 = 2_000;
 /// How long asking systemd about a unit may take.
 const ASK_DEADLINE: Duration = Duration::from_secs(5);
+/// The same while its process is searched for: a late answer is worth less than the next look.
+const STATE_DEADLINE: Duration = Duration::from_secs(1);
 /// The variable the distributions' units hand to the server as arguments.
 const UNIT_ARGUMENTS: &str = "MYSQLD_OPTS";
 
@@ -94,6 +96,24 @@ impl Service {
         }
         Ok(server.confirm_gone(deadline).await?)
     }
+}
+
+impl Service {
+    /// Whether somebody had systemd stop the server: it is down because it was told to be. Known of units only, and not where systemd
+    /// does not answer.
+    pub async fn was_stopped(&self) -> bool {
+        let Self::Unit { name } = self else { return false };
+        let ask = words(&["systemctl", "show", "--property=ActiveState,Result", "--", name]);
+        run("asking for the unit's state", &ask, STATE_DEADLINE)
+            .await
+            .is_ok_and(|said| stopped_on_purpose(&said))
+    }
+}
+
+/// By what `systemctl show` says. A crash leaves "failed", a signal or a core dump, or the unit starting again.
+fn stopped_on_purpose(said: &str) -> bool {
+    let value = |key: &str| said.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+    matches!(value("ActiveState"), Some("inactive" | "deactivating")) && value("Result") == Some("success")
 }
 
 fn words(list: &[&str]) -> Vec<String> {
@@ -270,6 +290,21 @@ mod tests {
 
     fn shell(text: &str) -> Service {
         Service::Command { start: words(&["sh", "-c", text, "sh"]), stop: None }
+    }
+
+    #[test]
+    fn only_a_clean_stop_was_meant() {
+        assert!(stopped_on_purpose("Result=success\nActiveState=inactive\n"));
+        assert!(stopped_on_purpose("ActiveState=deactivating\nResult=success\n"));
+        for said in [
+            "Result=signal\nActiveState=failed\n",
+            "Result=core-dump\nActiveState=activating\n",
+            "Result=success\nActiveState=active\n",
+            "Result=exit-code\nActiveState=inactive\n",
+            "",
+        ] {
+            assert!(!stopped_on_purpose(said), "{said}");
+        }
     }
 
     #[tokio::test]

@@ -381,5 +381,22 @@ fn two_edits() {
         &["witnesses vote on the agents' leases, and no instance has an agent"],
     );
     etc.write("repl", &"x".repeat(33), 0o600);
-    assert_said("long", &outcome(etc.manager(GOOD)).1, &["more than 32 characters is refused by MySQL"]);
+    assert_said("long", &outcome(etc.manager(GOOD)).0, &["more than 32 characters is refused by MySQL"]);
+}
+
+/// Whoever holds the one token of the manager's vote may vote in every cluster that counts it.
+#[test]
+fn one_vote_has_one_token() {
+    let etc = Etc::new();
+    let second = |token: &str| {
+        format!(
+            "{}[[cluster]]\nname = \"users\"\n{token}[[cluster.instance]]\nhost = \"u1\"\n[[cluster.instance]]\nhost = \"u2\"\n",
+            GOOD.replace(MANAGER, "[manager]\nhost = \"mgr\"\n").replace(THIRD, "")
+        )
+    };
+    let (errors, warnings) = outcome(etc.manager(&second("")));
+    assert_said("one token", &errors, &[]);
+    assert_said("one token", &warnings, &[]);
+    let (errors, _) = outcome(etc.manager(&second("agent_token = { file = \"/etc/mha/other\" }\n")));
+    assert_said("two tokens", &errors, &["the manager's host mgr votes here and in another cluster"]);
 }

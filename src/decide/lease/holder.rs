@@ -82,12 +82,15 @@ pub enum Input {
     Answer { from: String, generation: Generation, sent_at: Moment, answer: Renewed },
     /// Lead. Carries the epoch its sender saw.
     Open { generation: Generation, epoch: u64 },
-    /// No client byte, no lease, no address.
+    /// No client byte and no lease. The address is renewed no more: it goes on answering with a reset until the next holder announces
+    /// it, or the kernel's timer ends it (a client's SYN that nobody answers costs it a second).
     Fence { generation: Generation },
     /// Be a replica that clients may read.
     Admit,
     /// The address belongs here.
     TakeVip { generation: Generation },
+    /// The address does not belong here.
+    LoseVip,
     /// The server's process ended.
     ServerGone,
     /// A server process appeared.
@@ -266,6 +269,7 @@ impl Holder {
             Input::Fence { generation } => self.fence(generation)?,
             Input::Admit => self.admit()?,
             Input::TakeVip { generation } => self.take_vip(generation, now)?,
+            Input::LoseVip => self.lose_vip()?,
             Input::ServerGone => self.server_gone(now),
             Input::ServerStarted => self.server_started(now),
             Input::Compared { incarnation, contains_all } => {
@@ -441,7 +445,7 @@ impl Holder {
         }
         self.forget();
         self.kept = Kept { role: Role::Fenced { generation }, epoch: self.kept.epoch + 1, vip: false };
-        Ok(vec![Effect::Close, Effect::ReleaseVip, Effect::Persist])
+        Ok(vec![Effect::Close, Effect::Persist])
     }
 
     fn admit(&mut self) -> Result<Vec<Effect>, Refusal> {
@@ -463,6 +467,15 @@ impl Holder {
         }
     }
 
+    fn lose_vip(&mut self) -> Result<Vec<Effect>, Refusal> {
+        match self.kept.role {
+            Role::Primary { generation } => Err(Refusal::Leads(generation)),
+            Role::Unmanaged | Role::Unknown | Role::Replica | Role::Fenced { .. } | Role::Deposed { .. } => {
+                Ok(vec![Effect::ReleaseVip])
+            }
+        }
+    }
+
     fn server_gone(&mut self, now: Moment) -> Vec<Effect> {
         (self.server_up, self.trusted, self.restarted) = (false, false, true);
         self.incarnation += 1;
@@ -470,7 +483,8 @@ impl Holder {
             Role::Primary { .. } => {
                 self.forget();
                 self.since = now;
-                vec![Effect::Close, Effect::ReleaseVip]
+                // The address stays until its time is over: refused is better than silent.
+                vec![Effect::Close]
             }
             Role::Unmanaged | Role::Unknown | Role::Replica | Role::Fenced { .. } | Role::Deposed { .. } => {
                 Vec::new()

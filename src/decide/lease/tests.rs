@@ -248,7 +248,7 @@ fn it_steps_down_when_no_majority_can_grant_any_more() {
 fn a_dead_server_is_closed_first_and_asks_for_nothing() {
     let mut holder = opened();
     let effects = holder.handle(Input::ServerGone, at(600)).unwrap();
-    assert_eq!(effects, [Effect::Close, Effect::ReleaseVip]);
+    assert_eq!(effects, [Effect::Close]);
     assert_eq!(holder.due(), None);
     assert_eq!(holder.handle(granted("db1", 1, 500), at(601)).unwrap(), []);
 }
@@ -279,7 +279,7 @@ fn fenced_it_asks_for_nothing_and_orders_from_before_are_refused() {
     );
     let before = holder.kept().epoch;
     let effects = holder.handle(Input::Fence { generation: Generation(1) }, at(10)).unwrap();
-    assert_eq!(effects, [Effect::Close, Effect::ReleaseVip, Effect::Persist]);
+    assert_eq!(effects, [Effect::Close, Effect::Persist]);
     assert_eq!(holder.handle(Input::Tick, at(5_000)).unwrap(), []);
     let late = Input::Open { generation: Generation(1), epoch: before };
     assert_eq!(holder.handle(late, at(20)), Err(Refusal::Stale { known: before + 1, asked: before }));

@@ -32,11 +32,3 @@ pub async fn write_heartbeat(
     );
     conn.query(&sql, deadline).await.map(drop)
 }
-
-/// Makes the heartbeat's table where it is missing; on the primary, so that every replica gets it.
-///
-/// # Errors
-/// The server's refusal, or no answer by `deadline`.
-pub(super) async fn furnish(conn: &mut Connection, deadline: Instant) -> Result<(), ClientError> {
-    conn.query(&HEARTBEAT_SCHEMA.join("; "), deadline).await.map(drop)
-}

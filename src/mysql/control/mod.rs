@@ -4,6 +4,7 @@
 //! Success here means that the statements were accepted and the server's own answer was as wanted; the executor still reads
 //! a fresh report afterwards.
 
+mod furnish;
 mod heartbeat;
 mod point;
 mod receive;
@@ -29,6 +30,8 @@ pub use self::salvage::apply_salvage;
 pub struct ControlEnv {
     /// Replicas log in at their source with it.
     pub replication: Account,
+    /// Writes the heartbeat's table and may do nothing else.
+    pub heartbeat: Account,
     /// Replication heartbeat asked of the source; at most a quarter of `silence`.
     pub heartbeat_every: Duration,
     /// Deadline of a step that has none of its own.
@@ -111,7 +114,7 @@ pub async fn apply(conn: &mut Connection, step: &Step, env: &ControlEnv) -> Resu
         Step::PointReplica { source, acker, .. } => point::point(conn, source, *acker, env, deadline).await,
         Step::AckersAttached { acks, .. } => semi_sync::wait_attached(conn, *acks, env.statement).await,
         Step::SetReadOnly { on, .. } => set_read_only(conn, *on, deadline).await,
-        Step::Furnish { .. } => Ok(heartbeat::furnish(conn, deadline).await?),
+        Step::Furnish { semi_sync, .. } => furnish::furnish(conn, *semi_sync, env, deadline).await,
         Step::Fence { .. }
         | Step::Kill { .. }
         | Step::Salvage { .. }
@@ -120,6 +123,7 @@ pub async fn apply(conn: &mut Connection, step: &Step, env: &ControlEnv) -> Resu
         | Step::Open { .. }
         | Step::Admit { .. }
         | Step::HoldVip { .. }
+        | Step::LoseVip { .. }
         | Step::StartServer { .. }
         | Step::Park { .. } => Err(ControlError::NotSql(step.to_string())),
     }

@@ -1,0 +1,114 @@
+//! The vote of the manager's own host, where it makes the number of a cluster's votes odd: the same promises over the same routes as
+//! on any other host. It votes as it is asked and knows nothing of what this manager wants.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use secrecy::SecretString;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::StartError;
+use crate::agent::server::voter_router;
+use crate::agent::voter::Votes;
+use crate::config::{ManagerConfig, VOTE_PORT};
+
+/// This host as a voter.
+#[derive(Debug, Clone)]
+pub(super) struct OwnVote {
+    /// As the voters' lists have it.
+    pub(super) host: String,
+    pub(super) votes: Votes,
+}
+
+/// Serves the vote until `stop`; `None` where no cluster counts it.
+///
+/// # Errors
+/// When a promise kept here cannot be read, or the port cannot be had.
+pub(super) async fn serve(
+    config: &ManagerConfig,
+    tracker: &TaskTracker,
+    stop: &CancellationToken,
+) -> Result<Option<OwnVote>, StartError> {
+    let Some(voter) = &config.vote else { return Ok(None) };
+    let Some(token) = config.clusters.iter().find_map(|cluster| {
+        let counts = cluster.cluster.voters.contains(voter);
+        cluster.agent_token.clone().filter(|_| counts)
+    }) else {
+        return Ok(None);
+    };
+    let votes = Votes::open(&config.data_dir)?;
+    let port = voter.url.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or(VOTE_PORT);
+    let listener = bind(port).await.map_err(|source| StartError::Vote { port, source })?;
+    spawn(listener, votes.clone(), token, tracker, stop);
+    tracing::info!(host = voter.host, port, "this host votes");
+    Ok(Some(OwnVote { host: voter.host.clone(), votes }))
+}
+
+/// On every address: a host's own name often means its loopback, which no holder of a lease could reach.
+async fn bind(port: u16) -> std::io::Result<TcpListener> {
+    match TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).await {
+        Err(error) if error.kind() != std::io::ErrorKind::AddrInUse => {
+            TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))).await
+        }
+        bound => bound,
+    }
+}
+
+fn spawn(
+    listener: TcpListener,
+    votes: Votes,
+    token: SecretString,
+    tracker: &TaskTracker,
+    stop: &CancellationToken,
+) {
+    let ends = stop.clone();
+    let stop = stop.clone();
+    tracker.spawn(async move {
+        let app = voter_router(votes, token);
+        let serving =
+            axum::serve(listener, app).with_graceful_shutdown(async move { ends.cancelled().await });
+        // Holders keep their connections open: they are not waited for.
+        let served = tokio::select! {
+            served = async { serving.await } => served,
+            () = stop.cancelled() => Ok(()),
+        };
+        if let Err(error) = served {
+            tracing::error!(error = %error, "this host votes no more; restart mha-manager");
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::agent::client::{AgentClient, CallError, Connections};
+    use crate::agent::wire::Lead;
+    use crate::model::ballot::Ballot;
+    use crate::model::cluster::ClusterName;
+
+    #[tokio::test]
+    async fn it_votes_over_the_network_for_who_shows_the_token() {
+        let directory = tempfile::tempdir().unwrap();
+        let votes = Votes::open(directory.path()).unwrap();
+        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+        let listener = bind(0).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        spawn(listener, votes.clone(), SecretString::from("right"), &tracker, &stop);
+        let url = format!("http://127.0.0.1:{port}");
+        let connections = Connections::new().unwrap();
+        let within = Duration::from_secs(5);
+        let ballot = Ballot { number: 3, manager: "m".to_owned() };
+        let lead = Lead { cluster: ClusterName("orders".to_owned()), ballot: ballot.clone() };
+        let wrong = AgentClient::new(&connections, &url, SecretString::from("wrong"));
+        assert!(matches!(wrong.lead(&lead, within).await, Err(CallError::Token { .. })));
+        let right = AgentClient::new(&connections, &url, SecretString::from("right"));
+        assert!(right.lead(&lead, within).await.unwrap().accepted);
+        assert_eq!(votes.promised(&lead.cluster).ballot, ballot);
+        stop.cancel();
+        tracker.close();
+        tokio::time::timeout(within, tracker.wait()).await.unwrap();
+    }
+}
