@@ -29,9 +29,11 @@ pub(super) async fn server(shared: &Shared, as_replica: bool, deadline: Instant)
     if !running {
         let service = server.service.as_ref().ok_or("agent.toml says no `service` to start the server by")?;
         let role = shared.seen().kept.role;
-        if let Role::Primary { generation } = role {
+        if let Role::Primary { generation } = role
+            && as_replica
+        {
             return Err(format!(
-                "this host leads generation {generation}; fence it before its server is started"
+                "this host leads generation {generation}; fence it before its server is started as a replica"
             ));
         }
         if role != Role::Unmanaged && role != Role::Replica {

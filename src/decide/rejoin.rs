@@ -65,7 +65,8 @@ fn returning(
 ) -> Option<Plan> {
     let fenced = agent.access == Access::Closed;
     if let Process::Gone { .. } = agent.process {
-        return (fenced && view.cluster.policy.restart && !agent.stopping).then(|| start(view, instance));
+        return (fenced && view.cluster.policy.restart && !agent.stopping)
+            .then(|| start(view, record, instance, agent));
     }
     let report = agent.server.as_ref().ok()?;
     // A replica that follows the primary with its source side left on in my.cnf never led: nobody waits on it.
@@ -111,9 +112,14 @@ fn plan(view: &ClusterView, kind: PlanKind, title: String, stages: Vec<Stage>) -
     Plan { cluster: view.cluster.name.clone(), kind, title, stages, commit: None, basis: Vec::new() }
 }
 
-fn start(view: &ClusterView, instance: &InstanceId) -> Plan {
-    let stage = Stage::new("start", vec![Step::StartServer { instance: instance.clone(), as_replica: true }]);
-    plan(view, PlanKind::Rejoin, format!("start {instance} again, fenced"), vec![stage])
+fn start(view: &ClusterView, record: &ClusterRecord, instance: &InstanceId, agent: &AgentStatus) -> Plan {
+    let start = Stage::new("start", vec![Step::StartServer { instance: instance.clone(), as_replica: true }]);
+    let fence =
+        Stage::new("fence", vec![Step::Fence { instance: instance.clone(), generation: record.generation }]);
+    // A host that was lost while it led does not know yet that another leads.
+    let leads = agent.held.is_some() && agent.fenced.is_none();
+    let stages = leads.then_some(fence).into_iter().chain([start]).collect();
+    plan(view, PlanKind::Rejoin, format!("start {instance} again, fenced"), stages)
 }
 
 fn restart(view: &ClusterView, record: &ClusterRecord, instance: &InstanceId) -> Plan {
