@@ -232,8 +232,12 @@ fn vip() -> VipAddress {
 
 /// A client's connection to the server's port.
 fn reaches(host: &str) -> bool {
+    reaches_port(host, 3306)
+}
+
+fn reaches_port(host: &str, port: u16) -> bool {
     use std::net::ToSocketAddrs;
-    let address: SocketAddr = (host, 3306).to_socket_addrs().unwrap().next().unwrap();
+    let address: SocketAddr = (host, port).to_socket_addrs().unwrap().next().unwrap();
     std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_ok()
 }
 
@@ -259,8 +263,14 @@ async fn inside() {
     a_dead_server_is_told_closed(&cluster).await;
     fail_over(&cluster).await;
     old_primary_comes_back(&cluster).await;
+    a_crashed_replica_boots_fenced(&cluster).await;
     a_restarted_agent_adopts(&cluster, "db2").await;
+    a_fence_resets_the_clients_of_the_address(&cluster).await;
+    receivers_of_a_lost_host_stop_at_once(&cluster).await;
+    a_booted_host_is_closed_before_its_agent_runs().await;
+    votes_are_lost(&cluster).await;
     idle_costs().await;
+    votes_are_learned_again(&cluster).await;
 }
 
 async fn wait_for_agents(cluster: &Cluster) {
@@ -370,6 +380,141 @@ async fn old_primary_comes_back(cluster: &Cluster) {
     cluster.done(Step::PointReplica { instance: db1.clone(), source: db("db2"), acker: true }).await;
     cluster.done(Step::Admit { instance: db1 }).await;
     assert!(reaches("db1"));
+}
+
+async fn a_crashed_replica_boots_fenced(cluster: &Cluster) {
+    let [_, db2, db3] = HOSTS.map(db);
+    cluster.done(Step::Admit { instance: db3.clone() }).await;
+    assert!(reaches("db3"));
+    // Nobody tells the agent of it.
+    let configuration = PathBuf::from(std::env::var("AGENT_TEST_DIR").unwrap()).join("db3/server.cnf");
+    let text = std::fs::read_to_string(&configuration).unwrap();
+    std::fs::write(&configuration, format!("{text}\nextra_port = 3307\nextra_max_connections = 2\n"))
+        .unwrap();
+    ask("kill9 db3").await;
+    until("a dead replica's port is closed", SOON, || !reaches("db3")).await;
+    let seen = cluster.done(Step::StartServer { instance: db3.clone(), as_replica: true }).await;
+    let agent = seen.agent.unwrap();
+    assert!(agent.access == Access::Closed && agent.fenced == Some(Generation(2)), "{agent:?}");
+    assert!(matches!(agent.process, Process::Running { .. }), "{agent:?}");
+    assert!(!reaches_port("db3", 3307), "every port of the server is closed");
+    assert!(!reaches("db3"), "nothing replicates yet: its readers would see old rows");
+    cluster.done(Step::PointReplica { instance: db3.clone(), source: db2.clone(), acker: true }).await;
+    let seen = cluster.of("db3").status(SOON).await.unwrap().server.unwrap();
+    assert_eq!(seen.channel().unwrap().source, db2, "the next to ask sees what the step left");
+    cluster.done(Step::Admit { instance: db3.clone() }).await;
+    assert!(reaches("db3") && reaches_port("db3", 3307));
+    cluster.done(Step::Fence { instance: db3.clone(), generation: Generation(2) }).await;
+    assert!(!reaches("db3") && !reaches_port("db3", 3307));
+    cluster.done(Step::Admit { instance: db3 }).await;
+}
+
+/// A client that waits for an answer through the VIP must hear of the fence: the sockets go before the address.
+async fn a_fence_resets_the_clients_of_the_address(cluster: &Cluster) {
+    use std::io::Read;
+    let mut client = std::net::TcpStream::connect("10.77.0.100:3306").unwrap();
+    client.set_read_timeout(Some(SOON)).unwrap();
+    assert!(client.read(&mut [0; 512]).unwrap() > 0, "the greeting");
+    let reader = std::thread::spawn(move || (client.read(&mut [0; 512]), Instant::now()));
+    let began = Instant::now();
+    let fenced = cluster.done(Step::Fence { instance: db("db2"), generation: Generation(2) }).await;
+    assert!(!fenced.agent.unwrap().vip);
+    let (heard, at) = reader.join().unwrap();
+    println!("{:>7.1} ms  until a waiting client heard {heard:?}", (at - began).as_secs_f64() * 1e3);
+    assert_eq!(heard.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    assert!(at - began < Duration::from_millis(500));
+    the_operator_opens_by_hand(cluster).await;
+}
+
+/// No manager, and a host that will not open by itself.
+async fn the_operator_opens_by_hand(cluster: &Cluster) {
+    let directory = PathBuf::from(std::env::var("AGENT_TEST_DIR").unwrap());
+    let mhactl = |host: &str| {
+        Command::new(env!("CARGO_BIN_EXE_mhactl"))
+            .args(["open", "--agent", &format!("http://{host}:8421"), "--yes", "--token-file"])
+            .arg(directory.join("secrets/token"))
+            .output()
+            .unwrap()
+    };
+    let refused = mhactl("db3");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(3), "{said}");
+    let opened = mhactl("db2");
+    let said = String::from_utf8_lossy(&[opened.stdout, opened.stderr].concat()).into_owned();
+    assert!(opened.status.success() && said.starts_with("db2 is open, generation 2"), "{said}");
+    let status = cluster.of("db2").status(SOON).await.unwrap();
+    assert!(status.vip && matches!(status.access, Access::Held { .. }), "{status:?}");
+    assert!(reaches("10.77.0.100"));
+}
+
+/// MariaDB's receiver, told to stop, asks its source to end the stream, and waits for one that is gone.
+async fn receivers_of_a_lost_host_stop_at_once(cluster: &Cluster) {
+    let [db1, db2, db3] = HOSTS.map(db);
+    ask("down-link db2").await;
+    for replica in [db1, db3] {
+        let began = Instant::now();
+        cluster.done(Step::StopReceiving { instance: replica.clone(), source: db2.clone() }).await;
+        assert!(began.elapsed() < Duration::from_millis(300), "{replica}: {:?}", began.elapsed());
+    }
+    ask("up-link db2").await;
+}
+
+/// The primary's host boots: nothing of the kernel's is left, and the server may be there before the agent.
+async fn a_booted_host_is_closed_before_its_agent_runs() {
+    let directory = PathBuf::from(std::env::var("AGENT_TEST_DIR").unwrap());
+    let close = format!(
+        "exec db2 {} --close -c {}/db2/agent.toml",
+        env!("CARGO_BIN_EXE_mha-agent"),
+        directory.display()
+    );
+    until("the primary is open", SOON, || reaches("db2")).await;
+    ask("kill-agent db2").await;
+    ask(&close).await;
+    assert!(reaches("db2"), "an agent has run in this boot: what it said holds");
+    ask("kill9 db2").await;
+    ask("exec db2 nft delete table inet mha_3306").await;
+    std::fs::remove_file("/run/mha-db2/lease.json").unwrap();
+    ask(&close).await;
+    ask("server-start db2").await;
+    let socket = directory.join("db2/run/server.sock");
+    until("the server answers", SOON, || std::os::unix::net::UnixStream::connect(&socket).is_ok()).await;
+    assert!(!reaches("db2"), "open before its agent has spoken");
+    ask("start-agent db2").await;
+    until("it was compared and leads again", SOON, || reaches("db2") && reaches("10.77.0.100")).await;
+}
+
+/// What db3 promised is gone with its disk: for as long as a grant may be outstanding it votes for nobody.
+async fn votes_are_lost(cluster: &Cluster) {
+    let directory = PathBuf::from(std::env::var("AGENT_TEST_DIR").unwrap());
+    ask("kill-agent db3").await;
+    std::fs::write(directory.join("db3/agent/votes/orders.json"), "{").unwrap();
+    ask("start-agent db3").await;
+    wait_for_agents(cluster).await;
+    assert_eq!(cluster.of("db3").status(SOON).await.unwrap().generation, Generation(0));
+    let claim = Claim {
+        cluster: orders(),
+        ballot: cluster.token.ballot.clone(),
+        generation: Generation(3),
+        candidate: db("db1"),
+        proof: Proof::Expired,
+        released: Vec::new(),
+    };
+    assert_eq!(cluster.of("db3").claim(&claim, SOON).await.unwrap(), Claimed::NoVote);
+    assert!(reaches("db2"), "the lease goes on by the two that remember");
+}
+
+async fn votes_are_learned_again(cluster: &Cluster) {
+    let began = Instant::now();
+    let learned = loop {
+        let status = cluster.of("db3").status(SOON).await.unwrap();
+        if status.generation == Generation(2) {
+            break status;
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "{status:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    println!("{:>7.1} ms  until db3 votes again", began.elapsed().as_secs_f64() * 1e3);
+    assert_eq!(learned.ballot, cluster.token.ballot);
 }
 
 /// What an agent costs while nothing happens.

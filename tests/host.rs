@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use mha::agent::host::announce::{self, Announcer};
 use mha::agent::host::filter::{AGENT_MARK, Access, Filter, FilterError};
+use mha::agent::host::listeners::Listeners;
+use mha::agent::host::process::{Find, Process, find};
 use mha::agent::host::vip::{Addresses, Vip};
 use mha::clock::now;
 
@@ -237,6 +239,45 @@ fn closing_resets_everybody_at_once() {
         }
         let again = Filter::open_or_adopt(&[3306]).await.unwrap();
         assert_eq!(again.read_back().await.unwrap(), Access::Closed, "adopting changes nothing");
+    });
+}
+
+#[test]
+fn every_port_a_process_listens_on_is_found_and_closed() {
+    on_two_hosts("every_port_a_process_listens_on_is_found_and_closed", async |mut peer| {
+        for address in ["[::]:3306", "0.0.0.0:3307", "127.0.0.1:33060"] {
+            echo(address);
+        }
+        let own = find(&Find::TcpPort(3306)).await.unwrap().unwrap();
+        let mut other = Command::new("sleep").arg("60").spawn().unwrap();
+        let stranger = Process { pid: other.id(), ..own.clone() };
+        let mut listeners = Listeners::open().unwrap();
+        assert_eq!(listeners.ports_of(&own).await.unwrap(), [3306, 3307, 33060].into());
+        assert_eq!(
+            listeners.ports_of(&stranger).await.unwrap(),
+            [].into(),
+            "another process's are not its own"
+        );
+        // Opened later, as a plugin does.
+        echo("10.77.0.1:33062");
+        let asking = now();
+        let ports = listeners.ports_of(&own).await.unwrap();
+        println!("a change was seen in {:.2} ms", ms(asking));
+        assert_eq!(ports, [3306, 3307, 33060, 33062].into());
+        let asking = now();
+        assert_eq!(listeners.ports_of(&own).await.unwrap(), ports);
+        println!("no change was seen in {:.2} ms", ms(asking));
+        let reached = ["10.77.0.1:3306", "10.77.0.1:3307", "10.77.0.1:33062"];
+        let filter = Filter::open_or_adopt(&ports.into_iter().collect::<Vec<_>>()).await.unwrap();
+        for address in reached {
+            assert_eq!(peer.ask(&format!("connect {address}")).0, "ok");
+        }
+        filter.close().await.unwrap();
+        for address in reached {
+            assert_eq!(peer.ask(&format!("connect {address}")).0, "ConnectionRefused");
+        }
+        other.kill().unwrap();
+        other.wait().unwrap();
     });
 }
 

@@ -11,9 +11,9 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::wire::{
-    BringRequest, Claim, Claimed, EVENTS_EVERY, GraceReply, Known, LONGEST_BODY, Lead, Led, Membership,
-    OpenRequest, ProbeReply, ProbeRequest, Renew, Renewed, RequestRefused, SalvageReply, SalvageRequest,
-    StepRequest, path,
+    BringRequest, Claim, Claimed, EVENTS_EVERY, Electorate, GraceReply, Known, LONGEST_BODY, Lead, Led,
+    Membership, OpenRequest, ProbeReply, ProbeRequest, Renew, Renewed, RequestRefused, SalvageReply,
+    SalvageRequest, StepRequest, path,
 };
 use crate::decide::plan::{Evidence, Step};
 use crate::execute::world::{StepError, Token};
@@ -151,6 +151,14 @@ impl AgentClient {
     /// As every call.
     pub async fn renew(&self, renew: &Renew, within: Duration) -> Result<Renewed, CallError> {
         self.post(path::RENEW, renew, within).await
+    }
+
+    /// Tells a voter that knows nothing who the others are.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn introduce(&self, electorate: &Electorate, within: Duration) -> Result<(), CallError> {
+        self.post(path::VOTERS, electorate, within).await
     }
 
     /// Claims a generation at that voter.

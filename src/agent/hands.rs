@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 use super::host::announce::Announcer;
 use super::host::filter::{self, Filter, FilterError};
 use super::host::vip::{Addresses, Vip, VipError};
+use super::ports::Ports;
 use crate::clock;
 use crate::model::cluster::VipAddress;
 use crate::model::observation::Access;
@@ -31,7 +32,7 @@ pub enum HandsError {
 /// The filter of one server, and the addresses of its host.
 #[derive(Debug)]
 pub struct Hands {
-    ports: Vec<u16>,
+    pub ports: Ports,
     /// `None` until the host is a member: an unmanaged server is never filtered.
     filter: RwLock<Option<Arc<Filter>>>,
     addresses: Addresses,
@@ -46,11 +47,7 @@ impl Hands {
     ///
     /// # Errors
     /// When the kernel gives no socket.
-    pub fn open(
-        ports: Vec<u16>,
-        tracker: TaskTracker,
-        cancel: CancellationToken,
-    ) -> Result<Self, HandsError> {
+    pub fn open(ports: Ports, tracker: TaskTracker, cancel: CancellationToken) -> Result<Self, HandsError> {
         let addresses = Addresses::open()?;
         let announcing = Mutex::new(cancel.child_token());
         Ok(Self { ports, filter: RwLock::new(None), addresses, announcing, tracker, cancel })
@@ -65,7 +62,7 @@ impl Hands {
             return Ok(Arc::clone(filter));
         }
         let mut slot = self.filter.write().await;
-        let filter = Arc::new(Filter::open_or_adopt(&self.ports).await?);
+        let filter = Arc::new(Filter::open_or_adopt(&self.ports.known()).await?);
         *slot = Some(Arc::clone(&filter));
         Ok(filter)
     }
@@ -191,7 +188,8 @@ impl Hands {
         }
     }
 
-    async fn forget_filter(&self) {
+    /// The server's ports have changed: the next use of the filter guards those known now.
+    pub async fn forget_filter(&self) {
         *self.filter.write().await = None;
     }
 }

@@ -1,7 +1,7 @@
 //! The one task that owns the lease's machine: it feeds it what happened, in order, and does what it says before anything
 //! else happens. All waiting for networks and servers is done by other tasks, which report back here.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::hands::HandsError;
 use super::host::process::Process;
 use super::state::{ServerProcess, Shared};
 use super::wire::{Membership, Renew, Renewed};
-use super::{compare, resume};
+use super::{compare, relearn, resume};
 use crate::clock;
 use crate::decide::lease::Terms;
 use crate::decide::lease::holder::{Effect, Holder, Input, Kept, Refusal, Role, Start};
@@ -23,6 +23,11 @@ use crate::model::ballot::Generation;
 use crate::model::observation::Access;
 use crate::model::time::Moment;
 
+/// Below `data_dir`: what this host is a member of, and what it is there.
+pub(super) const MEMBERSHIP: &str = "membership.json";
+pub(super) const ROLE: &str = "role.json";
+/// Below `run_dir`.
+const RUN_FILE: &str = "lease.json";
 /// How often the kernel's own state is read back.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -35,6 +40,8 @@ pub enum Order {
     Member(Box<Membership>, oneshot::Sender<Result<(), OrderError>>),
     /// The server's process was found, or ended.
     Server(ServerProcess),
+    /// Other ports of the server are known than before; answered when they are guarded as the others are.
+    Ports(oneshot::Sender<()>),
 }
 
 /// Why something was not done.
@@ -86,7 +93,7 @@ impl Keeper {
             None
         });
         let run = run.filter(|run| run.boot_id == shared.boot_id);
-        let membership: Option<Membership> = durable::read(&shared.config.data_dir.join("membership.json"))?;
+        let membership: Option<Membership> = durable::read(&shared.config.data_dir.join(MEMBERSHIP))?;
         let kept: Option<Kept> = durable::read(&role_path(&shared))?;
         let was = run.as_ref().and_then(|run| run.server.clone());
         let (process, server) = match found {
@@ -151,6 +158,13 @@ impl Keeper {
                 let _ = reply.send(self.member(*membership).await);
             }
             Order::Server(process) => self.server_seen(process).await,
+            Order::Ports(reply) => {
+                if let Ok((_, hands)) = self.shared.server() {
+                    hands.forget_filter().await;
+                    self.look().await;
+                }
+                let _ = reply.send(());
+            }
         }
     }
 
@@ -296,7 +310,7 @@ impl Keeper {
     }
 
     async fn member(&mut self, membership: Membership) -> Result<(), OrderError> {
-        let path = self.shared.config.data_dir.join("membership.json");
+        let path = self.shared.config.data_dir.join(MEMBERSHIP);
         if self.holder.is_none() {
             // The role first: a member without one would begin closed.
             let (role, kept) = (role_path(&self.shared), Kept::default());
@@ -357,6 +371,10 @@ impl Keeper {
         let open = holder.open_until().filter(|until| *until > clock::now());
         let vip = shared.seen().membership.as_ref().and_then(|membership| membership.vip.clone());
         let access = hands.access().await;
+        if let Ok(access) = access {
+            // Also where it cannot be put right below: nobody may be told of a closed server that is not.
+            shared.seen().access = access;
+        }
         let wanted = match (&access, role, open) {
             (Ok(Access::Held { .. }), Role::Primary { .. }, Some(_))
             | (Ok(Access::Admitted), Role::Replica, _) => None,
@@ -370,8 +388,6 @@ impl Keeper {
             if let Err(error) = self.act(effect).await {
                 tracing::error!(error = %error, "the packet filter cannot be put right");
             }
-        } else if let Ok(access) = access {
-            shared.seen().access = access;
         }
         if let Some(vip) = vip
             && let Ok(here) = hands.has_vip(&vip).await
@@ -397,6 +413,14 @@ async fn ask_voter(shared: &Shared, from: &str, url: &str, ask: &Renew, within: 
     }
     let client = AgentClient::new(&shared.connections, url, shared.config.token.clone());
     let answer = client.renew(ask, within).await;
+    if let Ok(Renewed::NoVote) = &answer {
+        let electorate = shared.seen().membership.as_ref().map(relearn::electorate);
+        if let Some(electorate) = electorate
+            && let Err(error) = client.introduce(&electorate, within).await
+        {
+            tracing::debug!(error = %error, from, "a voter that knows nothing is not told of the others");
+        }
+    }
     answer.inspect_err(|error| tracing::debug!(error = %error, "no grant")).ok()
 }
 
@@ -405,10 +429,16 @@ fn terms(membership: &Membership, me: &str) -> Terms {
     Terms::new(me, voters, &membership.policy)
 }
 
+/// Whether an agent has run since this boot, so that what the kernel holds is what it was told.
+pub(super) fn kernel_was_told(run_dir: &Path, boot_id: &str) -> bool {
+    let run: Option<RunFile> = durable::read(&run_dir.join(RUN_FILE)).unwrap_or_default();
+    run.is_some_and(|run| run.boot_id == boot_id)
+}
+
 fn role_path(shared: &Shared) -> PathBuf {
-    shared.config.data_dir.join("role.json")
+    shared.config.data_dir.join(ROLE)
 }
 
 fn run_path(shared: &Shared) -> PathBuf {
-    shared.config.run_dir.join("lease.json")
+    shared.config.run_dir.join(RUN_FILE)
 }

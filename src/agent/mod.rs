@@ -2,6 +2,7 @@
 //! server, and does the steps it is told under a ballot it obeys. It decides nothing: what it may do by itself is in
 //! [`crate::decide::lease`].
 
+pub mod boot;
 pub mod client;
 mod compare;
 pub mod durable;
@@ -10,6 +11,8 @@ mod heartbeat;
 pub mod host;
 pub mod lease_loop;
 mod poll;
+pub mod ports;
+mod relearn;
 mod resume;
 mod salvage;
 pub mod server;
@@ -35,7 +38,9 @@ use tokio_util::task::TaskTracker;
 use self::client::{CallError, Connections};
 use self::durable::DurableError;
 use self::hands::{Hands, HandsError};
+use self::host::listeners::ListenersError;
 use self::lease_loop::Keeper;
+use self::ports::Ports;
 use self::state::Shared;
 use self::voter::{VoteError, Votes};
 use crate::clock;
@@ -58,6 +63,8 @@ pub enum AgentError {
     #[error(transparent)]
     Hands(#[from] HandsError),
     #[error(transparent)]
+    Listeners(#[from] ListenersError),
+    #[error(transparent)]
     Client(#[from] CallError),
 }
 
@@ -70,9 +77,11 @@ pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<(), A
         make_directory(directory)?;
     }
     let tracker = TaskTracker::new();
-    let ports = config.server.as_ref().map(|server| vec![server.port]);
-    let hands = match ports {
-        Some(ports) => Some(Hands::open(ports, tracker.clone(), cancel.clone())?),
+    let hands = match &config.server {
+        Some(server) => {
+            let ports = Ports::open(server.port, &config.data_dir)?;
+            Some(Hands::open(ports, tracker.clone(), cancel.clone())?)
+        }
         None => None,
     };
     let votes = Votes::open(&config.data_dir)?;
@@ -91,9 +100,11 @@ pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<(), A
         let keeper = Keeper::start(Arc::clone(&shared), found.clone()).await?;
         tracker.spawn(keeper.run(inbox));
         spawn(&shared, watch::run(Arc::clone(&shared), found));
+        spawn(&shared, ports::run(Arc::clone(&shared)));
         spawn(&shared, poll::run(Arc::clone(&shared)));
         spawn(&shared, heartbeat::run(Arc::clone(&shared)));
     }
+    spawn(&shared, relearn::run(Arc::clone(&shared)));
     tracing::info!(host = shared.config.host, listen = %shared.config.listen, "the agent runs");
     let app = server::router(Arc::clone(&shared));
     let ends = shared.cancel.clone();

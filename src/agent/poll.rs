@@ -84,6 +84,10 @@ fn take_in(
 ) {
     let mut seen = shared.seen();
     seen.asked_at = None;
+    if asked < seen.polled_at {
+        // A step has read it since.
+        return;
+    }
     let was_ok = seen.server.is_ok();
     match outcome {
         Ok(report) => {

@@ -1,4 +1,4 @@
-//! What a restarted last holder does when it leads again by itself: arm as before, then become writable. Never the other way
+//! What a restarted last holder does when it leads again by itself, or by the operator's word: arm as before, then become writable. Never the other way
 //! round: a commit between the two would be acknowledged by nobody.
 
 use std::sync::Arc;
@@ -7,9 +7,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::state::Shared;
+use super::steps;
+use super::wire::Membership;
 use crate::clock;
-use crate::decide::lease::holder::Role;
+use crate::decide::lease::holder::{Input, Role};
 use crate::decide::plan::Step;
+use crate::execute::world::StepError;
+use crate::model::ballot::Generation;
 use crate::model::policy::Durability;
 use crate::mysql::control;
 
@@ -40,11 +44,48 @@ async fn try_once(shared: &Shared) -> Result<(), String> {
     let env = shared.control_env()?;
     let deadline = Instant::now() + env.statement;
     let mut conn = shared.spare.take(shared, deadline).await.map_err(|error| error.to_string())?;
-    if membership.policy.durability == Durability::Lossless && membership.acks > 0 {
-        let arm = Step::ArmSource { instance: membership.instance.clone(), acks: membership.acks };
+    if let Some(arm) = arming(&membership) {
         control::apply(&mut conn, &arm, &env).await.map_err(|error| error.to_string())?;
     }
     control::set_read_only(&mut conn, false, deadline).await.map_err(|error| error.to_string())?;
     shared.spare.give(conn).await;
+    Ok(())
+}
+
+fn arming(membership: &Membership) -> Option<Step> {
+    let lossless = membership.policy.durability == Durability::Lossless && membership.acks > 0;
+    lossless.then(|| Step::ArmSource { instance: membership.instance.clone(), acks: membership.acks })
+}
+
+/// The operator's order, without a manager: armed, then opened by a majority's grants, then the address. What is given up is the
+/// comparison with the others; the voters' word is not.
+///
+/// # Errors
+/// As the steps it is made of.
+pub(super) async fn by_hand(
+    shared: &Shared,
+    generation: Generation,
+    deadline: Instant,
+) -> Result<(), StepError> {
+    let failed = |why: String| StepError::Failed(why);
+    let membership = shared.seen().membership.clone().ok_or_else(|| failed("no membership".to_owned()))?;
+    let (role, epoch) = {
+        let kept = shared.seen().kept;
+        (kept.role, kept.epoch)
+    };
+    if role.generation() != Some(generation) {
+        return Err(failed(format!("this host did not lead generation {generation}")));
+    }
+    if let Some(arm) = arming(&membership) {
+        let env = shared.control_env().map_err(StepError::Failed)?;
+        let mut conn =
+            shared.spare.take(shared, deadline).await.map_err(|error| failed(error.to_string()))?;
+        control::apply(&mut conn, &arm, &env).await.map_err(|error| failed(error.to_string()))?;
+        shared.spare.give(conn).await;
+    }
+    steps::open(shared, generation, Some(epoch), deadline).await?;
+    if membership.vip.is_some() {
+        shared.order(Input::TakeVip { generation }).await?;
+    }
     Ok(())
 }

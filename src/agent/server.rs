@@ -21,11 +21,11 @@ use super::sql::fresh_report;
 use super::state::Shared;
 use super::voter::{Promised, VoteError, Votes};
 use super::wire::{
-    BringRequest, Claim, Claimed, EVENTS_EVERY, GraceReply, Known, LONGEST_BODY, Lead, Led, Membership,
-    OpenRequest, ProbeReply, ProbeRequest, Renew, Renewed, RequestRefused, SalvageReply, SalvageRequest,
-    StepRequest, path,
+    BringRequest, Claim, Claimed, EVENTS_EVERY, Electorate, GraceReply, Known, LONGEST_BODY, Lead, Led,
+    Membership, OpenRequest, ProbeReply, ProbeRequest, Renew, Renewed, RequestRefused, SalvageReply,
+    SalvageRequest, StepRequest, path,
 };
-use super::{salvage, steps};
+use super::{resume, salvage, steps};
 use crate::clock;
 use crate::decide::lease::LONGEST_GRANT;
 use crate::decide::lease::holder::Input;
@@ -82,6 +82,7 @@ pub fn voter_router(votes: Votes, token: SecretString) -> Router {
         .route(path::LEAD, post(lead))
         .route(path::RENEW, post(renew))
         .route(path::CLAIM, post(claim))
+        .route(path::VOTERS, post(introduce))
         .layer(DefaultBodyLimit::max(LONGEST_REQUEST))
         .with_state(votes);
     guarded(router, token)
@@ -144,6 +145,10 @@ async fn claim(State(votes): State<Votes>, Json(claim): Json<Claim>) -> Answer<C
     let answer = votes.claim(&claim).await?;
     tracing::info!(generation = %claim.generation, candidate = %claim.candidate, ?answer, "claim");
     Ok(Json(answer))
+}
+
+async fn introduce(State(votes): State<Votes>, Json(electorate): Json<Electorate>) -> Answer<()> {
+    Ok(Json(votes.introduce(electorate).await?))
 }
 
 // === looking ===
@@ -263,9 +268,8 @@ async fn bring(
 
 /// The operator's order: voters still decide.
 async fn open(State(shared): State<Arc<Shared>>, Json(request): Json<OpenRequest>) -> Answer<AgentStatus> {
-    let epoch = shared.seen().kept.epoch;
     let deadline = Instant::now() + request.within.min(LONGEST_WORK);
-    steps::open(&shared, request.generation, Some(epoch), deadline).await.map_err(Refused::cannot)?;
+    resume::by_hand(&shared, request.generation, deadline).await.map_err(Refused::cannot)?;
     Ok(Json(shared.status()))
 }
 

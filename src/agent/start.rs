@@ -5,13 +5,17 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::hands::Hands;
+use super::host::process::ProcessState;
 use super::host::service::Service;
 use super::lease_loop::OrderError;
+use super::ports;
 use super::sql::fresh_report;
 use super::state::{ServerProcess, Shared};
+use super::steps;
 use super::watch::ways;
 use crate::config;
-use crate::decide::lease::holder::Role;
+use crate::decide::lease::holder::{Input, Role};
 use crate::model::instance::{Flavor, Version};
 use crate::model::observation::Access;
 use crate::mysql::dialect::Dialect;
@@ -25,23 +29,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Why it does not run, in words.
 pub(super) async fn server(shared: &Shared, as_replica: bool, deadline: Instant) -> Result<(), String> {
     let (server, hands) = shared.server()?;
-    let running = matches!(shared.seen().process, ServerProcess::Running(_));
+    // Asked of the kernel: its end may not have been told here yet.
+    let running = match &shared.seen().process {
+        ServerProcess::Running(watch) => matches!(watch.state(), ProcessState::Running { .. }),
+        ServerProcess::Gone(_) | ServerProcess::Unknown(_) => false,
+    };
     if !running {
         let service = server.service.as_ref().ok_or("agent.toml says no `service` to start the server by")?;
-        let role = shared.seen().kept.role;
-        if let Role::Primary { generation } = role
-            && as_replica
-        {
-            return Err(format!(
-                "this host leads generation {generation}; fence it before its server is started as a replica"
-            ));
-        }
-        if role != Role::Unmanaged && role != Role::Replica {
-            let access = hands.access().await.map_err(|error| error.to_string())?;
-            if access != Access::Closed {
-                hands.close().await.map_err(|error| OrderError::from(error).to_string())?;
-            }
-        }
+        close(shared, hands, as_replica).await?;
         let identity = last_identity(shared);
         let (service, log) = split(service);
         let arguments = arguments(&service, as_replica, identity);
@@ -51,13 +46,46 @@ pub(super) async fn server(shared: &Shared, as_replica: bool, deadline: Instant)
     }
     loop {
         match fresh_report(shared, &shared.spare, deadline).await {
-            Ok(_) => return Ok(()),
+            Ok(_) => break,
             Err(unseen) if Instant::now() + LOOK_EVERY > deadline => {
                 return Err(format!("it was started and does not answer: {unseen}"));
             }
             Err(_) => tokio::time::sleep(LOOK_EVERY).await,
         }
     }
+    // Told before it is answered: nobody starts it a second time because it is still called gone.
+    let runs = |shared: &Shared| matches!(shared.seen().process, ServerProcess::Running(_));
+    let told = steps::wait_for(shared, deadline, runs).await;
+    told.map_err(|_| "it answers, and its process is not found; look at `pid_file` and `socket`".to_owned())?;
+    ports::learn(shared).await
+}
+
+/// No client comes in before the server is what it is to be. A replica's start is a fence of its own, so that whoever sees it
+/// idle and fenced points it; what leads and is started in place stays closed until it was compared.
+async fn close(shared: &Shared, hands: &Hands, as_replica: bool) -> Result<(), String> {
+    let (role, cluster) = {
+        let seen = shared.seen();
+        (seen.kept.role, seen.membership.as_ref().map(|membership| membership.cluster.clone()))
+    };
+    let Some(cluster) = cluster else { return Ok(()) };
+    if as_replica {
+        if let Role::Primary { generation } = role {
+            return Err(format!(
+                "this host leads generation {generation}; fence it before its server is started as a replica"
+            ));
+        }
+        let promised = shared.votes.promised(&cluster).generation;
+        let generation = role.generation().unwrap_or_default().max(promised);
+        return shared.order(Input::Fence { generation }).await.map_err(|error| error.to_string());
+    }
+    if role == Role::Unmanaged {
+        return Ok(());
+    }
+    let access = hands.access().await.map_err(|error| error.to_string())?;
+    if access != Access::Closed {
+        hands.close().await.map_err(|error| OrderError::from(error).to_string())?;
+    }
+    Ok(())
 }
 
 fn split(service: &config::Service) -> (Service, Option<&std::path::Path>) {

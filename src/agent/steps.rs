@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use super::lease_loop::OrderError;
+use super::ports;
 use super::sql::fresh_report;
 use super::start;
 use super::state::{ServerProcess, Shared};
@@ -56,6 +57,8 @@ pub(super) async fn apply(shared: &Shared, request: &StepRequest) -> Result<Evid
         Step::Fence { generation, .. } => {
             spare_replicas(shared).await;
             shared.order(Input::Fence { generation: *generation }).await?;
+            // A port it opened a moment ago is closed too, before the fence is answered.
+            ports::learn(shared).await.map_err(StepError::Failed)?;
             false
         }
         Step::Kill { .. } => {
@@ -122,10 +125,12 @@ pub(super) async fn read_back(
     } else {
         None
     };
-    let mut agent = shared.status();
     if let Some(report) = &report {
-        (agent.server, agent.server_age) = (Ok(report.clone()), Duration::ZERO);
+        // Whoever looks at the agent next must not act on what was so before the step.
+        let mut seen = shared.seen();
+        (seen.server, seen.polled_at) = (Ok(report.clone()), clock::now());
     }
+    let agent = shared.status();
     Ok(Evidence { report, agent: Some(agent), ..Evidence::default() })
 }
 
@@ -239,7 +244,7 @@ fn holds(shared: &Shared, generation: Generation) -> bool {
 }
 
 /// Waits for a level, woken by changes.
-async fn wait_for(
+pub(super) async fn wait_for(
     shared: &Shared,
     deadline: Instant,
     level: impl Fn(&Shared) -> bool,

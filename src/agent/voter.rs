@@ -1,5 +1,6 @@
 //! This host's votes, one per cluster: `decide::lease`'s voter over a file. A promise is durable before its answer leaves;
-//! a file that is damaged, or a disk that refuses, means no vote, said in words.
+//! a disk that refuses means no vote, said in words. A file that is damaged is put aside: that voter knows nothing, and learns from the
+//! others first ([`crate::decide::lease::relearn`]).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,10 @@ use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
 use super::durable::{self, DurableError};
+use super::wire::Electorate;
 use crate::clock;
+use crate::decide::lease::Terms;
+use crate::decide::lease::relearn::Relearn;
 use crate::decide::lease::voter::{Claim, Claimed, Led, Persist, Promises, Renew, Renewed, Voter};
 use crate::model::ballot::{Ballot, Generation};
 use crate::model::cluster::ClusterName;
@@ -46,13 +50,22 @@ pub struct Votes {
     voters: Arc<Mutex<BTreeMap<ClusterName, Voter>>>,
     /// What was last promised, readable while a write hangs in the disk.
     shown: Arc<std::sync::Mutex<BTreeMap<ClusterName, Voter>>>,
+    /// Who votes beside this host, as members said.
+    electorates: Arc<std::sync::Mutex<BTreeMap<ClusterName, Electorate>>>,
+}
+
+/// A cluster of which this host's voter knows nothing, and the others to learn from.
+#[derive(Debug)]
+pub(super) struct Blank {
+    pub(super) electorate: Electorate,
+    pub(super) relearn: Relearn,
 }
 
 impl Votes {
     /// Reads every promise below `data_dir`. Grants given before count as given now.
     ///
     /// # Errors
-    /// When a file is damaged or the directory cannot be used: the whole host then does not vote.
+    /// When the directory or a file in it cannot be read: the whole host then does not vote.
     pub fn open(data_dir: &Path) -> Result<Self, VoteError> {
         let directory = data_dir.join("votes");
         let failed = |source| DurableError::Io { path: directory.clone(), doing: "opening", source };
@@ -66,12 +79,15 @@ impl Votes {
             if path.extension().is_none_or(|extension| extension != "json") {
                 continue;
             }
-            if let Some(promises) = durable::read::<Promises>(&path)? {
-                voters.insert(ClusterName(name), Voter::restored(promises, clock::now()));
-            }
+            let promises = match durable::read::<Promises>(&path) {
+                Err(DurableError::Damaged { .. }) => put_aside(&path)?,
+                other @ (Ok(_) | Err(DurableError::Io { .. })) => other?.unwrap_or_default(),
+            };
+            voters.insert(ClusterName(name), Voter::restored(promises, clock::now()));
         }
         let shown = Arc::new(std::sync::Mutex::new(voters.clone()));
-        Ok(Self { directory, voters: Arc::new(Mutex::new(voters)), shown })
+        let electorates = Arc::default();
+        Ok(Self { directory, voters: Arc::new(Mutex::new(voters)), shown, electorates })
     }
 
     /// A manager takes the lead.
@@ -106,6 +122,40 @@ impl Votes {
         Promised { ballot, generation, granted_ago: voter.granted_ago(clock::now()) }
     }
 
+    /// A member says who votes.
+    ///
+    /// # Errors
+    /// When there is no vote.
+    pub async fn introduce(&self, electorate: Electorate) -> Result<(), VoteError> {
+        // So that the voter is there, and its wait begins.
+        self.vote(&electorate.cluster, |_| ((), Persist::Unchanged)).await?;
+        let mut known = self.electorates.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(electorate.cluster.clone(), electorate);
+        Ok(())
+    }
+
+    /// Clusters whose promises this host lost or never had.
+    pub(super) fn blanks(&self) -> Vec<Blank> {
+        let voters = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.electorates.lock().unwrap_or_else(PoisonError::into_inner);
+        let blank = |electorate: &Electorate| {
+            let since = voters.get(&electorate.cluster)?.blank_since()?;
+            let hosts = electorate.voters.iter().map(|voter| voter.host.clone()).collect();
+            // It does not know its own name here, and its own answer teaches nothing.
+            let terms = Terms::new("", hosts, &electorate.policy);
+            Some(Blank { electorate: electorate.clone(), relearn: Relearn::new(&terms, since) })
+        };
+        known.values().filter_map(blank).collect()
+    }
+
+    /// Promises from now on what the others know.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(super) async fn relearn(&self, cluster: &ClusterName, learned: &Promises) -> Result<(), VoteError> {
+        self.vote(cluster, |voter| ((), voter.relearn(learned))).await
+    }
+
     /// Works on a copy, which becomes the voter when what it promised is written.
     async fn vote<A>(
         &self,
@@ -136,6 +186,18 @@ impl Votes {
     }
 }
 
+/// Keeps the damaged file for whoever wants to look, and begins with nothing.
+fn put_aside(path: &Path) -> Result<Promises, DurableError> {
+    let aside = path.with_extension("damaged");
+    tracing::error!(file = %path.display(), kept = %aside.display(), "this host's promises are damaged; it votes again when it has learned from the others");
+    std::fs::rename(path, &aside).map_err(|source| DurableError::Io {
+        path: path.to_owned(),
+        doing: "putting aside",
+        source,
+    })?;
+    Ok(Promises::default())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,7 +220,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn promises_outlive_the_process_and_damage_is_told() {
+    async fn promises_outlive_the_process_and_a_damaged_file_is_no_vote() {
         let directory = tempfile::tempdir().unwrap();
         let votes = Votes::open(directory.path()).unwrap();
         assert!(matches!(votes.claim(&claim(3)).await, Ok(Claimed::Accepted { .. })));
@@ -166,8 +228,18 @@ mod tests {
         assert_eq!(again.promised(&orders()).generation, Generation(3));
         assert!(matches!(again.claim(&claim(2)).await, Ok(Claimed::Superseded { .. })));
         std::fs::write(directory.path().join("votes/orders.json"), "{\"ballot\":").unwrap();
-        let error = Votes::open(directory.path()).unwrap_err().to_string();
-        assert!(error.contains("does not vote") && error.contains("orders.json"), "{error}");
+        let damaged = Votes::open(directory.path()).unwrap();
+        let failover = Claim { generation: Generation(4), proof: Proof::Expired, ..claim(4) };
+        assert!(matches!(damaged.claim(&failover).await, Ok(Claimed::NoVote)));
+        assert!(directory.path().join("votes/orders.damaged").exists());
+        // Nothing is told of it at all when the whole directory is lost.
+        std::fs::remove_dir_all(directory.path().join("votes")).unwrap();
+        let lost = Votes::open(directory.path()).unwrap();
+        assert!(matches!(lost.claim(&failover).await, Ok(Claimed::NoVote)));
+        let holder = InstanceId::new("db1", 3306);
+        let learned = Promises { generation: Generation(3), holder: Some(holder), ..Promises::default() };
+        lost.relearn(&orders(), &learned).await.unwrap();
+        assert!(matches!(lost.claim(&failover).await, Ok(Claimed::Accepted { .. })));
     }
 
     #[tokio::test]

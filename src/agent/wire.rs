@@ -24,6 +24,7 @@ pub mod path {
     pub const LEAD: &str = "/v1/lead";
     pub const RENEW: &str = "/v1/renew";
     pub const CLAIM: &str = "/v1/claim";
+    pub const VOTERS: &str = "/v1/voters";
     pub const STEP: &str = "/v1/step";
     pub const PROBE: &str = "/v1/probe";
     pub const KNOWN: &str = "/v1/known";
@@ -65,6 +66,14 @@ pub struct Membership {
 pub struct Lead {
     pub cluster: ClusterName,
     pub ballot: Ballot,
+}
+
+/// Who votes on a cluster's lease: told to a voter that says it knows nothing, so that it can ask the others.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Electorate {
+    pub cluster: ClusterName,
+    pub voters: Vec<Voter>,
+    pub policy: Policy,
 }
 
 /// A step for this agent's server.

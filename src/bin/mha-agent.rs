@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
+use mha::agent::boot::Closed;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +19,10 @@ struct Arguments {
     /// Check the configuration and end.
     #[arg(long)]
     check: bool,
+    /// Close the server's ports and end: for the time between a boot and the agent's start. Opens nothing, ever; does nothing
+    /// where no cluster has adopted this host or an agent has run since the boot.
+    #[arg(long, conflicts_with = "check")]
+    close: bool,
 }
 
 fn main() -> ExitCode {
@@ -32,6 +37,17 @@ fn main() -> ExitCode {
     }
 }
 
+fn close(config: &mha::config::AgentConfig) -> anyhow::Result<()> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
+    match runtime.block_on(mha::agent::boot::close(config))? {
+        Closed::Now { ports } => tracing::info!(?ports, "closed until the agent opens"),
+        Closed::NotOurs => tracing::info!("no cluster has adopted a server of this host: nothing is closed"),
+        Closed::AgentWasHere => tracing::info!("an agent has run since the boot: left as it said"),
+    }
+    Ok(())
+}
+
 fn start(arguments: &Arguments) -> anyhow::Result<()> {
     let (config, warnings) = mha::config::load_agent(&arguments.config)?;
     for warning in warnings {
@@ -39,6 +55,9 @@ fn start(arguments: &Arguments) -> anyhow::Result<()> {
     }
     if arguments.check {
         return Ok(());
+    }
+    if arguments.close {
+        return close(&config);
     }
     // Two threads: one that hangs in the kernel does not hold up the lease.
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -97,6 +97,21 @@ pub(super) enum Command {
         #[arg(long)]
         cluster: Option<String>,
     },
+    /// Open the last primary by hand, at its agent, when no manager is there. A majority of voters must still agree.
+    Open {
+        /// The member, as [[cluster.instance]] of --config has it.
+        #[arg(value_name = "HOST", required_unless_present = "agent", conflicts_with = "agent")]
+        instance: Option<InstanceId>,
+        /// Its agent, such as http://db1:8421; then --token-file holds the agent's token.
+        #[arg(long, value_name = "URL")]
+        agent: Option<String>,
+        /// Where HOST's agent and its token are found.
+        #[arg(short, long, value_name = "FILE", default_value = "/etc/mha/manager.toml")]
+        config: PathBuf,
+        /// Do it without asking.
+        #[arg(long)]
+        yes: bool,
+    },
     /// The configuration.
     Config {
         #[command(subcommand)]

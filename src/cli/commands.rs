@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::args::{Command, ConfigCommand, Flags};
 use super::client::{Client, Reply};
 use super::error::{CliError, Exit};
+use super::open::{Where, open};
 use super::output::{Screen, Tone, clean_json};
 use super::settings::Settings;
 use super::{status, timeline};
@@ -33,11 +34,16 @@ type Ended = Result<Exit, CliError>;
 
 pub(super) async fn run(flags: Flags, screen: Screen) -> Ended {
     let Flags { manager, token_file, json, command } = flags;
+    if let Command::Open { instance, agent, config, yes } = command {
+        let at = Where { instance, agent, token_file, config };
+        return open(at, yes, screen, json).await;
+    }
     let desk = || {
         Ok::<_, CliError>(Desk { client: Client::new(Settings::find(manager, token_file)?)?, screen, json })
     };
     match command {
         Command::Config { command: ConfigCommand::Check { file, agent } } => check(screen, json, file, agent),
+        Command::Open { .. } => Err(CliError::usage("nothing was opened", "")),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Flags::command(), "mhactl", &mut script);

@@ -1,9 +1,11 @@
-//! The operator's tool. It knows nothing the API does not say: text for people and JSON for programs come from the same answer.
+//! The operator's tool. It knows nothing the API does not say, the manager's or (`open`) an agent's: text for
+//! people and JSON for programs come from the same answer.
 
 mod args;
 mod client;
 mod commands;
 mod error;
+mod open;
 mod output;
 mod settings;
 mod status;

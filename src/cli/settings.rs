@@ -80,7 +80,7 @@ fn read(path: &Path) -> Result<Option<File>, CliError> {
     })
 }
 
-fn token(path: &Path) -> Result<SecretString, CliError> {
+pub(super) fn token(path: &Path) -> Result<SecretString, CliError> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         let message = format!("cannot read the token file {}: {error}", path.display());
         CliError::usage(message, "name another with --token-file, or mend its permissions")

@@ -292,6 +292,10 @@ fn unanswering(
     let verdict = verdict.unwrap_or_else(|| match liveness(view, primary, now, &mut evidence) {
         Liveness::Alive => Verdict::ManagerCutOff,
         Liveness::Silent => Verdict::SilentPrimary,
+        Liveness::Unknown if hears_nobody(view) => {
+            evidence.push("nobody answers this manager".to_owned());
+            Verdict::ManagerCutOff
+        }
         Liveness::Unknown => Verdict::UnreachablePrimary,
     });
     if verdict.calls_for_failover() && !view.replicas().any(|(_, replica)| replica.latest().is_some()) {
@@ -299,6 +303,27 @@ fn unanswering(
         return Diagnosis::new(Verdict::DeadPrimaryAndReplicas, Some(primary), evidence);
     }
     Diagnosis::new(verdict, Some(primary), evidence)
+}
+
+/// Every member is silent to this manager, servers and agents alike: likelier its own network than all of theirs.
+fn hears_nobody(view: &ClusterView) -> bool {
+    let silent = |seen: &Seen| match seen.unseen() {
+        Some(Unseen::SilentBeforeGreeting | Unseen::HungAfterLogin | Unseen::NoRoute) => {
+            seen.agent_now().is_none()
+        }
+        Some(
+            Unseen::Refused
+            | Unseen::Lost
+            | Unseen::AccessDenied(_)
+            | Unseen::TooManyConnections
+            | Unseen::Server { .. }
+            | Unseen::WrongServer(_)
+            | Unseen::Name(_)
+            | Unseen::Looker(_),
+        )
+        | None => false,
+    };
+    view.seen.len() > 1 && view.seen.values().all(silent)
 }
 
 /// What the agent beside the primary says. `None`: it knows nothing of the process, so its word decides nothing.

@@ -88,6 +88,18 @@ fn order(plan: &Plan, broken: &mut Vec<String>) {
             {
                 broken.push(format!("the VIP would move to {instance} before it is open"));
             }
+            // A source that lacks what its replica has refuses it for good (1236), and nobody acknowledges.
+            if let Step::PointReplica { instance, source, .. } = step
+                && plan.kind == PlanKind::Promote
+                && source == leader
+                && !plan.stages[..index]
+                    .iter()
+                    .any(|earlier| earlier.steps.iter().any(|step| applies(step, leader)))
+            {
+                broken.push(format!(
+                    "{instance} would follow {leader} before that has applied what it received"
+                ));
+            }
             if let Step::ForgetSource { instance } = step
                 && instance == leader
                 && index <= at
@@ -163,5 +175,41 @@ fn threads(plan: &Plan, broken: &mut Vec<String>) {
                 ));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::cluster::ClusterName;
+    use crate::model::gtid::GtidSet;
+    use crate::model::instance::Flavor;
+
+    #[test]
+    fn an_acker_follows_only_who_has_applied_its_position() {
+        let db = |host: &str| InstanceId::new(host, 3306);
+        let set = GtidSet::parse(Flavor::MariaDb, "0-1-9").unwrap();
+        let applied = Step::WaitApplied { instance: db("db2"), set, within: Duration::from_secs(1) };
+        let follow = Step::PointReplica { instance: db("db3"), source: db("db2"), acker: true };
+        let open = Step::Open { instance: db("db2"), generation: crate::model::ballot::Generation(2) };
+        let complaint = |stages: Vec<Vec<Step>>| {
+            let stages: Vec<Stage> = stages.into_iter().map(|steps| Stage::new("s", steps)).collect();
+            let plan = Plan {
+                cluster: ClusterName("orders".to_owned()),
+                kind: PlanKind::Promote,
+                title: String::new(),
+                commit: Some(stages.len() - 1),
+                stages,
+                basis: Vec::new(),
+            };
+            lint(&plan).into_iter().any(|broken| broken.starts_with("db3 would follow db2 before"))
+        };
+        let [applied, follow, open] = [applied, follow, open].map(|step| vec![step]);
+        assert!(!complaint(vec![applied.clone(), follow.clone(), open.clone()]));
+        assert!(complaint(vec![follow.clone(), applied.clone(), open.clone()]));
+        let together = [applied, follow].concat();
+        assert!(complaint(vec![together, open]), "steps of one stage run side by side");
     }
 }

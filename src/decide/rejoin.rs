@@ -80,8 +80,8 @@ fn returning(
     let astray = report
         .channel()
         .is_some_and(|channel| channel.source != record.primary && is_member(view, &channel.source));
-    let idle = report.channel().is_none_or(|channel| channel.receiver == ThreadState::Stopped);
-    let due = astray || (fenced && idle);
+    // Closed, it is due whether it replicates or not: a server that starts its threads by itself would stay closed for ever.
+    let due = astray || fenced;
     if !due {
         return None;
     }

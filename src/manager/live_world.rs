@@ -396,7 +396,8 @@ async fn vote(
                 Claimed::Accepted { .. }
                 | Claimed::OlderBallot { .. }
                 | Claimed::Superseded { .. }
-                | Claimed::Taken { .. },
+                | Claimed::Taken { .. }
+                | Claimed::NoVote,
             )
             | Err(_) => return (host.to_owned(), answer),
         };
@@ -416,6 +417,9 @@ fn refusal(answer: &Claimed) -> String {
             Some(holder) => format!("gave this generation to {holder}"),
             None => "gave this generation away".to_owned(),
         },
+        Claimed::NoVote => {
+            "knows of no generation: it is new, or lost its promises, and learns them first".to_owned()
+        }
         Claimed::HeldBack { by, remaining } => {
             format!("granted {by} the lease for {} ms more", remaining.as_millis())
         }

@@ -20,6 +20,9 @@ const ANSWER_ID: usize = 4;
 const ANSWER_FIXED: usize = 72;
 /// Every TCP state in which a peer is there: not LISTEN (10), CLOSE (7), TIME_WAIT (6).
 const CONNECTED: u32 = !(1 << 10 | 1 << 7 | 1 << 6);
+const LISTENING: u32 = 1 << 10;
+/// Where the inode is in `struct inet_diag_msg`.
+const ANSWER_INODE: usize = 68;
 
 /// One connected socket of this network namespace.
 #[derive(Debug, Clone)]
@@ -29,6 +32,13 @@ struct Connection {
     remote: SocketAddr,
     mark: u32,
     id: [u8; SOCKET_ID],
+}
+
+/// One socket of this network namespace that accepts connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Listener {
+    pub(super) port: u16,
+    pub(super) inode: u64,
 }
 
 /// Which end of a socket a port is at.
@@ -86,6 +96,18 @@ impl Diag {
         Ok(cut)
     }
 
+    /// Everybody who listens on a TCP port, in order.
+    pub(super) async fn listeners(&self) -> Result<Vec<Listener>, NetlinkError> {
+        let mut found = Vec::new();
+        for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
+            let ask = request(SOCK_DIAG_BY_FAMILY, family, LISTENING, &[0; SOCKET_ID]);
+            let answers = self.netlink.dump(&ask).await?;
+            found.extend(answers.iter().filter_map(|answer| decode_listener(answer)));
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
     async fn list(&self, port: u16, end: End) -> Result<Vec<Connection>, NetlinkError> {
         let mut found = Vec::new();
         for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
@@ -95,7 +117,7 @@ impl Diag {
                 End::Remote => 2,
             };
             id[at..at + 2].copy_from_slice(&port.to_be_bytes());
-            let answers = self.netlink.dump(&request(SOCK_DIAG_BY_FAMILY, family, &id)).await?;
+            let answers = self.netlink.dump(&request(SOCK_DIAG_BY_FAMILY, family, CONNECTED, &id)).await?;
             found.extend(answers.iter().filter_map(|answer| decode(answer)));
         }
         Ok(found)
@@ -103,7 +125,8 @@ impl Diag {
 
     /// 1 when it was there to cut, 0 when it had gone by itself.
     async fn destroy(&self, connection: &Connection) -> Result<usize, NetlinkError> {
-        match self.netlink.request(&request(SOCK_DESTROY, connection.family, &connection.id)).await {
+        match self.netlink.request(&request(SOCK_DESTROY, connection.family, CONNECTED, &connection.id)).await
+        {
             Ok(()) => Ok(1),
             Err(error) if error.refused_with() == Some(libc::ENOENT) => Ok(0),
             Err(error) => Err(error),
@@ -111,12 +134,18 @@ impl Diag {
     }
 }
 
-fn request(kind: u16, family: u8, id: &[u8; SOCKET_ID]) -> Message {
+fn request(kind: u16, family: u8, states: u32, id: &[u8; SOCKET_ID]) -> Message {
     let mut fixed = Vec::with_capacity(REQUEST_FIXED + SOCKET_ID);
     fixed.extend([family, libc::IPPROTO_TCP as u8, 0, 0]);
-    fixed.extend(CONNECTED.to_ne_bytes());
+    fixed.extend(states.to_ne_bytes());
     fixed.extend(id);
     Message::new(kind, 0, &fixed)
+}
+
+fn decode_listener(answer: &[u8]) -> Option<Listener> {
+    let port = u16::from_be_bytes(*answer.get(ANSWER_ID..)?.first_chunk()?);
+    let inode = u32::from_ne_bytes(*answer.get(ANSWER_INODE..)?.first_chunk()?);
+    Some(Listener { port, inode: u64::from(inode) })
 }
 
 fn decode(answer: &[u8]) -> Option<Connection> {

@@ -2,6 +2,7 @@
 //!
 //! A process is a pid *and* the time it started: a pid that came to belong to another process is never signalled.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -99,6 +100,29 @@ pub async fn find(by: &Find) -> Result<Option<Process>, ProcessError> {
         Ok(Err(error)) => Err(ProcessError::Read { path: "/proc".into(), source: io::Error::other(error) }),
         Ok(Ok(found)) => found,
     }
+}
+
+/// The inodes of the sockets that `process` has open; none when it is gone.
+///
+/// # Errors
+/// When it may not be looked into, or the search is late.
+pub(super) async fn sockets_of(process: &Process) -> Result<HashSet<u64>, ProcessError> {
+    let path = PathBuf::from(format!("/proc/{}/fd", process.pid));
+    let search = tokio::task::spawn_blocking(move || match std::fs::read_dir(&path) {
+        Ok(open) => Ok(open.flatten().filter_map(|entry| socket_inode(&entry.path())).collect()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(HashSet::new()),
+        Err(source) => Err(ProcessError::Read { path, source }),
+    });
+    match tokio::time::timeout(DEADLINE, search).await {
+        Err(_) => Err(ProcessError::Late),
+        Ok(Err(error)) => Err(ProcessError::Read { path: "/proc".into(), source: io::Error::other(error) }),
+        Ok(Ok(found)) => found,
+    }
+}
+
+fn socket_inode(link: &Path) -> Option<u64> {
+    let to = std::fs::read_link(link).ok()?;
+    to.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
 /// A process under watch. Dropping it changes nothing for the process.

@@ -24,7 +24,7 @@ pub enum Role {
     /// Not adopted: nothing is closed, nothing is held.
     #[default]
     Unmanaged,
-    /// Adopted, and restarted since it was told what to be: closed until told again.
+    /// Adopted, and its host or its replicating server restarted since it was told what to be: closed until told again.
     Unknown,
     /// Open for reads without a lease.
     Replica,
@@ -201,7 +201,8 @@ impl Holder {
                 }
                 None => vec![Effect::Close, Effect::ReleaseVip],
             },
-            Role::Replica if start.same_boot => vec![Effect::Admit],
+            Role::Replica if same => vec![Effect::Admit],
+            // Another server than the one that was told to be a replica: it boots with replication stopped.
             Role::Replica => {
                 holder.kept.role = Role::Unknown;
                 vec![Effect::Close, Effect::ReleaseVip, Effect::Persist]
@@ -325,6 +326,7 @@ impl Holder {
             Renewed::OtherHolder { .. } => {
                 self.higher.insert(from, generation);
             }
+            Renewed::NoVote => {}
         }
     }
 
@@ -486,9 +488,12 @@ impl Holder {
                 // The address stays until its time is over: refused is better than silent.
                 vec![Effect::Close]
             }
-            Role::Unmanaged | Role::Unknown | Role::Replica | Role::Fenced { .. } | Role::Deposed { .. } => {
-                Vec::new()
+            // The next one boots with replication stopped: its readers would see old rows for ever.
+            Role::Replica => {
+                self.kept.role = Role::Unknown;
+                vec![Effect::Close, Effect::Persist]
             }
+            Role::Unmanaged | Role::Unknown | Role::Fenced { .. } | Role::Deposed { .. } => Vec::new(),
         }
     }
 

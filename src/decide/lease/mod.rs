@@ -7,6 +7,7 @@
 //! out ([`Terms::wait_after_claim`]), or proves that those very holders were fenced ([`voter::Claim::released`]).
 
 pub mod holder;
+pub mod relearn;
 pub mod voter;
 
 #[cfg(test)]

@@ -319,6 +319,22 @@ fn after_a_boot_a_replica_waits_to_be_told_and_an_unmanaged_one_is_left_alone() 
 }
 
 #[test]
+fn a_replica_whose_server_ended_is_closed_until_it_is_told_again() {
+    let replica = Kept { role: Role::Replica, epoch: 1, vip: false };
+    let (mut holder, _) = Holder::restored(terms(), replica, UP, at(0));
+    assert_eq!(holder.handle(Input::ServerGone, at(10)).unwrap(), [Effect::Close, Effect::Persist]);
+    assert_eq!(holder.handle(Input::ServerStarted, at(20)).unwrap(), []);
+    assert_eq!(holder.role(), Role::Unknown);
+    holder.handle(Input::Fence { generation: Generation(1) }, at(30)).unwrap();
+    assert!(holder.handle(Input::Admit, at(40)).unwrap().contains(&Effect::Admit));
+    // The same, ended while no agent ran.
+    for start in [Start { same_server: false, ..UP }, Start { server_up: false, same_server: false, ..UP }] {
+        let (holder, effects) = Holder::restored(terms(), replica, start, at(0));
+        assert_eq!((effects[0].clone(), holder.role()), (Effect::Close, Role::Unknown));
+    }
+}
+
+#[test]
 fn a_primary_is_not_admitted_as_a_replica() {
     let mut holder = opened();
     assert_eq!(holder.handle(Input::Admit, at(9)), Err(Refusal::Leads(Generation(1))));

@@ -47,6 +47,8 @@ pub enum Renewed {
     Superseded { generation: Generation, holder: Option<InstanceId> },
     /// This very generation belongs to another, or to nobody.
     OtherHolder { holder: Option<InstanceId> },
+    /// This voter knows of no generation: it is new, or lost what it promised ([`super::relearn`]).
+    NoVote,
 }
 
 /// A manager asks that `generation` belong to `candidate`.
@@ -84,6 +86,8 @@ pub enum Claimed {
     Taken { holder: Option<InstanceId> },
     /// Somebody is entitled to lead for so long still: this voter heard of it after the claimant did.
     HeldBack { by: InstanceId, remaining: Duration },
+    /// As [`Renewed::NoVote`]; only an adoption's or an operator's claim is accepted.
+    NoVote,
 }
 
 /// Answer to [`Voter::lead`].
@@ -124,6 +128,7 @@ pub struct Voter {
     promises: Promises,
     /// At most one per holder, on this host's clock. Kept for twice its length: a slow clock's holder outlives it.
     grants: Vec<Grant>,
+    restored_at: Moment,
 }
 
 impl Voter {
@@ -132,12 +137,27 @@ impl Voter {
         let grants = if promises.lasts.is_zero() { Vec::new() } else { promises.may_hold.clone() };
         let grants =
             grants.into_iter().map(|to| Grant { to, at: now, lasts: promises.lasts }).collect::<Vec<_>>();
-        Self { promises, grants }
+        Self { promises, grants, restored_at: now }
     }
 
     /// What must survive this process.
     pub fn promises(&self) -> &Promises {
         &self.promises
+    }
+
+    /// Since when it has known of no generation; `None` when it knows one.
+    pub fn blank_since(&self) -> Option<Moment> {
+        (self.promises.generation == Generation::default()).then_some(self.restored_at)
+    }
+
+    /// Takes over what the other voters know. Only where it knew nothing itself: what it promised is never forgotten.
+    pub fn relearn(&mut self, learned: &Promises) -> Persist {
+        if self.blank_since().is_none() || learned.generation == Generation::default() {
+            return Persist::Unchanged;
+        }
+        let ballot = if self.obeys(&learned.ballot) { &learned.ballot } else { &self.promises.ballot };
+        self.promises = Promises { ballot: ballot.clone(), ..learned.clone() };
+        Persist::First
     }
 
     /// Whether a command under `ballot` is to be obeyed.
@@ -163,6 +183,9 @@ impl Voter {
     pub fn renew(&mut self, ask: &Renew, now: Moment) -> (Renewed, Persist) {
         self.prune(now);
         let known = &self.promises;
+        if self.blank_since().is_some() {
+            return (Renewed::NoVote, Persist::Unchanged);
+        }
         if ask.generation < known.generation {
             let answer = Renewed::Superseded { generation: known.generation, holder: known.holder.clone() };
             return (answer, Persist::Unchanged);
@@ -192,6 +215,10 @@ impl Voter {
         let known = &self.promises;
         if !self.obeys(&claim.ballot) {
             return (Claimed::OlderBallot { accepted: known.ballot.clone() }, Persist::Unchanged);
+        }
+        let by_hand = matches!(claim.proof, Proof::Adoption | Proof::Operator);
+        if self.blank_since().is_some() && !by_hand {
+            return (Claimed::NoVote, Persist::Unchanged);
         }
         if claim.generation < known.generation {
             let answer = Claimed::Superseded { generation: known.generation, holder: known.holder.clone() };
