@@ -43,7 +43,8 @@ ENTRYPOINT ["/usr/local/lib/mha/db"]
 CMD []
 
 FROM ${DEBIAN_IMAGE} AS base
-RUN useradd --system --uid 8420 --user-group --home-dir /nonexistent --shell /usr/sbin/nologin mha
+RUN groupadd --system --gid 8420 mha \
+    && useradd --system --uid 8420 --gid mha --home-dir /nonexistent --shell /usr/sbin/nologin mha
 COPY docker/secrets /usr/local/lib/mha/
 
 # The manager; mhactl in it knows where to ask.
