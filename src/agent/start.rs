@@ -63,19 +63,21 @@ pub(super) async fn server(shared: &Shared, as_replica: bool, deadline: Instant)
 /// No client comes in before the server is what it is to be. A replica's start is a fence of its own, so that whoever sees it
 /// idle and fenced points it; what leads and is started in place stays closed until it was compared.
 async fn close(shared: &Shared, hands: &Hands, as_replica: bool) -> Result<(), String> {
-    let (role, cluster) = {
+    let (role, is_member) = {
         let seen = shared.seen();
-        (seen.kept.role, seen.membership.as_ref().map(|membership| membership.cluster.clone()))
+        (seen.kept.role, seen.membership.is_some())
     };
-    let Some(cluster) = cluster else { return Ok(()) };
+    if !is_member {
+        return Ok(());
+    }
     if as_replica {
         if let Role::Primary { generation } = role {
             return Err(format!(
                 "this host leads generation {generation}; fence it before its server is started as a replica"
             ));
         }
-        let promised = shared.votes.promised(&cluster).generation;
-        let generation = role.generation().unwrap_or_default().max(promised);
+        // Not for what was promised as a voter: that would read as a generation this host has led.
+        let generation = role.generation().unwrap_or_default();
         return shared.order(Input::Fence { generation }).await.map_err(|error| error.to_string());
     }
     if role == Role::Unmanaged {

@@ -13,7 +13,8 @@ use super::start;
 use super::state::{ServerProcess, Shared};
 use super::wire::StepRequest;
 use crate::clock;
-use crate::decide::lease::holder::{Input, Refusal, Role};
+use crate::decide::lease::holder::{Input, Role};
+use crate::decide::lease::refusal::{Refusal, permits};
 use crate::decide::plan::{Evidence, Step};
 use crate::execute::world::StepError;
 use crate::model::ballot::Generation;
@@ -53,6 +54,8 @@ impl From<OrderError> for StepError {
 pub(super) async fn apply(shared: &Shared, request: &StepRequest) -> Result<Evidence, StepError> {
     let deadline = Instant::now() + request.within;
     let step = &request.step;
+    let role = shared.seen().kept.role;
+    permits(role, step).map_err(|refusal| StepError::Failed(refusal.to_string()))?;
     let report = match step {
         Step::Fence { generation, .. } => {
             spare_replicas(shared).await;

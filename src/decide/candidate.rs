@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::cluster::{Member, Promotion};
 use crate::model::gtid::GtidSet;
 use crate::model::instance::{Flavor, InstanceId, Version};
+use crate::model::observation::Access;
 use crate::model::report::{Report, ThreadState};
 use crate::model::view::{ClusterView, Seen};
 
@@ -288,7 +289,22 @@ fn is_compared(view: &ClusterView, instance: &InstanceId, report: Option<&Report
     let stranger = report
         .and_then(Report::channel)
         .is_some_and(|channel| view.cluster.member(&channel.source).is_none());
-    !parked && !stranger
+    let passed_over = view.of(instance).is_some_and(|seen| is_passed_over(view, instance, seen));
+    !parked && !stranger && !passed_over
+}
+
+/// It led before the recorded primary and is closed since: what it alone has was passed over when that one was promoted, or nobody
+/// was told of it. Never one that acknowledges in this generation, and never one the record does not know to be the older.
+pub(crate) fn is_passed_over(view: &ClusterView, instance: &InstanceId, seen: &Seen) -> bool {
+    let Some(record) = view.record.as_ref().filter(|record| record.primary != *instance) else {
+        return false;
+    };
+    let led_before = seen.agent_now().is_some_and(|agent| {
+        agent.access == Access::Closed && agent.held.is_some_and(|held| held <= record.generation)
+    });
+    led_before
+        && !record.ackers.contains(instance)
+        && seen.latest().is_some_and(|report| report.channel().is_none())
 }
 
 /// Everything that speaks against it.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::evidence::{Liveness, assumed_dead, liveness};
 use crate::model::instance::InstanceId;
 use crate::model::observation::{Access, AgentStatus, Process, Unseen};
-use crate::model::policy::Durability;
+use crate::model::policy::{Durability, WithoutAckers};
 use crate::model::report::Report;
 use crate::model::time::{Moment, human};
 use crate::model::view::{ClusterView, Seen};
@@ -231,8 +231,12 @@ fn living(view: &ClusterView, primary: &InstanceId, seen: &Seen, report: &Report
         semi_sync.clients < semi_sync.acks && (semi_sync.waiting > 0 || stuck > policy.heartbeat_every);
     let unheard = semi_sync.waiting > 0 && stuck >= policy.silence;
     if policy.durability == Durability::Lossless && semi_sync.source_enabled && (starved || unheard) {
+        let next = match policy.without_ackers {
+            WithoutAckers::Block => "bring an acker back, or set without_ackers = \"degrade\"".to_owned(),
+            WithoutAckers::Degrade => format!("lossless is given up after {}", human(policy.silence)),
+        };
         let text = format!(
-            "{primary}: {} session(s) wait for {} acknowledgement(s), {} acker(s) connected; bring an acker back, or set without_ackers = \"degrade\"",
+            "{primary}: {} session(s) wait for {} acknowledgement(s), {} acker(s) connected; {next}",
             semi_sync.waiting, semi_sync.acks, semi_sync.clients
         );
         return Diagnosis::new(Verdict::BlockedForAcks, Some(primary), vec![text]);

@@ -76,7 +76,8 @@ pub(crate) fn agent_is_heard(view: &ClusterView, instance: &InstanceId) -> bool 
 pub(crate) fn next_generation(view: &ClusterView) -> Generation {
     let recorded = view.record.as_ref().map_or(Generation::default(), |record| record.generation);
     let accepted = view.seen.values().filter_map(|seen| Some(seen.agent.as_ref()?.status.generation)).max();
-    recorded.max(accepted.unwrap_or_default()).next()
+    let beside = view.grants.values().map(|granted| granted.generation).max();
+    recorded.max(accepted.unwrap_or_default()).max(beside.unwrap_or_default()).next()
 }
 
 /// The plan after which the old primary can acknowledge nothing: it is fenced where its agent answers, and every replica that

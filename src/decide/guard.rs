@@ -142,12 +142,16 @@ pub(crate) fn before_failover(
         }
     }
     blockers.extend(nobody(ranking));
-    let looked = now.since(view.since);
-    let enough = policy.poll_every * 2;
-    if looked < enough && !heard_from_all(view) {
-        blockers.push(Blocker::JustStarted { remaining: enough.saturating_sub(looked) });
+    if let Some(remaining) = looks_on(view, now) {
+        blockers.push(Blocker::JustStarted { remaining });
     }
     blockers
+}
+
+/// How much longer a manager that has just started looks before it acts or goes on with what an earlier one began (F079).
+pub fn looks_on(view: &ClusterView, now: Moment) -> Option<Duration> {
+    let remaining = (view.cluster.policy.poll_every * 2).saturating_sub(now.since(view.since));
+    (!remaining.is_zero() && !heard_from_all(view)).then_some(remaining)
 }
 
 /// Every member was looked at, and every agent has spoken, since this manager began: a longer look would show nothing else.

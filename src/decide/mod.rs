@@ -1,5 +1,6 @@
 //! PURE. The verbs: from what was seen to what to do. No IO, no clock, no randomness, no `async`.
 
+mod ackers;
 pub mod adopt;
 pub mod candidate;
 pub mod diagnose;

@@ -249,10 +249,13 @@ impl Step {
             Self::AckersAttached { acks, .. } => {
                 report.is_some_and(|report| report.semi_sync.clients >= *acks)
             }
-            Self::Register { primary, generation, .. } => seen
-                .record
-                .as_ref()
-                .is_some_and(|record| record.primary == *primary && record.generation == *generation),
+            Self::Register { primary, generation, ackers, acks, degraded } => {
+                seen.record.as_ref().is_some_and(|record| {
+                    (&record.primary, record.generation) == (primary, *generation)
+                        && (&record.ackers, record.acks) == (ackers, *acks)
+                        && record.degraded.is_some() == degraded.is_some()
+                })
+            }
             Self::Open { generation, .. } => {
                 report.is_some_and(Report::is_writable)
                     && agent.is_none_or(|agent| {
@@ -266,7 +269,10 @@ impl Step {
             Self::HoldVip { .. } => agent.is_none_or(|agent| agent.vip),
             Self::LoseVip { .. } => agent.is_none_or(|agent| !agent.vip),
             Self::ForgetSource { .. } => report.is_some_and(|report| report.channel().is_none()),
-            Self::StartServer { .. } => report.is_some_and(|report| report.read_only),
+            // One that stays primary may lead again by itself before it is looked at.
+            Self::StartServer { as_replica, .. } => {
+                report.is_some_and(|report| report.read_only || !as_replica)
+            }
             Self::SetReadOnly { on, .. } => report.is_some_and(|report| report.read_only == *on),
             Self::Furnish { .. } => seen.furnished,
             Self::Park { instance, .. } => seen
@@ -315,7 +321,7 @@ impl fmt::Display for Step {
                     (true, Some(_)) => f.write_str(", lossless given up"),
                     (false, degraded) => {
                         let names: Vec<String> = ackers.iter().map(ToString::to_string).collect();
-                        let span = if degraded.is_some() { ", lossless not yet in force" } else { "" };
+                        let span = if degraded.is_some() { ", lossless not in force" } else { "" };
                         write!(f, ", {acks} of {} acknowledging{span}", names.join(" "))
                     }
                 }

@@ -1,8 +1,10 @@
 //! A server that returned, and a primary that was closed: compared first, then led back, or parked with the reason.
 
-use super::failover::acks_in_force;
+use super::candidate::is_passed_over;
+use super::failover::{acks_in_force, next_generation};
 use super::guard::Blocker;
-use super::plan::{Plan, PlanKind, Stage, Step};
+use super::plan::{Plan, PlanKind, Proof, Stage, Step};
+use crate::model::ballot::Generation;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
 use crate::model::intent::Intents;
@@ -21,7 +23,7 @@ pub fn rejoin(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan
     let record = view.record.as_ref()?;
     let primary = view.of(&record.primary)?.report()?;
     let (asked_at, _) = view.of(&record.primary)?.last_report.as_ref()?;
-    view.replicas().find_map(|(instance, seen)| {
+    let next = |(instance, seen): (&InstanceId, &Seen)| {
         if record.parked.iter().any(|parked| parked.instance == *instance)
             || intents.pause(instance, now).is_some()
         {
@@ -51,15 +53,20 @@ pub fn rejoin(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan
         if !gone && seen.agent.as_ref().is_none_or(|said| stale(said.at.back(said.status.server_age))) {
             return None;
         }
-        returning(view, record, instance, seen, agent, (*asked_at, primary))
-    })
+        returning(view, record, intents, (instance, seen), agent, (*asked_at, primary))
+    };
+    // Starting a server takes long: first those that run.
+    let runs =
+        |seen: &Seen| seen.agent_now().is_some_and(|agent| !matches!(agent.process, Process::Gone { .. }));
+    let first = view.replicas().filter(|(_, seen)| runs(seen)).find_map(next);
+    first.or_else(|| view.replicas().find_map(next))
 }
 
 fn returning(
     view: &ClusterView,
     record: &ClusterRecord,
-    instance: &InstanceId,
-    seen: &Seen,
+    intents: &Intents,
+    (instance, seen): (&InstanceId, &Seen),
     agent: &AgentStatus,
     (asked_at, primary): (Moment, &Report),
 ) -> Option<Plan> {
@@ -81,7 +88,7 @@ fn returning(
         .channel()
         .is_some_and(|channel| channel.source != record.primary && is_member(view, &channel.source));
     // Closed, it is due whether it replicates or not: a server that starts its threads by itself would stay closed for ever.
-    let due = astray || fenced;
+    let due = astray || fenced || left_stopped(report, intents.was_left(instance));
     if !due {
         return None;
     }
@@ -94,6 +101,16 @@ fn returning(
         return Some(park(view, instance, &format!("it has transactions the primary lacks: {extra}")));
     }
     Some(follow(view, record, instance, primary))
+}
+
+/// Receiving nothing, with its applier running: how a failover leaves a replica whose taking back was cut short. Somebody who
+/// stops a replica by hand stops both threads, and is left alone unless a recovery is known to have `left` it so.
+fn left_stopped(report: &Report, left: bool) -> bool {
+    report.channel().is_some_and(|channel| {
+        channel.receiver == ThreadState::Stopped
+            && channel.receiver_error.is_none()
+            && (left || channel.applier == ThreadState::Running)
+    })
 }
 
 /// What it has of the cluster's history: all of it, unless it replicates from several clusters.
@@ -112,13 +129,13 @@ fn plan(view: &ClusterView, kind: PlanKind, title: String, stages: Vec<Stage>) -
     Plan { cluster: view.cluster.name.clone(), kind, title, stages, commit: None, basis: Vec::new() }
 }
 
+/// An agent whose server died while it led asks for no lease, and so hears of no later generation: it is told first.
 fn start(view: &ClusterView, record: &ClusterRecord, instance: &InstanceId, agent: &AgentStatus) -> Plan {
-    let start = Stage::new("start", vec![Step::StartServer { instance: instance.clone(), as_replica: true }]);
-    let fence =
-        Stage::new("fence", vec![Step::Fence { instance: instance.clone(), generation: record.generation }]);
-    // A host that was lost while it led does not know yet that another leads.
-    let leads = agent.held.is_some() && agent.fenced.is_none();
-    let stages = leads.then_some(fence).into_iter().chain([start]).collect();
+    let led = agent.held.is_some() && agent.fenced.is_none();
+    let fence = Step::Fence { instance: instance.clone(), generation: record.generation };
+    let mut stages: Vec<Stage> = led.then(|| Stage::new("fence", vec![fence])).into_iter().collect();
+    stages
+        .push(Stage::new("start", vec![Step::StartServer { instance: instance.clone(), as_replica: true }]));
     plan(view, PlanKind::Rejoin, format!("start {instance} again, fenced"), stages)
 }
 
@@ -199,13 +216,10 @@ pub fn reopen(view: &ClusterView, intents: &Intents, now: Moment) -> Result<Plan
     }
     let report =
         agent.server.as_ref().map_err(|unseen| format!("its server does not answer its agent: {unseen}"))?;
-    if agent.generation > record.generation {
-        return Err(format!(
-            "its agent knows of generation {}, the record of {}",
-            agent.generation, record.generation
-        ));
-    }
+    let generation = generation_to_open(view, record)?;
     let adopt = |primary: &InstanceId| format!("\"mhactl adopt {} --primary {primary}\"", view.cluster.name);
+    // A parked member's history is a person's to judge, and was when it was parked.
+    let judged = |instance: &InstanceId| record.parked.iter().any(|parked| parked.instance == *instance);
     for (instance, replica) in view.replicas() {
         let Some(other) = replica.latest() else { continue };
         let fenced = replica.agent_now().is_some_and(|agent| agent.access == Access::Closed);
@@ -216,7 +230,7 @@ pub fn reopen(view: &ClusterView, intents: &Intents, now: Moment) -> Result<Plan
             ));
         }
         let extra: GtidSet = of_ours(other, report).minus(&report.executed);
-        if !extra.is_empty() {
+        if !extra.is_empty() && !judged(instance) && !is_passed_over(view, instance, replica) {
             return Err(format!(
                 "{instance} has what {primary} lacks: {extra}; to go on from it run {}",
                 adopt(instance)
@@ -230,21 +244,79 @@ pub fn reopen(view: &ClusterView, intents: &Intents, now: Moment) -> Result<Plan
             adopt(&channel.source)
         ));
     }
-    Ok(reopen_plan(view, record, report))
+    Ok(reopen_plan(view, record, report, generation))
 }
 
-fn reopen_plan(view: &ClusterView, record: &ClusterRecord, report: &Report) -> Plan {
+/// The recorded one, while no voter knows a higher. A claim that was taken back leaves voters with a generation nobody led, for
+/// which they refuse the recorded one: then a new one, if every member's agent says that it led none of those in between.
+fn generation_to_open(view: &ClusterView, record: &ClusterRecord) -> Result<Generation, String> {
+    let next = next_generation(view);
+    if next == record.generation.next() {
+        return Ok(record.generation);
+    }
+    for member in view.cluster.members.iter().filter(|member| member.agent.is_some()) {
+        let instance = &member.instance;
+        let Some(agent) = view.of(instance).and_then(Seen::agent_now) else {
+            return Err(format!(
+                "voters know a generation after {}, and the agent on {instance} is not heard: its server may have led it",
+                record.generation
+            ));
+        };
+        if let Some(led) = agent.held.filter(|held| *held > record.generation) {
+            return Err(format!(
+                "{instance} has led generation {led}, the record knows of {}; if its history is the right one run \"mhactl adopt {} --primary {instance}\"",
+                record.generation, view.cluster.name
+            ));
+        }
+    }
+    Ok(next)
+}
+
+fn reopen_plan(view: &ClusterView, record: &ClusterRecord, report: &Report, generation: Generation) -> Plan {
     let primary = &record.primary;
     let acks = if record.acks == 0 { 0 } else { acks_in_force(view, Some(report)) };
-    let mut stages = vec![
-        Stage::new("arm", vec![Step::ArmSource { instance: primary.clone(), acks }]),
-        Stage::new("open", vec![Step::Open { instance: primary.clone(), generation: record.generation }]),
-    ];
+    let open = Step::Open { instance: primary.clone(), generation };
+    let mut stages = vec![Stage::new("arm", vec![Step::ArmSource { instance: primary.clone(), acks }])];
+    if generation == record.generation {
+        stages.push(Stage::new("open", vec![open]));
+    } else {
+        let claim = Step::Claim { candidate: primary.clone(), generation, proof: Proof::Expired };
+        let register = Step::Register {
+            primary: primary.clone(),
+            generation,
+            ackers: record.ackers.clone(),
+            acks: record.acks,
+            degraded: record.degraded.as_ref().map(|degraded| degraded.why.clone()),
+        };
+        stages.push(Stage::new("claim", vec![claim]));
+        stages.push(Stage::new("open", vec![open, register]));
+    }
     if let Some(vip) = view.cluster.vip.clone() {
-        let step = Step::HoldVip { instance: primary.clone(), generation: record.generation, vip };
+        let step = Step::HoldVip { instance: primary.clone(), generation, vip };
         stages.push(Stage::new("traffic", vec![step]));
     }
-    plan(view, PlanKind::Repair, format!("{primary} leads again, generation {}", record.generation), stages)
+    plan(view, PlanKind::Repair, format!("{primary} leads again, generation {generation}"), stages)
+}
+
+/// The primary serves, and the VIP is not on it: a promotion ended before its traffic moved, or somebody took it away.
+pub fn traffic(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan> {
+    let record = view.record.as_ref()?;
+    let (primary, vip) = (&record.primary, view.cluster.vip.clone()?);
+    let seen = view.of(primary)?;
+    let agent = seen.agent_now()?;
+    let fresh =
+        seen.agent.as_ref().is_some_and(|said| intents.settled_at.is_none_or(|settled| said.at > settled));
+    let serves = matches!(agent.access, Access::Held { .. }) && agent.held == Some(record.generation);
+    if !fresh || !serves || agent.vip || intents.pause(primary, now).is_some() {
+        return None;
+    }
+    let title = format!("{} is not on {primary}, which serves: it moves there", vip.address);
+    let generation = record.generation;
+    let stages = vec![
+        Stage::new("open", vec![Step::Open { instance: primary.clone(), generation }]),
+        Stage::new("traffic", vec![Step::HoldVip { instance: primary.clone(), generation, vip }]),
+    ];
+    Some(plan(view, PlanKind::Repair, title, stages))
 }
 
 /// A dead primary whose failover is refused is started in place, as the primary it was (D2): nothing of it may be dropped.

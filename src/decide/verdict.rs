@@ -5,6 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::ackers;
 use super::candidate::{Ranking, rank};
 use super::diagnose::{Diagnosis, Verdict, diagnose};
 use super::failover::{self, Isolation};
@@ -75,7 +76,14 @@ fn act(
             unplanned(view, intents, diagnosis, ranking, now, wall)
         }
         Verdict::Healthy | Verdict::Degraded if view.cluster.mode != Mode::Observe => {
-            rejoin::rejoin(view, intents, now).map_or(Action::Rest, Action::Act)
+            let plan = rejoin::traffic(view, intents, now);
+            let plan = plan.or_else(|| rejoin::rejoin(view, intents, now));
+            plan.or_else(|| ackers::rearm(view, ranking, intents, now)).map_or(Action::Rest, Action::Act)
+        }
+        // What mends it is an acker that is back; whom policy lets go first does not wait for that.
+        Verdict::BlockedForAcks if view.cluster.mode != Mode::Observe => {
+            let plan = ackers::degrade(view, intents, now);
+            plan.or_else(|| rejoin::rejoin(view, intents, now)).map_or(Action::Rest, Action::Act)
         }
         Verdict::ClosedPrimary if view.cluster.mode != Mode::Observe => {
             match rejoin::reopen(view, intents, now) {

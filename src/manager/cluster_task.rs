@@ -16,6 +16,7 @@ use super::snapshot::Snapshot;
 use super::watchers::Watchers;
 use crate::clock;
 use crate::decide::failover::{self, Isolation};
+use crate::decide::guard::looks_on;
 use crate::decide::plan::{Plan, PlanKind};
 use crate::decide::{Action, Decision, adopt, decide};
 use crate::execute::journal::Recovery;
@@ -24,11 +25,13 @@ use crate::execute::{Outcome, recovery};
 use crate::model::instance::InstanceId;
 use crate::model::intent::{FailoverAsk, Intents};
 use crate::model::time::Moment;
-use crate::model::view::{ClusterView, Granted};
+use crate::model::view::{ClusterView, Granted, Seen};
 use crate::store::{RecoveryJournal, Store};
 
 /// Time passes for decisions at least this often, whatever else happens.
 const TICK: Duration = Duration::from_millis(100);
+/// How long a manager leaves the field to another before it asks for the lead again.
+const YIELD: Duration = Duration::from_secs(10);
 /// Events waiting to be taken in.
 pub(super) const EVENTS: usize = 256;
 
@@ -50,6 +53,8 @@ pub(super) struct ClusterTask {
     pub(super) running: Option<InstanceId>,
     /// Whether a majority of voters obeys; nothing is begun before.
     pub(super) led: Result<(), String>,
+    /// This manager leads and has not gone on yet with what an earlier one may have left: it looks first.
+    pub(super) to_resume: bool,
     /// The last sentence logged, without its figures.
     pub(super) last_told: String,
 }
@@ -65,7 +70,7 @@ impl ClusterTask {
     pub(super) async fn run(mut self) {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        self.take_lead();
+        self.take_lead(Duration::ZERO);
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -103,7 +108,7 @@ impl ClusterTask {
                 if self.led.is_ok() {
                     // Agents whose stream came up before a majority obeyed have been told of no cluster, or under no ballot.
                     self.leadership.introduce_all(self.view.record.as_ref()).await;
-                    self.resume().await;
+                    self.to_resume = true;
                 }
             }
         }
@@ -115,8 +120,14 @@ impl ClusterTask {
         let decision = decide(&self.view, &self.intents, now, wall);
         self.watchers.follow(&self.view, &decision.diagnosis, now);
         self.tell(&decision);
+        self.give_way();
+        if self.to_resume && self.running.is_none() && looks_on(&self.view, now).is_none() {
+            self.to_resume = false;
+            self.resume().await;
+        }
         if self.running.is_none()
             && self.led.is_ok()
+            && !self.to_resume
             && let Action::Act(plan) = &decision.action
         {
             let started = self.begin(plan.clone(), None).await;
@@ -146,11 +157,31 @@ impl ClusterTask {
         }
     }
 
+    /// An agent obeys a later manager: orders of this one are half obeyed, half refused. It leads again after a while, in case
+    /// the other one is gone.
+    fn give_way(&mut self) {
+        let ours = self.leadership.ballot();
+        let heard = self.view.seen.values().filter_map(Seen::agent_now);
+        let other = heard.map(|agent| &agent.ballot).find(|ballot| !ballot.yields_to(&ours));
+        let Some(other) = other.filter(|_| self.led.is_ok() && self.running.is_none()) else { return };
+        let why = format!(
+            "the manager of ballot {other} is obeyed too; stop one of the two (this one asks for the lead again in {} s)",
+            YIELD.as_secs()
+        );
+        tracing::error!(cluster = %self.view.cluster.name, "{why}");
+        (self.led, self.to_resume) = (Err(why), false);
+        self.take_lead(YIELD);
+    }
+
     /// Asks the voters to obey this manager, in the background, until a majority does.
-    fn take_lead(&self) {
+    fn take_lead(&self, after: Duration) {
         let (leadership, events, stop) =
             (Arc::clone(&self.leadership), self.own_events.clone(), self.stop.clone());
         self.tracker.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(after) => {}
+            }
             loop {
                 let result = leadership.lead().await;
                 let led = result.is_ok();
@@ -175,17 +206,34 @@ impl ClusterTask {
                 return;
             }
         };
-        let Some(recovery) = unfinished.filter(|_| self.running.is_none()) else { return };
+        let Some(recovery) = unfinished.filter(|_| self.running.is_none()) else {
+            return self.remember_left().await;
+        };
         tracing::warn!(cluster = %self.view.cluster.name, recovery = recovery.id, "an earlier manager left this unfinished; going on");
         self.spawn(recovery.clone(), move |view, token, world, journal| async move {
             recovery::resume(&view, &recovery, &token, &*world, &journal).await
         });
     }
 
+    /// What the last recovery could not take back is still this manager's to mend.
+    async fn remember_left(&mut self) {
+        let last = self.store.history(&self.view.cluster.name, 1).await;
+        if let Ok([last]) = last.as_deref()
+            && let Some(Outcome::Undone { left, .. }) = last.outcome()
+        {
+            self.intents.note_left(left);
+        }
+    }
+
     /// Stores the recovery, then runs it beside the loop. The answer is its id.
     async fn begin(&mut self, plan: Plan, ask: Option<FailoverAsk>) -> Started {
         if let Some(about) = &self.running {
             return Err(vec![format!("a recovery of {about} is running; follow it with \"mhactl history\"")]);
+        }
+        if self.to_resume {
+            return Err(vec![
+                "this manager has just started and looks first; try again in a moment".to_owned(),
+            ]);
         }
         let about = self.about(&plan);
         let began_at = clock::wall();
@@ -258,6 +306,7 @@ impl ClusterTask {
             Ok(Outcome::Undone { why, left }) => {
                 tracing::error!(cluster = %name, %about, why, left = left.join("; "), "recovery taken back");
                 self.intents.note_undone(about, now, why);
+                self.intents.note_left(left);
             }
             Ok(Outcome::Failed { why }) | Err(why) => {
                 tracing::error!(cluster = %name, %about, why, "recovery failed");

@@ -271,11 +271,9 @@ impl LiveWorld {
             );
             return Err(StepError::Failed(text));
         }
-        // The ack fence needs no wait: nothing the new primary lacks can be acknowledged by the old one.
-        if proof != Proof::AckFence {
-            let terms = Terms::new("", self.voters.keys().cloned().collect(), policy);
-            sleep(terms.wait_after_claim(&outstanding)).await;
-        }
+        // Also behind an ack fence: the old primary acknowledges nothing new by then, and may have clients and the VIP still (I7).
+        let terms = Terms::new("", self.voters.keys().cloned().collect(), policy);
+        sleep(terms.wait_after_claim(&outstanding)).await;
         Ok(Evidence { votes: Some(votes), ..Evidence::default() })
     }
 

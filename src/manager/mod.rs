@@ -176,6 +176,7 @@ async fn start_cluster(config: &ClusterConfig, common: &Common) -> Result<Cluste
         stop: stop.clone(),
         running: None,
         led: Err(JUST_STARTED.to_owned()),
+        to_resume: false,
         last_told: String::new(),
     };
     tracker.spawn(task.run());

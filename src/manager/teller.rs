@@ -3,16 +3,23 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::snapshot::{Doing, Snapshot};
 use crate::clock;
 use crate::decide::diagnose::Verdict;
+use crate::decide::plan::PlanKind;
 use crate::execute::Outcome;
 use crate::execute::journal::Recovery;
 use crate::notify::{Notice, Notifier, Occasion, RecoveryNotice, Urgency};
+
+/// A decision that changed is told when it has held for so long: what lasts from one look to the next wakes nobody. Recoveries are told
+/// at once.
+const HOLDS: Duration = Duration::from_secs(2);
 
 /// Follows one cluster until its task ends.
 pub(super) async fn follow(
@@ -40,6 +47,8 @@ pub(super) async fn follow(
 #[derive(Debug, Default)]
 struct Told {
     decision: Option<Decided>,
+    /// What is thought now, and since when.
+    pending: Option<(Decided, DateTime<Utc>)>,
     leading: Option<bool>,
     recovery: Option<(String, bool)>,
 }
@@ -62,6 +71,7 @@ impl Told {
     fn decision_news(&mut self, now: &Snapshot) -> Option<Notice> {
         // While a recovery runs its own begin and end are told; what is seen in between is its doing.
         if now.recovering || now.verdict == Verdict::Starting {
+            self.pending = None;
             return None;
         }
         let decided = Decided {
@@ -69,11 +79,20 @@ impl Told {
             doing: now.doing,
             refused: now.refused.iter().map(|why| without_figures(why)).collect(),
         };
-        let before = self.decision.replace(decided.clone());
         let is_quiet = matches!(now.verdict, Verdict::Healthy | Verdict::NotAdopted);
-        if before.as_ref() == Some(&decided) || (before.is_none() && is_quiet) {
+        if self.decision.as_ref() == Some(&decided) || (self.decision.is_none() && is_quiet) {
+            (self.decision, self.pending) = (Some(decided), None);
             return None;
         }
+        let since = match self.pending.take() {
+            Some((pending, since)) if pending == decided => since,
+            Some(_) | None => now.at,
+        };
+        if (now.at - since).to_std().is_ok_and(|held| held < HOLDS) {
+            self.pending = Some((decided, since));
+            return None;
+        }
+        self.decision = Some(decided);
         let (occasion, urgency) = match now.doing {
             Doing::Refuse => (Occasion::Refused, Urgency::Critical),
             Doing::Rest | Doing::Wait | Doing::Act => (Occasion::Decision, urgency(now.verdict)),
@@ -115,7 +134,11 @@ impl Told {
             took: ended.and(recovery.entries.last()).map(|entry| entry.after),
         };
         let name = &now.cluster;
-        let title = &recovery.title;
+        let title = match recovery.kind {
+            // Its title is its first plan's.
+            PlanKind::Isolate | PlanKind::Promote => &format!("failover of {}", recovery.about),
+            PlanKind::Adopt | PlanKind::Rejoin | PlanKind::Repair => &recovery.title,
+        };
         let (occasion, urgency, sentence, reasons) = match ended {
             None => {
                 (Occasion::RecoveryBegan, Urgency::Warning, format!("{name}: begun: {title}"), Vec::new())

@@ -1,9 +1,6 @@
-use std::time::Duration;
-
-use chrono::DateTime;
+use chrono::TimeDelta;
 
 use super::*;
-use crate::decide::plan::PlanKind;
 use crate::execute::journal::{Entry, What};
 use crate::model::ballot::Generation;
 use crate::model::cluster::{ClusterName, Mode};
@@ -45,6 +42,17 @@ pub(in crate::manager) fn blank(name: &ClusterName) -> Snapshot {
     }
 }
 
+impl Told {
+    /// What is told of a board that stays as it is for three seconds, looked at ten times a second.
+    fn held(&mut self, board: &Snapshot, recovery: Option<&Recovery>) -> Vec<Notice> {
+        let news = (0..30).flat_map(|tenth| {
+            let at = board.at + TimeDelta::milliseconds(tenth * 100);
+            self.news(&Snapshot { at, ..board.clone() }, recovery)
+        });
+        news.collect()
+    }
+}
+
 fn occasions(notices: &[Notice]) -> Vec<Occasion> {
     notices.iter().map(|notice| notice.occasion).collect()
 }
@@ -53,19 +61,22 @@ fn occasions(notices: &[Notice]) -> Vec<Occasion> {
 fn a_change_is_told_once_and_figures_are_no_change() {
     let mut told = Told::default();
     let healthy = board(Verdict::Healthy, Doing::Rest, &[]);
-    assert!(told.news(&healthy, None).is_empty(), "a manager that starts over a healthy cluster");
+    assert!(told.held(&healthy, None).is_empty(), "a manager that starts over a healthy cluster");
     let waiting = board(Verdict::UnreachablePrimary, Doing::Wait, &[]);
-    let news = told.news(&waiting, None);
+    let news = told.held(&waiting, None);
     assert_eq!((occasions(&news), news[0].urgency), (vec![Occasion::Decision], Urgency::Critical));
-    assert!(told.news(&waiting, None).is_empty());
+    assert!(told.held(&waiting, None).is_empty());
+    // What lasts from one look to the next wakes nobody.
+    assert!(told.news(&healthy, None).is_empty());
+    assert!(told.held(&waiting, None).is_empty());
     let refused =
         |left: &str| board(Verdict::DeadPrimary, Doing::Refuse, &[&format!("next in {left} s"), "nobody"]);
-    let news = told.news(&refused("12"), None);
+    let news = told.held(&refused("12"), None);
     assert_eq!((occasions(&news), news[0].reasons.len()), (vec![Occasion::Refused], 2));
-    assert!(told.news(&refused("11"), None).is_empty());
+    assert!(told.held(&refused("11"), None).is_empty());
     let other = board(Verdict::DeadPrimary, Doing::Refuse, &["no majority"]);
-    assert_eq!(occasions(&told.news(&other, None)), [Occasion::Refused]);
-    let news = told.news(&healthy, None);
+    assert_eq!(occasions(&told.held(&other, None)), [Occasion::Refused]);
+    let news = told.held(&healthy, None);
     assert_eq!((occasions(&news), news[0].urgency), (vec![Occasion::Decision], Urgency::Info));
 }
 

@@ -44,6 +44,9 @@ impl Undone {
     }
 }
 
+/// So many lines about what was not taken back are kept.
+const LEFT: usize = 64;
+
 /// Everything `decide` is given beside the view.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Intents {
@@ -52,6 +55,9 @@ pub struct Intents {
     /// When the last recovery ended: what was seen before it is no reason for another.
     #[serde(default)]
     pub settled_at: Option<Moment>,
+    /// What taking a recovery back could not do, as its outcome says it: each line begins with whom it is about.
+    #[serde(default)]
+    pub left: Vec<String>,
 }
 
 impl Intents {
@@ -74,8 +80,25 @@ impl Intents {
         self.undone.push(Undone { instance: instance.clone(), at, times, why: why.to_owned() });
     }
 
+    /// Notes what was not taken back.
+    pub fn note_left(&mut self, left: &[String]) {
+        self.left.extend(left.iter().cloned());
+        let excess = self.left.len().saturating_sub(LEFT);
+        self.left.drain(..excess);
+    }
+
+    /// Whether something about `instance` was not taken back.
+    pub fn was_left(&self, instance: &InstanceId) -> bool {
+        self.left.iter().any(|left| is_about(left, instance))
+    }
+
     /// Forgets failed attempts at `instance`: the last one succeeded.
     pub fn note_done(&mut self, instance: &InstanceId) {
         self.undone.retain(|undone| undone.instance != *instance);
+        self.left.retain(|left| !is_about(left, instance));
     }
+}
+
+fn is_about(left: &str, instance: &InstanceId) -> bool {
+    left.strip_prefix(instance.to_string().as_str()).is_some_and(|rest| rest.starts_with(' '))
 }

@@ -44,6 +44,14 @@ pub(crate) fn perform(world: &mut Option<World>, line: &str) -> Done {
         ["parked", name, why @ ..] => parked(world, name, &why.join(" ")),
         ["failed-over", span, "ago"] => failed_over(world, span),
         ["undone", name, times, why @ ..] => undone(world, name, times, &why.join(" ")),
+        ["witnesses", "know", "generation", n] => {
+            world.witnesses_accepted = Generation(number(n)?);
+            Ok(())
+        }
+        ["left", what @ ..] => {
+            world.intents.note_left(&[what.join(" ")]);
+            Ok(())
+        }
         ["manager", "restarts"] => manager_restarts(world),
         ["forget"] => forget(world),
         ["isolated", rest @ ..] => isolated(world, rest),
@@ -521,10 +529,14 @@ fn server_is(host: &mut Host, fact: &[&str]) -> Done {
             (host.received, host.applied) = (number(received)?, number(applied)?);
         }
         ["purged", n] => host.purged = number(n)?,
+        ["knows", "generation", n] => host.accepted = Generation(number(n)?),
+        ["has", "no", "vip"] => host.has_vip = false,
+        ["led", "generation", n] => host.led = Some(Generation(number(n)?)),
         ["receiver", "stopped", error @ ..] => {
             host.receiver_stopped = true;
             host.receiver_error = thread_error(error)?;
         }
+        ["receiver", "running"] => host.receiver_stopped = false,
         ["applier", "stopped", error @ ..] => {
             host.applier_stopped = true;
             host.applier_error = thread_error(error)?;

@@ -66,6 +66,10 @@ pub(crate) struct Host {
     pub(crate) log_replica_updates: bool,
     pub(crate) version: Version,
     pub(crate) semi_sync: SemiSync,
+    /// A generation it accepted as a voter beyond the recorded one, and one its agent has led.
+    pub(crate) accepted: Generation,
+    pub(crate) led: Option<Generation>,
+    pub(crate) has_vip: bool,
     pub(crate) heartbeat_stuck_since: Option<Moment>,
     pub(crate) started_at: Moment,
     stream_at: Moment,
@@ -89,6 +93,8 @@ pub(crate) struct World {
     granted: BTreeMap<String, Moment>,
     pub(crate) isolation: Option<Isolation>,
     pub(crate) asks_adoption: Option<Option<InstanceId>>,
+    /// A generation that voters beside the members accepted.
+    pub(crate) witnesses_accepted: Generation,
 }
 
 impl Host {
@@ -126,6 +132,9 @@ impl Host {
                 Flavor::MySql => Version::new(8, 4, 5),
             },
             semi_sync: SemiSync { available: true, ..SemiSync::default() },
+            accepted: Generation(0),
+            led: None,
+            has_vip: true,
             heartbeat_stuck_since: None,
             started_at: now.back(Duration::from_secs(900)),
             stream_at: now,
@@ -178,6 +187,7 @@ impl World {
             granted: BTreeMap::new(),
             isolation: None,
             asks_adoption: None,
+            witnesses_accepted: Generation(0),
         }
     }
 
@@ -319,7 +329,7 @@ impl World {
                 (self.running(host), Duration::ZERO, Ok(self.report(host)))
             }
         };
-        let closed = host.closed || (leads && matches!(host.plight, Plight::Gone(_)));
+        let closed = host.closed || matches!(host.plight, Plight::Gone(_));
         let access = match (closed, leads) {
             (true, _) => Access::Closed,
             (false, true) => Access::Held { remaining: Duration::from_millis(2_500) },
@@ -329,13 +339,13 @@ impl World {
             host: host.instance.host.clone(),
             boot_id: "boot".to_owned(),
             ballot: Ballot { number: 1, manager: "m1".to_owned() },
-            generation,
-            held: leads.then_some(generation),
+            generation: generation.max(host.accepted),
+            held: host.led.or(leads.then_some(generation)),
             fenced: None,
             epoch: 0,
             process,
             access,
-            vip: leads && !closed && self.view.cluster.vip.is_some(),
+            vip: leads && !closed && host.has_vip && self.view.cluster.vip.is_some(),
             server,
             server_age: Duration::ZERO,
             unanswered,
@@ -375,6 +385,7 @@ impl World {
             if self.hosts.iter().all(|host| host.instance.host != from) {
                 let generation = self.view.record.as_ref().map_or(Generation(0), |record| record.generation);
                 let ago = granted.map(|granted| at.since(granted));
+                let generation = generation.max(self.witnesses_accepted);
                 self.view.record_grant(&from, Granted { at, generation, ago });
             }
             self.view.record_probe(Probe { from: Vantage::Agent(from), of, at, outcome });

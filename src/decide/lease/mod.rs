@@ -7,7 +7,9 @@
 //! out ([`Terms::wait_after_claim`]), or proves that those very holders were fenced ([`voter::Claim::released`]).
 
 pub mod holder;
+pub mod refusal;
 pub mod relearn;
+mod signal;
 pub mod voter;
 
 #[cfg(test)]
@@ -59,15 +61,15 @@ impl Terms {
     }
 
     /// How long to wait, counted from the last answer of an accepting majority, until none of the reported grants entitles
-    /// anyone: the largest `lasts`(1 + δ) − age, plus f. Zero when nothing was outstanding.
+    /// anyone: the largest (`lasts` + f)(1 + δ) − age. Zero when nothing is outstanding any more.
     ///
     /// δ is taken of the whole span, not of the rest only: the age was measured by a clock that may be fast too.
     pub fn wait_after_claim<'a>(&self, outstanding: impl IntoIterator<Item = &'a Outstanding>) -> Duration {
         outstanding
             .into_iter()
             .map(|grant| {
-                let stretched = grant.lasts + grant.lasts * self.clock_error_permille / 1_000;
-                stretched.saturating_sub(grant.granted_ago) + self.fence_within
+                let span = grant.lasts + self.fence_within;
+                (span + span * self.clock_error_permille / 1_000).saturating_sub(grant.granted_ago)
             })
             .max()
             .unwrap_or(Duration::ZERO)

@@ -1,0 +1,127 @@
+//! Lossless beside a primary that serves: given up where policy says so and nobody acknowledges, in force again when ackers are
+//! back. The record always says less than is so: it changes before the server is disarmed, and after ackers are attached.
+
+use std::time::Duration;
+
+use super::candidate::{Candidate, Ranking};
+use super::failover::acks_in_force;
+use super::plan::{Plan, PlanKind, Stage, Step};
+use crate::model::instance::InstanceId;
+use crate::model::intent::Intents;
+use crate::model::observation::Access;
+use crate::model::policy::{Durability, WithoutAckers};
+use crate::model::record::ClusterRecord;
+use crate::model::report::{Report, ThreadState};
+use crate::model::time::{Moment, human};
+use crate::model::view::{ClusterView, Seen};
+
+/// `without_ackers = "degrade"`, and commits have waited `silence` for acknowledgements nobody gives: the span is recorded, then
+/// they are let go.
+pub(super) fn degrade(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan> {
+    let policy = &view.cluster.policy;
+    let record = view.record.as_ref()?;
+    let primary = &record.primary;
+    let degrades =
+        policy.durability == Durability::Lossless && policy.without_ackers == WithoutAckers::Degrade;
+    if !degrades || intents.pause(primary, now).is_some() {
+        return None;
+    }
+    let seen = view.of(primary)?;
+    let waited = waited(seen, now);
+    if waited < policy.silence {
+        return None;
+    }
+    let why = format!("commits on {primary} had waited {} for acknowledgements nobody gave", human(waited));
+    let stages = vec![
+        Stage::new("record", vec![register(record, record.ackers.clone(), 0, Some(why.clone()))]),
+        Stage::new("disarm", vec![Step::ArmSource { instance: primary.clone(), acks: 0 }]),
+    ];
+    Some(plan(view, format!("lossless is given up until an acker is back: {why}"), stages))
+}
+
+/// How long commits have waited, by its agent; by the manager's own eyes where there is none.
+fn waited(seen: &Seen, now: Moment) -> Duration {
+    match seen.agent_now() {
+        Some(agent) => agent.heartbeat_stuck.unwrap_or_default(),
+        None => seen.moved_at.map_or(Duration::ZERO, |moved| now.since(moved)),
+    }
+}
+
+/// Lossless was given up, and enough replicas follow that can acknowledge.
+pub(super) fn rearm(view: &ClusterView, ranking: &Ranking, intents: &Intents, now: Moment) -> Option<Plan> {
+    let record = view.record.as_ref()?;
+    let primary = &record.primary;
+    let lossless = view.cluster.policy.durability == Durability::Lossless;
+    let why = record.degraded.as_ref().filter(|_| lossless)?.why.clone();
+    let report = fresh(view, intents, primary)?;
+    let acks = acks_in_force(view, Some(report));
+    let follows = |candidate: &&Candidate| {
+        candidate.can_acknowledge()
+            && fresh(view, intents, &candidate.instance).is_some_and(|report| is_fed(report, primary))
+    };
+    let ready: Vec<&InstanceId> = ranking
+        .candidates
+        .iter()
+        .filter(follows)
+        .map(|candidate| &candidate.instance)
+        .filter(|instance| is_admitted(view, instance))
+        .collect();
+    if acks == 0 || ready.len() < acks as usize || intents.pause(primary, now).is_some() {
+        return None;
+    }
+    let mut ackers = record.ackers.clone();
+    ackers.extend(
+        ready.iter().filter(|instance| !record.ackers.contains(instance)).map(|instance| (*instance).clone()),
+    );
+    // One that connected while the source side was off may have to announce itself again (N8).
+    let announce = ready.iter().map(|instance| Step::PointReplica {
+        instance: (*instance).clone(),
+        source: primary.clone(),
+        acker: true,
+    });
+    let arm = |acks| Step::ArmSource { instance: primary.clone(), acks };
+    let stages = vec![
+        Stage::new("register", vec![register(record, ackers.clone(), record.acks, Some(why))]),
+        Stage::new("arm", vec![arm(acks)]).with_undo(vec![arm(0)]),
+        Stage::new("announce", announce.collect()),
+        Stage::new("attach", vec![Step::AckersAttached { instance: primary.clone(), acks }]),
+        Stage::new("lossless", vec![register(record, ackers, acks, None)]),
+    ];
+    Some(plan(view, format!("{} acker(s) are back: {primary} is lossless again", ready.len()), stages))
+}
+
+/// What it last said, if that was after the last recovery.
+fn fresh<'a>(view: &'a ClusterView, intents: &Intents, instance: &InstanceId) -> Option<&'a Report> {
+    let (at, report) = view.of(instance)?.last_report.as_ref()?;
+    let settled = intents.settled_at.is_some_and(|settled| *at <= settled);
+    (!settled).then_some(report)
+}
+
+fn is_fed(report: &Report, primary: &InstanceId) -> bool {
+    report.channel().is_some_and(|channel| {
+        channel.source == *primary
+            && channel.receiver == ThreadState::Running
+            && channel.applier == ThreadState::Running
+    })
+}
+
+/// One that its agent still keeps closed is not led back yet.
+fn is_admitted(view: &ClusterView, instance: &InstanceId) -> bool {
+    let closed = |seen: &Seen| seen.agent_now().is_some_and(|agent| agent.access == Access::Closed);
+    view.of(instance).is_some_and(|seen| !closed(seen))
+}
+
+fn register(record: &ClusterRecord, ackers: Vec<InstanceId>, acks: u32, degraded: Option<String>) -> Step {
+    Step::Register { primary: record.primary.clone(), generation: record.generation, ackers, acks, degraded }
+}
+
+fn plan(view: &ClusterView, title: String, stages: Vec<Stage>) -> Plan {
+    Plan {
+        cluster: view.cluster.name.clone(),
+        kind: PlanKind::Repair,
+        title,
+        stages,
+        commit: None,
+        basis: Vec::new(),
+    }
+}

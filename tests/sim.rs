@@ -1,0 +1,210 @@
+//! Whole clusters, simulated: deciding, executing and leasing as shipped, over a model of servers, hosts and a network that
+//! breaks. Virtual time, one thread, everything from the seed. Invariants are asked after every event.
+//!
+//! `SEED=7 cargo test --test sim -- seeds --nocapture` replays one run and prints it, with `PLANTED=SkipFence` the one with that
+//! mistake; `SEEDS=5000` runs more.
+
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the model names what it models, the checker what it counts"
+)]
+
+#[path = "sim/basics.rs"]
+mod basics;
+#[path = "sim/check.rs"]
+mod check;
+#[path = "sim/faults.rs"]
+mod faults;
+#[path = "sim/host.rs"]
+mod host;
+#[path = "sim/manager.rs"]
+mod manager;
+#[path = "sim/planted.rs"]
+mod planted;
+#[path = "sim/resume.rs"]
+mod resume;
+#[path = "sim/server.rs"]
+mod server;
+#[path = "sim/state.rs"]
+mod state;
+#[path = "sim/steps.rs"]
+mod steps;
+#[path = "sim/story.rs"]
+mod story;
+#[path = "sim/world.rs"]
+mod world;
+
+use std::cell::RefCell;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use basics::{Options, Planted};
+use futures::future::{Either, select};
+use state::{Event, MANAGERS, Sim};
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
+use tokio::time::{Instant, sleep_until};
+use world::Shared;
+
+/// No run lasts longer, in milliseconds.
+const LONGEST: u64 = 400_000;
+
+/// What a run came to.
+struct Run {
+    hash: u64,
+    events: u64,
+    lasted: u64,
+    counters: BTreeMap<&'static str, u64>,
+    violation: Option<String>,
+    told: story::Told,
+    trace: Vec<String>,
+}
+
+fn run(opts: Options) -> Run {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime needs nothing from outside");
+    LocalSet::new().block_on(&runtime, drive(opts))
+}
+
+async fn drive(opts: Options) -> Run {
+    let mut sim = Sim::new(opts);
+    sim.manager_up[0] = true;
+    sim.after(4_000, Event::Strike);
+    if sim.opts.story.is_some() {
+        let directory = tempfile::tempdir().expect("there is room for a store");
+        sim.stores[0].disk = Some(story::disk(directory.path()));
+        sim.directory = Some(directory);
+    }
+    let wake = Rc::clone(&sim.wake);
+    let shared = Shared { sim: Rc::new(RefCell::new(sim)), base: Instant::now() };
+    let mut tasks: Vec<Option<JoinHandle<()>>> = (0..MANAGERS).map(|_| None).collect();
+    loop {
+        keep_managers(&shared, &mut tasks);
+        let next = {
+            let sim = shared.sim.borrow();
+            let over = sim.violation.is_some() || sim.settled || sim.t > LONGEST;
+            sim.queue.peek().filter(|_| !over).map(|Reverse((at, _, _))| *at)
+        };
+        let Some(next) = next else { break };
+        let at = shared.base + Duration::from_millis(next);
+        if Instant::now() < at {
+            let (slept, woken) = (Box::pin(sleep_until(at)), Box::pin(wake.notified()));
+            match select(slept, woken).await {
+                Either::Left(_) | Either::Right(_) => continue,
+            }
+        }
+        shared.act(|sim| {
+            if let Some(Reverse((_, number, event))) = sim.queue.pop() {
+                sim.mix(&number.to_le_bytes());
+                sim.handle(event);
+            }
+        });
+    }
+    tasks.into_iter().flatten().for_each(|task| task.abort());
+    let sim = shared.sim.borrow();
+    Run {
+        hash: sim.hash,
+        events: sim.events,
+        lasted: sim.t,
+        counters: sim.counters.clone(),
+        violation: sim.violation.clone(),
+        told: sim.told.clone(),
+        trace: sim.trace.clone(),
+    }
+}
+
+/// Starts and kills managers as the run wants them.
+fn keep_managers(shared: &Shared, tasks: &mut [Option<JoinHandle<()>>]) {
+    for (m, task) in tasks.iter_mut().enumerate() {
+        let wanted = shared.sim.borrow().manager_up[m];
+        match (wanted, task.take()) {
+            (true, None) => *task = Some(spawn_local(manager::run(shared.clone(), m))),
+            (false, Some(running)) => running.abort(),
+            (true, running) => *task = running,
+            (false, None) => {}
+        }
+    }
+    let mut sim = shared.sim.borrow_mut();
+    if std::mem::take(&mut sim.restart_first) {
+        sim.manager_up[0] = true;
+    }
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+/// Seeds `from..to` on as many threads as there are processors; results in order of seed.
+fn many(from: u64, to: u64, planted: Planted) -> Vec<(u64, Run)> {
+    let threads = std::thread::available_parallelism().map_or(2, usize::from) as u64;
+    let mut all: Vec<(u64, Run)> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads)
+            .map(|worker| {
+                scope.spawn(move || {
+                    (from..to)
+                        .filter(|seed| seed % threads == worker)
+                        .map(|seed| (seed, run(Options::of(seed, planted))))
+                        .collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        workers.into_iter().flat_map(|worker| worker.join().expect("a run panicked")).collect()
+    });
+    all.sort_by_key(|(seed, _)| *seed);
+    all
+}
+
+/// What must happen at least once in the seeds of a run of the tests.
+const WANTED: [&str; 3] = ["promoted: agent answered fenced", "rejoined", "recovery resumed"];
+
+#[test]
+fn seeds_keep_every_invariant() {
+    if let Some(seed) = number("SEED") {
+        let planted = std::env::var("PLANTED").ok().and_then(|name| planted::named(&name));
+        let opts = Options::of(seed, planted.unwrap_or(Planted::Nothing));
+        println!("{opts:?}");
+        let run = run(opts);
+        run.trace.iter().for_each(|line| println!("{line}"));
+        assert!(run.violation.is_none(), "{:?}", run.violation);
+        return;
+    }
+    let seeds = number("SEEDS").unwrap_or(200);
+    let runs = many(0, seeds, Planted::Nothing);
+    let mut counters: BTreeMap<&'static str, u64> = BTreeMap::new();
+    let (mut events, mut lasted) = (0, 0);
+    for (_, run) in &runs {
+        events += run.events;
+        lasted += run.lasted;
+        for (name, n) in &run.counters {
+            *counters.entry(name).or_default() += n;
+        }
+    }
+    println!("{seeds} runs, {events} events, {} simulated seconds", lasted / 1_000);
+    counters.iter().for_each(|(name, n)| println!("{n:>8}  {name}"));
+    let broken: Vec<String> = runs
+        .iter()
+        .filter_map(|(seed, run)| Some(format!("seed {seed}: {}", run.violation.as_ref()?)))
+        .collect();
+    broken.iter().for_each(|line| println!("{line}"));
+    if let Some((seed, run)) = runs.iter().find(|(_, run)| run.violation.is_some()) {
+        println!("{:?}", Options::of(*seed, Planted::Nothing));
+        run.trace.iter().for_each(|line| println!("{line}"));
+    }
+    assert!(broken.is_empty(), "{} of {seeds} runs broke an invariant", broken.len());
+    for wanted in WANTED {
+        assert!(counters.contains_key(wanted), "never happened: {wanted}");
+    }
+}
+
+#[test]
+fn a_seed_is_one_schedule() {
+    for seed in (0..200).step_by(20) {
+        let (first, second) =
+            (run(Options::of(seed, Planted::Nothing)), run(Options::of(seed, Planted::Nothing)));
+        assert_eq!(first.hash, second.hash, "seed {seed} ran two ways");
+    }
+}

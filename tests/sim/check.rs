@@ -1,0 +1,324 @@
+//! The invariants of reliability.md section 6, asked after every event, and what a run must come to once everything is mended.
+
+use mha::decide::guard::Blocker;
+use mha::decide::plan::{Plan, PlanKind, Proof, Step};
+use mha::model::ballot::Generation;
+use mha::model::instance::Flavor;
+use mha::model::policy::{Durability, WithoutAckers};
+
+use super::server::{Marks, Tx};
+use super::state::{Event, MANAGERS, Sim};
+
+/// How long after the last fault everything must be well again.
+const LIVELY_WITHIN: u64 = 120_000;
+
+/// A client was told that its row is kept.
+#[derive(Debug, Clone)]
+pub(crate) struct Acked {
+    pub(crate) tx: Tx,
+    pub(crate) server: usize,
+    pub(crate) generation: u64,
+    /// By as many other servers as the promise says.
+    pub(crate) proven: bool,
+}
+
+/// A server was made writable as the primary of a generation.
+#[derive(Debug, Clone)]
+pub(crate) struct Opened {
+    pub(crate) server: usize,
+    pub(crate) generation: u64,
+}
+
+/// What an accepted promotion rests on.
+#[derive(Debug, Clone)]
+pub(crate) struct Basis {
+    pub(crate) proof: Proof,
+    pub(crate) old: usize,
+    pub(crate) acks: u32,
+    pub(crate) degraded: bool,
+    /// The new generation's acknowledgements promise to be elsewhere too.
+    pub(crate) lossless: bool,
+    pub(crate) loss_accepted: bool,
+    /// What each stopped replica had when it was read.
+    pub(crate) stopped: Vec<(usize, Marks)>,
+}
+
+impl Sim {
+    /// After every event.
+    pub(crate) fn check(&mut self) {
+        let holders: Vec<usize> =
+            (0..self.servers.len()).filter(|h| self.has_vip(*h) && self.passes(*h)).collect();
+        if holders.len() > 1 {
+            self.violate(format!("I7: {holders:?} accept clients on the VIP at once"));
+        }
+    }
+
+    /// MariaDB waits for one acknowledgement, whatever is asked for.
+    fn most_acks(&self) -> u32 {
+        match self.opts.flavor {
+            Flavor::MariaDb => 1,
+            Flavor::MySql => u32::MAX,
+        }
+    }
+
+    fn generation_of(&self, s: usize) -> u64 {
+        self.opened.iter().rev().find(|opened| opened.server == s).map_or(0, |opened| opened.generation)
+    }
+
+    /// A client reads OK (I1, I2).
+    pub(crate) fn acknowledge(&mut self, s: usize, tx: Tx, proven: bool) {
+        let generation = self.generation_of(s);
+        if let Some(newest) = self.opened.last().cloned().filter(|newest| newest.generation > generation) {
+            let kept = self.servers[newest.server].knows(tx);
+            let lossless = self.opts.durability == Durability::Lossless;
+            let served = self.acked.iter().any(|ack| ack.generation >= newest.generation);
+            if served && !(lossless && kept) {
+                self.violate(format!(
+                    "I1: db{s} (generation {generation}) acknowledged transaction {tx} after db{} of generation {} did",
+                    newest.server, newest.generation
+                ));
+            }
+            if proven && !kept {
+                self.violate(format!(
+                    "I2: db{s} acknowledged transaction {tx}, which db{} lacks",
+                    newest.server
+                ));
+            }
+        }
+        self.acked.push(Acked { tx, server: s, generation, proven });
+    }
+
+    /// One generation, one host (I6).
+    pub(crate) fn check_generation(&mut self, h: usize, generation: Generation) {
+        let other = *self.generations.entry(generation.0).or_insert(h);
+        if other != h {
+            self.violate(format!("I6: generation {generation} opens db{h} and was db{other}'s"));
+        }
+    }
+
+    /// Before a server takes writes (I2-I5).
+    pub(crate) fn check_open(&mut self, h: usize, generation: Generation) {
+        if !self.servers[h].relay.is_empty() {
+            self.violate(format!(
+                "I4: db{h} opens with {} received and not applied",
+                self.servers[h].relay.len()
+            ));
+        }
+        self.check_generation(h, generation);
+        let known = self.opened.last().map_or(0, |opened| opened.generation);
+        if generation.0 < known {
+            self.violate(format!("I6: db{h} opens for generation {generation} after {known}"));
+        }
+        if generation.0 <= known {
+            return;
+        }
+        self.check_promotion(h, generation);
+        self.opened.push(Opened { server: h, generation: generation.0 });
+        self.must_hold_all(h);
+    }
+
+    /// Every proven row is on the primary (I2).
+    fn must_hold_all(&mut self, h: usize) {
+        let lost = self.acked.iter().find(|ack| ack.proven && !self.servers[h].holds(ack.tx)).cloned();
+        if let Some(Acked { tx, server, .. }) = lost {
+            self.violate(format!(
+                "I2: transaction {tx}, acknowledged by db{server}, is not on primary db{h}"
+            ));
+        }
+    }
+
+    fn check_promotion(&mut self, h: usize, generation: Generation) {
+        let Some(basis) = self.bases.get(&generation.0).cloned() else { return };
+        let old = basis.old;
+        let closed = !self.hosts[old].on || !self.passes(old) || !self.servers[old].up;
+        let proven = match basis.proof {
+            Proof::Fenced | Proof::Expired | Proof::Stonith | Proof::AssumedDead => closed,
+            Proof::AckFence => (self.ackers_of(old).count() as u32) < basis.acks.max(1),
+            Proof::Operator | Proof::Adoption => true,
+        };
+        if !proven && old != h {
+            self.violate(format!(
+                "I5: db{h} opens by \"{}\", and db{old} may still acknowledge",
+                basis.proof
+            ));
+        }
+        if basis.lossless && !(self.servers[h].semi_source && self.servers[h].acks >= 1) {
+            self.violate(format!("I2: db{h} opens unarmed and is recorded as lossless"));
+        }
+        if basis.degraded || basis.loss_accepted {
+            self.acked.iter_mut().for_each(|ack| ack.proven = false);
+        } else {
+            let marks = self.servers[h].marks;
+            let more = basis.stopped.iter().find(|(_, other)| other.iter().zip(marks).any(|(o, m)| *o > m));
+            if let Some((other, _)) = more {
+                self.violate(format!("I3: db{h} opens, and stopped db{other} has more"));
+            }
+        }
+        self.count(match basis.proof {
+            Proof::Fenced => "promoted: agent answered fenced",
+            Proof::AckFence => "promoted: ack fence",
+            Proof::Expired => "promoted: lease ran out",
+            Proof::Operator | Proof::Stonith | Proof::AssumedDead | Proof::Adoption => {
+                "promoted: other proof"
+            }
+        });
+        if !self.hosts[old].on {
+            self.count("promoted after host loss");
+        }
+        if self.servers[old].hung_since.is_some() || self.hosts[old].frozen {
+            self.count("promoted beside a stopped primary");
+        }
+    }
+
+    pub(crate) fn note_plan(&mut self, m: usize, plan: &Plan) {
+        if plan.kind == PlanKind::Isolate {
+            self.stopped[m].clear();
+        }
+        if plan.kind == PlanKind::Repair && plan.steps().any(|step| matches!(step, Step::Open { .. })) {
+            self.count("reopened");
+        }
+        if plan.kind == PlanKind::Repair && plan.steps().any(|step| matches!(step, Step::Claim { .. })) {
+            self.count("reopened under a new generation");
+        }
+        if plan.kind == PlanKind::Repair
+            && plan.steps().any(|step| matches!(step, Step::AckersAttached { .. }))
+        {
+            self.count("lossless again");
+        }
+        if plan.kind == PlanKind::Repair
+            && plan
+                .steps()
+                .all(|step| matches!(step, Step::Register { .. } | Step::ArmSource { acks: 0, .. }))
+        {
+            self.count("lossless given up");
+        }
+        if plan.kind == PlanKind::Rejoin && plan.steps().any(|step| matches!(step, Step::PointReplica { .. }))
+        {
+            self.count("rejoined");
+        }
+        if plan.kind != PlanKind::Promote {
+            return;
+        }
+        let claimed = plan.steps().find_map(|step| match step {
+            Step::Claim { generation, proof, .. } => Some((*generation, *proof)),
+            _ => None,
+        });
+        let (Some((generation, proof)), Some(record)) = (claimed, self.stores[m].record.clone()) else {
+            return;
+        };
+        let loss_accepted =
+            self.stores[m].unfinished().and_then(|r| r.ask.as_ref()).is_some_and(|ask| ask.accept_loss);
+        let lossless =
+            plan.steps().any(|step| matches!(step, Step::Register { acks, degraded: None, .. } if *acks > 0));
+        let basis = Basis {
+            lossless,
+            proof,
+            old: self.index(&record.primary),
+            acks: record.acks,
+            degraded: record.degraded.is_some() || record.acks == 0,
+            loss_accepted,
+            stopped: self.stopped[m].clone(),
+        };
+        self.bases.insert(generation.0, basis);
+        self.say(format!("m{m} plan: {}", plan.basis.join("; ")));
+    }
+
+    pub(crate) fn note_refusal(&mut self, blockers: &[Blocker]) {
+        for blocker in blockers {
+            match blocker {
+                Blocker::Incomplete { .. } => self.count("refused: incomplete"),
+                Blocker::NobodyEligible { .. } => self.count("refused: nobody eligible"),
+                Blocker::Incomparable(_) => self.count("refused: incomparable"),
+                Blocker::NotFenced { .. } => self.count("refused: not fenced"),
+                Blocker::JustUndone { .. } => self.count("refused: just undone"),
+                Blocker::NoMajority { .. } => self.count("refused: no majority"),
+                Blocker::SecondWriter { .. } => self.count("refused: second writer"),
+                Blocker::NotInForce { .. } => self.count("refused: lossless not in force"),
+                Blocker::Mode(_)
+                | Blocker::NotDead { .. }
+                | Blocker::NotAdopted { .. }
+                | Blocker::Budget { .. }
+                | Blocker::JustStarted { .. }
+                | Blocker::NotEligible { .. }
+                | Blocker::WouldLose { .. } => {}
+            }
+        }
+    }
+
+    // === liveness ===
+
+    pub(crate) fn judge(&mut self) {
+        let trouble = self.trouble();
+        match trouble {
+            None => {
+                self.settled = true;
+                self.wake.notify_one();
+            }
+            Some(why) if self.t > self.mended_at + LIVELY_WITHIN => self.violate(format!("L: {why}")),
+            Some(_) => self.after(500, Event::Judge),
+        }
+    }
+
+    /// What is not yet as it must be, if anything.
+    fn trouble(&mut self) -> Option<String> {
+        let Some(record) = self.stores[0].record.clone() else { return Some("not adopted".to_owned()) };
+        if (0..MANAGERS).any(|m| (m == 0 || self.manager_up[m]) && self.stores[m].unfinished().is_some()) {
+            return Some("a recovery is unfinished".to_owned());
+        }
+        let p = self.index(&record.primary);
+        let serves = self.answers(p) && !self.servers[p].read_only && self.passes(p) && self.has_vip(p);
+        if !serves {
+            let (server, host) = (&self.servers[p], &self.hosts[p]);
+            return Some(format!(
+                "db{p} is recorded and does not serve: up {} read_only {} filter {:?} role {:?} VIP {}",
+                server.up,
+                server.read_only,
+                host.filter,
+                self.holder(p).map(|holder| holder.role()),
+                self.has_vip(p)
+            ));
+        }
+        let left = self.servers.len() - 1 - record.parked.len();
+        let persons = self.opts.without_ackers == WithoutAckers::Block && left < record.acks as usize;
+        // Ackers that are parked, and a policy to block: a person is told, and commits wait for them.
+        if self.servers[p].waiters.len() >= 4 && !persons {
+            let server = &self.servers[p];
+            return Some(format!(
+                "commits wait on db{p}, {} acker(s), armed {} for {}: {:?}",
+                self.ackers_of(p).count(),
+                server.semi_source,
+                server.acks,
+                server.waiters.iter().map(|waiter| (waiter.at, waiter.acked)).collect::<Vec<_>>()
+            ));
+        }
+        for s in (0..self.servers.len()).filter(|s| *s != p) {
+            let instance = self.instance(s);
+            if record.parked.iter().any(|parked| parked.instance == instance) {
+                continue;
+            }
+            let server = &self.servers[s];
+            let follows = server.up && server.source == Some(p) && server.stream.is_some() && server.sql;
+            if !follows {
+                return Some(format!(
+                    "db{s} is neither a replica nor parked: up {} source {:?} io {} sql {} connected {} error {} role {:?} filter {:?}",
+                    server.up,
+                    server.source,
+                    server.io,
+                    server.sql,
+                    server.stream.is_some(),
+                    server.io_error,
+                    self.holder(s).map(|holder| holder.role()),
+                    self.hosts[s].filter
+                ));
+            }
+            if !server.read_only {
+                return Some(format!("replica db{s} is writable"));
+            }
+        }
+        if record.degraded.is_some() && left >= self.opts.acks.min(self.most_acks()) as usize {
+            return Some(format!("lossless stays given up with {left} replica(s)"));
+        }
+        self.must_hold_all(p);
+        None
+    }
+}

@@ -1,0 +1,420 @@
+//! A manager as the real one runs: leads under a ballot, looks, decides, begins or resumes a recovery, remembers in its store.
+//! Deciding and executing is the code as shipped.
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use futures::future::join_all;
+use mha::decide::plan::{Plan, PlanKind, Step};
+use mha::decide::{Action, adopt, decide};
+use mha::execute::Outcome;
+use mha::execute::journal::{Entry, Journal, Recovery, What};
+use mha::execute::recovery;
+use mha::execute::world::Token;
+use mha::model::ballot::Ballot;
+use mha::model::instance::InstanceId;
+use mha::model::intent::Intents;
+use mha::model::observation::{Observation, Unseen, Vantage};
+use mha::model::record::{ClusterRecord, Degraded, Parked};
+use mha::model::view::{ClusterView, Granted};
+use tokio::time::sleep;
+
+use super::state::Sim;
+use super::world::{Shared, SimWorld};
+
+pub(crate) fn wall(t: u64) -> DateTime<Utc> {
+    DateTime::<Utc>::UNIX_EPOCH + TimeDelta::milliseconds(1_700_000_000_000 + t as i64)
+}
+
+/// One recovery's journal in a store that survives its manager.
+pub(crate) struct MemoryJournal {
+    pub(crate) shared: Shared,
+    pub(crate) m: usize,
+    pub(crate) id: String,
+}
+
+impl Journal for MemoryJournal {
+    type Error = std::convert::Infallible;
+
+    fn stamp(&self, what: What) -> Entry {
+        self.shared.act(|sim| Entry { at: wall(sim.t), after: Duration::from_millis(sim.t), what })
+    }
+
+    async fn write(&self, entries: Vec<Entry>) -> Result<(), Self::Error> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        sleep(Duration::from_millis(1)).await;
+        self.shared.act(|sim| {
+            sim.keep_entries(self.m, &self.id, &entries);
+            for entry in &entries {
+                sim.note(self.m, &entry.what);
+            }
+            let recoveries = &mut sim.stores[self.m].recoveries;
+            if let Some(recovery) = recoveries.iter_mut().find(|recovery| recovery.id == self.id) {
+                recovery.entries.extend(entries);
+            }
+        });
+        sleep(Duration::from_millis(1)).await;
+        Ok(())
+    }
+}
+
+struct Manager {
+    shared: Shared,
+    m: usize,
+    ballot: Ballot,
+    view: ClusterView,
+    intents: Intents,
+}
+
+/// Runs until it is killed.
+pub(crate) async fn run(shared: Shared, m: usize) {
+    loop {
+        let Some(ballot) = lead(&shared, m).await else {
+            sleep(Duration::from_millis(700)).await;
+            continue;
+        };
+        let view = shared.act(|sim| {
+            let since = sim.now_of_manager();
+            ClusterView::new(sim.cluster.clone(), sim.stores[m].record.clone(), since)
+        });
+        let mut manager = Manager { shared: shared.clone(), m, ballot, view, intents: Intents::default() };
+        manager.serve().await;
+        // Deposed: another manager leads. It may be dead by the time this one looks again.
+        let pause = shared.act(|sim| sim.dice.range(4_000, 9_000));
+        sleep(Duration::from_millis(pause)).await;
+    }
+}
+
+/// Has a ballot above all it hears of accepted by a majority, stored before it is used.
+async fn lead(shared: &Shared, m: usize) -> Option<Ballot> {
+    let world = SimWorld::new(shared.clone(), m);
+    for _ in 0..3 {
+        let (ballot, hosts) = shared.act(|sim| {
+            let store = &mut sim.stores[m];
+            store.ballot += 1;
+            let ballot = Ballot { number: store.ballot, manager: store.id.clone() };
+            sim.keep_ballot(m);
+            (ballot, sim.hosts.len())
+        });
+        let answers = join_all((0..hosts).map(|h| {
+            let ballot = &ballot;
+            world.ask(h, move |sim| {
+                let led = sim.hosts[h].agent.as_mut().map(|agent| agent.voter.lead(ballot).0);
+                sim.sync(h);
+                led
+            })
+        }))
+        .await;
+        let led: Vec<_> = answers.into_iter().flatten().flatten().collect();
+        let accepted = led.iter().filter(|led| led.accepted).count();
+        let highest = led.iter().map(|led| led.ballot.number).max().unwrap_or(0);
+        if accepted > hosts / 2 {
+            shared.act(|sim| sim.say(format!("m{m} leads with ballot {ballot}")));
+            return Some(ballot);
+        }
+        shared.act(|sim| sim.stores[m].ballot = sim.stores[m].ballot.max(highest));
+    }
+    None
+}
+
+impl Manager {
+    async fn serve(&mut self) {
+        self.look(true).await;
+        sleep(Duration::from_millis(50)).await;
+        self.look(true).await;
+        let unfinished = self.shared.act(|sim| sim.stores[self.m].unfinished().cloned());
+        match unfinished {
+            Some(recovery) => self.resume(&recovery).await,
+            None => self.remember_left(),
+        }
+        let mut round = 0_u64;
+        let mut said = String::new();
+        loop {
+            round += 1;
+            // Deciding again after a plan needs what it made of the world.
+            self.look(round.is_multiple_of(3) || said.is_empty()).await;
+            if self.is_deposed() {
+                self.shared.act(|sim| sim.say(format!("m{} is deposed", self.m)));
+                return;
+            }
+            if self.view.record.is_none() {
+                if let Ok(plan) = adopt::adopt(&self.view, None) {
+                    self.act(&plan).await;
+                }
+            } else {
+                let (now, at) = self.shared.act(|sim| (sim.now_of_manager(), wall(sim.t)));
+                self.intents.failover = self.shared.act(|sim| sim.stores[self.m].ask.clone());
+                let decision = decide(&self.view, &self.intents, now, at);
+                let verdict = format!("{:?}", decision.diagnosis.verdict);
+                if verdict != said {
+                    self.shared.act(|sim| sim.say(format!("m{}: {}", self.m, decision.sentence)));
+                    said = verdict;
+                }
+                match decision.action {
+                    Action::Act(plan) => {
+                        self.act(&plan).await;
+                        said.clear();
+                    }
+                    Action::Refuse { blockers } => self.shared.act(|sim| sim.note_refusal(&blockers)),
+                    Action::Rest | Action::Wait { .. } => {}
+                }
+            }
+            sleep(Duration::from_millis(250)).await;
+        }
+    }
+
+    fn remember_left(&mut self) {
+        let last = self.shared.act(|sim| sim.stores[self.m].recoveries.last().cloned());
+        if let Some(Outcome::Undone { left, .. }) = last.as_ref().and_then(Recovery::outcome) {
+            self.intents.note_left(left);
+        }
+    }
+
+    /// Somebody obeys a later manager: this one leads again or not at all.
+    fn is_deposed(&self) -> bool {
+        let mut heard = self.view.seen.values().filter_map(|seen| seen.agent_now());
+        heard.any(|agent| !agent.ballot.yields_to(&self.ballot))
+    }
+
+    async fn act(&mut self, plan: &Plan) {
+        let ask = self.intents.failover.clone().filter(|_| plan.kind == PlanKind::Isolate);
+        let about = match plan.kind {
+            PlanKind::Isolate | PlanKind::Promote => self.view.primary().cloned(),
+            PlanKind::Adopt | PlanKind::Rejoin | PlanKind::Repair => None,
+        };
+        let about = about
+            .or_else(|| {
+                // A rejoin plan may begin with a record's change; whom it is about is in a later step.
+                let of = plan.steps().find(|step| !matches!(step, Step::Register { .. }));
+                of.map(|step| step.instance().clone())
+            })
+            .unwrap_or_else(|| InstanceId::new("db0", 3306));
+        let recovery = self.shared.act(|sim| {
+            if sim.stores[self.m].unfinished().is_some() {
+                sim.violate("I11: a second recovery begins beside an unfinished one".to_owned());
+            }
+            sim.recoveries_made += 1;
+            let id = format!("m{}-{}", self.m, sim.recoveries_made);
+            let recovery = Recovery {
+                id,
+                cluster: sim.cluster.name.clone(),
+                title: plan.title.clone(),
+                about,
+                kind: plan.kind,
+                ask: ask.clone(),
+                began_at: wall(sim.t),
+                entries: Vec::new(),
+            };
+            sim.say(format!("m{} begins: {}", self.m, plan.title));
+            sim.keep_recovery(self.m, &recovery);
+            sim.stores[self.m].recoveries.push(recovery.clone());
+            recovery
+        });
+        let (token, world, journal) = self.tools(&recovery);
+        let outcome = recovery::begin(&self.view, plan, ask.as_ref(), &token, &world, &journal).await;
+        self.finish(&recovery, outcome.unwrap_or_else(|never| match never {}));
+    }
+
+    async fn resume(&mut self, recovery: &Recovery) {
+        self.shared.act(|sim| {
+            sim.count("recovery resumed");
+            sim.say(format!("m{} resumes: {}", self.m, recovery.title));
+        });
+        let (token, world, journal) = self.tools(recovery);
+        let outcome = recovery::resume(&self.view, recovery, &token, &world, &journal).await;
+        let outcome = outcome.unwrap_or_else(|never| match never {});
+        self.shared.act(|sim| sim.told.resumed.push(outcome.clone()));
+        self.finish(recovery, outcome);
+    }
+
+    fn tools(&self, recovery: &Recovery) -> (Token, SimWorld, MemoryJournal) {
+        let token = Token { ballot: self.ballot.clone(), recovery: recovery.id.clone(), automatic: true };
+        let world = SimWorld { shared: self.shared.clone(), m: self.m, fenced: RefCell::default() };
+        let journal = MemoryJournal { shared: self.shared.clone(), m: self.m, id: recovery.id.clone() };
+        (token, world, journal)
+    }
+
+    fn finish(&mut self, recovery: &Recovery, outcome: Outcome) {
+        let now = self.shared.act(|sim| {
+            sim.say(format!("m{} ends: {outcome:?}", self.m));
+            match (&outcome, recovery.kind) {
+                (Outcome::Undone { .. }, PlanKind::Isolate) => sim.count("failover taken back"),
+                (Outcome::Failed { .. }, _) => sim.count("recovery failed"),
+                (Outcome::Undone { .. } | Outcome::Done, _) => {}
+            }
+            let ended = sim.stores[self.m].recoveries.iter().find(|r| r.id == recovery.id).cloned();
+            if let (Some(ended), Outcome::Undone { left, .. }, Some(_)) = (ended, &outcome, &sim.opts.story)
+                && left.is_empty()
+            {
+                sim.check_undone(&ended);
+            }
+            if recovery.ask.is_some() {
+                sim.stores[self.m].ask = None;
+            }
+            sim.now_of_manager()
+        });
+        self.intents.settled_at = Some(now);
+        if let Outcome::Undone { left, .. } = &outcome {
+            self.intents.note_left(left);
+        }
+        match outcome.trouble() {
+            None => self.intents.note_done(&recovery.about),
+            Some(why) => self.intents.note_undone(&recovery.about, now, why),
+        }
+    }
+
+    /// Asks everybody: first the replicas, then the primary, so that what they have beyond it is errant.
+    async fn look(&mut self, all: bool) {
+        let m = self.m;
+        self.view.record = self.shared.act(|sim| sim.stores[m].record.clone());
+        let primary = self.view.primary().map(|primary| self.shared.act(|sim| sim.index(primary)));
+        let members = self.view.cluster.members.len();
+        let mut order: Vec<usize> = (0..members).filter(|s| Some(*s) != primary && all).collect();
+        let silent = primary.is_some_and(|p| {
+            let instance = self.shared.act(|sim| sim.instance(p));
+            self.view.of(&instance).is_some_and(|seen| seen.failing_since.is_some())
+        });
+        order.extend(primary);
+        let looks = self.shared.act(|sim| order.iter().map(|s| look_at(sim, m, *s)).collect::<Vec<_>>());
+        let probes = self.shared.act(|sim| match primary.filter(|_| silent) {
+            Some(p) => probes(sim, m, p),
+            None => Vec::new(),
+        });
+        let delay = self
+            .shared
+            .act(|sim| if sim.dice.one_in(20) { sim.dice.range(20, 500) } else { sim.dice.range(1, 6) });
+        sleep(Duration::from_millis(delay)).await;
+        for (look, word) in looks {
+            let of = look.of.clone();
+            self.view.record_look(look);
+            match word {
+                Word::Said(at, status) => self.view.record_agent(&of, at, *status),
+                Word::Lost(at) => self.view.record_agent_lost(&of, at),
+                Word::Silent(at) => {
+                    let heard = self.view.of(&of).and_then(|seen| seen.agent.as_ref().map(|agent| agent.at));
+                    if heard.is_none_or(|heard| at.since(heard) > Duration::from_millis(1_500)) {
+                        self.view.record_agent_lost(&of, at);
+                    }
+                }
+            }
+        }
+        probes.into_iter().for_each(|probe| self.view.record_probe(probe));
+        for (host, granted) in self.shared.act(|sim| witnesses(sim, m)) {
+            self.view.record_grant(&host, granted);
+        }
+        self.push_membership();
+    }
+
+    /// Agents learn how their server was armed, should it have to lead again without a manager.
+    fn push_membership(&self) {
+        let Some(record) = &self.view.record else { return };
+        self.shared.act(|sim| {
+            let party = sim.manager_party(self.m);
+            for h in 0..sim.servers.len() {
+                let obeys = sim.hosts[h].agent.as_ref().is_some_and(|agent| agent.voter.obeys(&self.ballot));
+                if obeys && sim.talk(party, h) && sim.agent_answers(h) {
+                    sim.hosts[h].acks = record.acks;
+                }
+            }
+        });
+    }
+}
+
+enum Word {
+    Said(mha::model::time::Moment, Box<mha::model::observation::AgentStatus>),
+    Lost(mha::model::time::Moment),
+    Silent(mha::model::time::Moment),
+}
+
+fn look_at(sim: &mut Sim, m: usize, s: usize) -> (Observation, Word) {
+    let (party, at) = (sim.manager_party(m), sim.now_of_manager());
+    let seen: Result<_, Unseen> = sim.knock(party, s).map(|()| sim.report(s));
+    let word = if !sim.hosts[s].on || !sim.talk(party, s) || sim.hosts[s].frozen {
+        Word::Silent(at)
+    } else if sim.agent_answers(s) {
+        Word::Said(at, Box::new(sim.status(s)))
+    } else {
+        Word::Lost(at)
+    };
+    (Observation { of: sim.instance(s), from: Vantage::Manager, at, seen }, word)
+}
+
+fn probes(sim: &mut Sim, m: usize, p: usize) -> Vec<mha::model::observation::Probe> {
+    let (party, at) = (sim.manager_party(m), sim.now_of_manager());
+    (0..sim.hosts.len())
+        .filter(|h| *h != p && sim.talk(party, *h) && sim.agent_answers(*h))
+        .map(|h| sim.probe_from(h, p, at))
+        .collect()
+}
+
+/// What voters that are no members say of their grants.
+fn witnesses(sim: &Sim, m: usize) -> Vec<(String, Granted)> {
+    let (party, at) = (sim.manager_party(m), sim.now_of_manager());
+    let heard = (sim.servers.len()..sim.hosts.len()).filter(|h| sim.talk(party, *h) && sim.agent_answers(*h));
+    heard
+        .map(|h| {
+            let ago = sim.hosts[h].agent.as_ref().and_then(|agent| agent.voter.granted_ago(sim.now_at(h)));
+            (sim.host_name(h), Granted { at, generation: sim.hosts[h].promises.generation, ago })
+        })
+        .collect()
+}
+
+impl Sim {
+    /// The store's part of a plan, in one transaction.
+    pub(crate) fn write_record(&mut self, m: usize, step: &Step, token: &Token) -> Option<ClusterRecord> {
+        let now = wall(self.t);
+        let old = self.stores[m].record.clone();
+        let record = match (step, old) {
+            (Step::Register { primary, generation, ackers, acks, degraded }, old) => {
+                let promoted = old.as_ref().is_some_and(|old| old.primary != *primary);
+                let mut failovers = old.as_ref().map_or_else(Vec::new, |old| old.failovers.clone());
+                failovers.extend((promoted && token.automatic).then_some(now));
+                let degraded = degraded.clone().map(|why| Degraded { since: now, why });
+                self.say(format!(
+                    "m{m} records {primary}, generation {generation}, acks {acks}, {} acker(s)",
+                    ackers.len()
+                ));
+                Some(ClusterRecord {
+                    generation: *generation,
+                    primary: primary.clone(),
+                    ballot: token.ballot.clone(),
+                    ackers: ackers.clone(),
+                    acks: *acks,
+                    degraded,
+                    parked: old.as_ref().map_or_else(Vec::new, |old| old.parked.clone()),
+                    failovers,
+                    adopted_at: old.map_or(now, |old| old.adopted_at),
+                })
+            }
+            (Step::Park { instance, why }, Some(mut record)) => {
+                if !record.parked.iter().any(|parked| parked.instance == *instance) {
+                    self.say(format!("m{m} parks {instance}: {why}"));
+                    self.count("parked");
+                    record.parked.push(Parked { instance: instance.clone(), since: now, why: why.clone() });
+                }
+                Some(record)
+            }
+            (_, old) => old,
+        };
+        self.keep_record(m, record.as_ref());
+        self.stores[m].record = record.clone();
+        record
+    }
+
+    fn note(&mut self, m: usize, what: &What) {
+        match what {
+            What::Accepted { plan } => self.note_plan(m, plan),
+            What::Stage { plan, name, .. } => self.say(format!("m{m} stage {plan}/{name}")),
+            What::Failed { step, why, .. } => self.say(format!("m{m} failed {step}: {why}")),
+            What::Undoing { stage } => {
+                self.count("stage taken back");
+                self.say(format!("m{m} takes back {stage}"));
+            }
+            What::Refused { blockers } => self.say(format!("m{m} refuses: {}", blockers.join("; "))),
+            What::Done { .. } | What::Ended { .. } => {}
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The simulation can fail: each rule left out on purpose is caught by some seed.
+
+use super::basics::{Options, Planted};
+use super::run;
+
+/// Seeds tried before a planted mistake counts as not seen.
+const SEEDS: u64 = 150;
+
+const ALL: [Planted; 9] = [
+    Planted::SkipFence,
+    Planted::IgnoreBallots,
+    Planted::OpenBeforeCatchUp,
+    Planted::SkipStopReceiving,
+    Planted::StopBothThreads,
+    Planted::NoClaimWait,
+    Planted::ForgetfulVoter,
+    Planted::OpenUnarmed,
+    Planted::NoTimeout,
+];
+
+/// The mistake of that name.
+pub(crate) fn named(name: &str) -> Option<Planted> {
+    ALL.into_iter().find(|planted| format!("{planted:?}") == name)
+}
+
+fn caught(planted: Planted, by: &[&str]) {
+    let mut others = Vec::new();
+    for seed in 0..SEEDS {
+        if let Some(violation) = run(Options::of(seed, planted)).violation {
+            if by.iter().any(|invariant| violation.starts_with(invariant)) {
+                return;
+            }
+            others.push(format!("seed {seed}: {violation}"));
+        }
+    }
+    panic!("{planted:?} was not seen in {SEEDS} seeds; what was: {others:?}");
+}
+
+#[test]
+fn a_fence_that_lies_is_caught() {
+    caught(Planted::SkipFence, &["I1", "I2", "I5", "I7"]);
+}
+
+#[test]
+fn an_agent_that_obeys_anybody_is_caught() {
+    caught(Planted::IgnoreBallots, &["I6"]);
+}
+
+#[test]
+fn opening_before_all_is_applied_is_caught() {
+    caught(Planted::OpenBeforeCatchUp, &["I2", "I3", "I4"]);
+}
+
+#[test]
+fn an_acker_that_goes_on_is_caught() {
+    caught(Planted::SkipStopReceiving, &["I1", "I2", "I3", "I5"]);
+}
+
+#[test]
+fn throwing_relay_logs_away_is_caught() {
+    caught(Planted::StopBothThreads, &["I2", "I3", "I8"]);
+}
+
+#[test]
+fn opening_within_a_lease_is_caught() {
+    caught(Planted::NoClaimWait, &["I1", "I5", "I7"]);
+}
+
+#[test]
+fn a_voter_that_forgets_is_caught() {
+    caught(Planted::ForgetfulVoter, &["I1", "I5", "I6", "I7"]);
+}
+
+#[test]
+fn opening_unarmed_is_caught() {
+    caught(Planted::OpenUnarmed, &["I1", "I2", "I3", "L"]);
+}
+
+#[test]
+fn a_kernel_that_forgets_its_timer_is_caught() {
+    caught(Planted::NoTimeout, &["I1", "I5", "I7"]);
+}

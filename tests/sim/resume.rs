@@ -1,0 +1,91 @@
+//! Killed at every command: of an adoption, of failovers, of a rejoin, of a reopening and of giving lossless up and taking it
+//! back. The next manager finds the real store's file, resumes or begins anew, and the cluster is well in the end.
+
+use mha::decide::plan::PlanKind;
+use mha::execute::Outcome;
+use mha::model::instance::Flavor;
+use mha::model::policy::{Durability, WithoutAckers};
+
+use super::basics::{Options, Planted};
+use super::faults::Fault;
+use super::run;
+use super::story::{Fate, Story};
+
+/// Tells the story once for each command of it, both ways a manager's death can fall; the number of deaths.
+fn at_every_command(fault: Option<Fault>, kind: PlanKind, change: impl Fn(&mut Options)) -> usize {
+    let mut deaths = 0;
+    for flavor in [Flavor::MariaDb, Flavor::MySql] {
+        for fate in [Fate::NotSent, Fate::NotAnswered] {
+            for nth in 1.. {
+                let mut opts = Options::of(7, Planted::Nothing);
+                (opts.members, opts.flavor, opts.acks) = (3, flavor, 1);
+                (opts.durability, opts.without_ackers) = (Durability::Lossless, WithoutAckers::Block);
+                opts.story = Some(Story { fault: fault.clone(), kind, nth, fate });
+                change(&mut opts);
+                let run = run(opts);
+                let about = format!("{flavor:?} {fate:?} at command {nth}: {:?}", run.told.died_at);
+                let trace = || run.trace.join("\n");
+                assert!(run.violation.is_none(), "{about}: {:?}\n{}", run.violation, trace());
+                for outcome in &run.told.resumed {
+                    let whole = match outcome {
+                        Outcome::Done => true,
+                        Outcome::Undone { left, .. } => left.is_empty(),
+                        Outcome::Failed { .. } => false,
+                    };
+                    assert!(whole, "{about}: {outcome:?}\n{}", trace());
+                }
+                if run.told.died_at.is_none() {
+                    break;
+                }
+                assert_eq!(run.told.resumed.len(), 1, "{about}: not resumed\n{}", trace());
+                deaths += 1;
+            }
+        }
+    }
+    deaths
+}
+
+#[test]
+fn an_adoption_ends_whole() {
+    let deaths = at_every_command(None, PlanKind::Adopt, |_| {});
+    assert!(deaths >= 4 * 9, "only {deaths} deaths");
+}
+
+#[test]
+fn a_failover_from_a_killed_server_ends_whole() {
+    let deaths = at_every_command(Some(Fault::Kill(0)), PlanKind::Isolate, |_| {});
+    assert!(deaths >= 4 * 12, "only {deaths} deaths");
+}
+
+#[test]
+fn a_failover_from_a_lost_host_ends_whole() {
+    let deaths = at_every_command(Some(Fault::Power(0)), PlanKind::Isolate, |_| {});
+    assert!(deaths >= 4 * 11, "only {deaths} deaths");
+}
+
+#[test]
+fn a_failover_from_a_hung_server_ends_whole() {
+    let deaths = at_every_command(Some(Fault::Hang(0)), PlanKind::Isolate, |_| {});
+    assert!(deaths >= 4 * 12, "only {deaths} deaths");
+}
+
+#[test]
+fn a_rejoin_ends_whole() {
+    let deaths = at_every_command(Some(Fault::Kill(0)), PlanKind::Rejoin, |_| {});
+    assert!(deaths >= 4 * 4, "only {deaths} deaths");
+}
+
+#[test]
+fn a_restarted_replica_s_return_ends_whole() {
+    let deaths = at_every_command(Some(Fault::Kill(2)), PlanKind::Rejoin, |_| {});
+    assert!(deaths >= 4 * 4, "only {deaths} deaths");
+}
+
+#[test]
+fn giving_lossless_up_and_taking_it_back_ends_whole() {
+    let deaths = at_every_command(Some(Fault::CutOff(1)), PlanKind::Repair, |opts| {
+        opts.members = 2;
+        opts.without_ackers = WithoutAckers::Degrade;
+    });
+    assert!(deaths >= 4 * 5, "only {deaths} deaths");
+}

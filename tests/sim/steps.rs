@@ -1,0 +1,362 @@
+//! What the agent on a host does with a step, and its server with a statement: as the real ones do, over the model.
+
+use std::time::Duration;
+
+use mha::decide::lease::holder::{Input, Role};
+use mha::decide::lease::refusal::permits;
+use mha::decide::plan::{Evidence, Step};
+use mha::execute::world::{StepError, Token};
+use mha::model::instance::{Flavor, InstanceId};
+use mha::model::observation::Access;
+use mha::model::report::ThreadState;
+use tokio::time::{Instant, sleep};
+
+use super::basics::Planted;
+use super::state::Sim;
+use super::world::{STATEMENT, Shared};
+
+pub(crate) fn evidence(sim: &mut Sim, h: usize) -> Evidence {
+    let report = sim.answers(h).then(|| sim.report(h));
+    Evidence { report, agent: Some(sim.status(h)), furnished: true, ..Evidence::default() }
+}
+
+/// The agent on `h` does a step of a manager whose ballot it obeys.
+pub(crate) async fn agent_step(
+    shared: &Shared,
+    h: usize,
+    step: &Step,
+    token: &Token,
+    epoch: u64,
+) -> Result<Evidence, StepError> {
+    let dead = || StepError::NoAnswer { within: STATEMENT, what: "the agent died".to_owned() };
+    let life = shared.act(|sim| sim.hosts[h].life);
+    let failed = |why: String| StepError::Failed(why);
+    if !shared.act(|sim| sim.hosts[h].agent.is_some()) {
+        return Err(dead());
+    }
+    alive(shared, h, life).await.ok_or_else(dead)?;
+    let until = Instant::now() + STATEMENT;
+    shared.act(|sim| sim.obey(h, token))?;
+    let role = shared.act(|sim| sim.holder(h).map(|holder| holder.role()).unwrap_or_default());
+    permits(role, step).map_err(|refusal| failed(refusal.to_string()))?;
+    match step {
+        Step::Fence { generation, .. } => {
+            shared.act(|sim| sim.fence(h, *generation)).map_err(|why| failed(why.to_string()))?;
+        }
+        Step::Kill { .. } => shared.act(|sim| sim.crash(h)),
+        Step::StartServer { as_replica, .. } => {
+            sleep(Duration::from_millis(400)).await;
+            alive(shared, h, life).await.ok_or_else(dead)?;
+            if *as_replica && !shared.act(|sim| sim.servers[h].up) {
+                let generation = role.generation().unwrap_or_default();
+                let input = Input::Fence { generation };
+                shared.act(|sim| sim.feed(h, input)).map_err(|why| failed(why.to_string()))?;
+            }
+            shared.act(|sim| sim.start(h, *as_replica));
+            sleep(Duration::from_millis(30)).await;
+        }
+        Step::Admit { .. } => {
+            shared.act(|sim| sim.feed(h, Input::Admit)).map_err(|why| failed(why.to_string()))?;
+        }
+        Step::HoldVip { generation, .. } => {
+            let input = Input::TakeVip { generation: *generation };
+            shared.act(|sim| sim.feed(h, input)).map_err(|why| failed(why.to_string()))?;
+        }
+        Step::LoseVip { .. } => {
+            shared.act(|sim| sim.feed(h, Input::LoseVip)).map_err(|why| failed(why.to_string()))?;
+        }
+        Step::Open { generation, .. } => {
+            let input = Input::Open { generation: *generation, epoch };
+            shared.act(|sim| sim.feed(h, input)).map_err(|why| failed(why.to_string()))?;
+            loop {
+                alive(shared, h, life).await.ok_or_else(dead)?;
+                let opened = shared.act(|sim| {
+                    let now = sim.now_at(h);
+                    let leads = sim.holder(h).is_some_and(|holder| {
+                        holder.holds(now) && holder.role() == Role::Primary { generation: *generation }
+                    });
+                    (leads && sim.answers(h)).then(|| sim.open_server(h, "opened"))
+                });
+                if opened.is_some() {
+                    break;
+                }
+                if Instant::now() > until {
+                    return Err(failed("no majority granted the lease in time".to_owned()));
+                }
+                sleep(Duration::from_millis(10)).await;
+            }
+        }
+        Step::Furnish { .. } => {}
+        _ => sql(shared, h, life, step).await?,
+    }
+    alive(shared, h, life).await.ok_or_else(dead)?;
+    Ok(shared.act(|sim| {
+        let mut seen = evidence(sim, h);
+        lie(sim, step, &mut seen);
+        seen
+    }))
+}
+
+/// What a planted mistake makes of the truth.
+fn lie(sim: &Sim, step: &Step, seen: &mut Evidence) {
+    let planted = sim.opts.planted;
+    match step {
+        Step::Fence { generation, .. } if planted == Planted::SkipFence => {
+            if let Some(agent) = &mut seen.agent {
+                (agent.access, agent.vip, agent.fenced) = (Access::Closed, false, Some(*generation));
+            }
+        }
+        Step::ArmSource { acks, .. } if planted == Planted::OpenUnarmed && *acks > 0 => {
+            if let Some(report) = &mut seen.report {
+                (report.semi_sync.source_enabled, report.semi_sync.acks) = (true, *acks);
+            }
+        }
+        Step::StopReceiving { .. } if planted == Planted::SkipStopReceiving => {
+            if let Some(channel) = seen.report.as_mut().and_then(|report| report.replication.first_mut()) {
+                channel.receiver = ThreadState::Stopped;
+            }
+        }
+        Step::WaitApplied { .. } | Step::CatchUpFrom { .. } | Step::StopReplicating { .. }
+            if planted == Planted::OpenBeforeCatchUp =>
+        {
+            if let Some(report) = &mut seen.report {
+                report.executed = report.known();
+            }
+        }
+        _ => {}
+    }
+}
+
+/// A stopped agent goes on where it was when it wakes; a dead one never does.
+async fn alive(shared: &Shared, h: usize, life: u64) -> Option<()> {
+    loop {
+        let (same, frozen) =
+            shared.act(|sim| (sim.hosts[h].on && sim.hosts[h].life == life, sim.hosts[h].frozen));
+        if !same {
+            return None;
+        }
+        if !frozen {
+            return Some(());
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Polls until `done` or the deadline; the server must answer all the while.
+async fn level(
+    shared: &Shared,
+    h: usize,
+    life: u64,
+    within: Duration,
+    done: impl Fn(&mut Sim) -> Result<bool, String>,
+) -> Result<(), StepError> {
+    let until = Instant::now() + within;
+    loop {
+        if alive(shared, h, life).await.is_none() {
+            return Err(StepError::NoAnswer { within, what: "the agent died".to_owned() });
+        }
+        let (up, answers) = shared.act(|sim| (sim.servers[h].up, sim.answers(h)));
+        if !up {
+            return Err(StepError::Failed("the server is down".to_owned()));
+        }
+        if answers && shared.act(&done).map_err(StepError::Failed)? {
+            return Ok(());
+        }
+        if Instant::now() > until {
+            return Err(StepError::Failed(format!("not so after {within:?}")));
+        }
+        sleep(Duration::from_millis(15)).await;
+    }
+}
+
+/// Steps that are statements.
+async fn sql(shared: &Shared, h: usize, life: u64, step: &Step) -> Result<(), StepError> {
+    match step {
+        Step::StopReceiving { .. } if shared.act(|sim| sim.planted(Planted::SkipStopReceiving)) => Ok(()),
+        Step::StopReceiving { .. } => {
+            level(shared, h, life, STATEMENT, |sim| sim.stop_receiving(h).map(|()| true)).await
+        }
+        Step::WaitApplied { set, within, .. } => {
+            level(shared, h, life, *within, |sim| {
+                let skip = sim.planted(Planted::OpenBeforeCatchUp);
+                Ok(skip || sim.report(h).executed.contains(set))
+            })
+            .await
+        }
+        Step::CatchUpFrom { source, set, within, .. } => {
+            point(shared, h, life, source, false).await?;
+            level(shared, h, life, *within, |sim| Ok(sim.report(h).executed.contains(set))).await?;
+            level(shared, h, life, STATEMENT, |sim| sim.stop_receiving(h).map(|()| true)).await
+        }
+        Step::StopReplicating { .. } => {
+            level(shared, h, life, STATEMENT, |sim| sim.stop_replicating(h).map(|()| true)).await
+        }
+        Step::ForgetSource { .. } => {
+            level(shared, h, life, STATEMENT, |sim| {
+                sim.stop_replicating(h)?;
+                sim.purge_relay(h);
+                sim.servers[h].source = None;
+                Ok(true)
+            })
+            .await
+        }
+        Step::ArmSource { acks, .. } if *acks > 0 && shared.act(|sim| sim.planted(Planted::OpenUnarmed)) => {
+            Ok(())
+        }
+        Step::ArmSource { acks, .. } => {
+            level(shared, h, life, STATEMENT, |sim| {
+                sim.servers[h].semi_source = *acks > 0;
+                if *acks == 0 {
+                    sim.release(h, false);
+                } else {
+                    sim.servers[h].acks = *acks;
+                    sim.servers[h].semi_replica = false;
+                }
+                Ok(true)
+            })
+            .await
+        }
+        Step::PointReplica { source, acker, .. } => point(shared, h, life, source, *acker).await,
+        Step::AckersAttached { acks, .. } => {
+            level(shared, h, life, STATEMENT, |sim| Ok(sim.ackers_of(h).count() as u32 >= *acks)).await
+        }
+        Step::SetReadOnly { on, .. } => {
+            level(shared, h, life, STATEMENT, |sim| {
+                sim.servers[h].read_only = *on;
+                Ok(true)
+            })
+            .await
+        }
+        _ => Err(StepError::Failed(format!("not a statement: {step}"))),
+    }
+}
+
+async fn point(
+    shared: &Shared,
+    h: usize,
+    life: u64,
+    source: &InstanceId,
+    acker: bool,
+) -> Result<(), StepError> {
+    let source = shared.act(|sim| sim.index(source));
+    level(shared, h, life, STATEMENT, |sim| sim.point_begin(h, source, acker)).await?;
+    level(shared, h, life, STATEMENT, |sim| sim.point_end(h, source, acker)).await
+}
+
+impl Sim {
+    fn obey(&mut self, h: usize, token: &Token) -> Result<(), StepError> {
+        let planted = self.planted(Planted::IgnoreBallots);
+        let Some(agent) = self.hosts[h].agent.as_mut() else {
+            return Err(StepError::Failed("no agent".to_owned()));
+        };
+        let (led, _) = agent.voter.lead(&token.ballot);
+        self.sync(h);
+        if !led.accepted && !planted {
+            self.count("older ballot refused");
+            return Err(StepError::Deposed(format!("ballot {} is obeyed here", led.ballot)));
+        }
+        if token.ballot.number < self.hosts[h].obeyed {
+            self.violate(format!("I6: db{h} obeys ballot {} after {}", token.ballot, self.hosts[h].obeyed));
+        }
+        self.hosts[h].obeyed = token.ballot.number;
+        Ok(())
+    }
+
+    fn purges_at_start(&self) -> bool {
+        self.opts.flavor == Flavor::MariaDb
+    }
+
+    fn stop_receiving(&mut self, s: usize) -> Result<(), String> {
+        if self.servers[s].source.is_none() {
+            return Ok(());
+        }
+        if self.planted(Planted::StopBothThreads) {
+            self.stop_io(s);
+            self.servers[s].sql = false;
+            self.start_sql(s);
+            return Ok(());
+        }
+        let (io, unapplied) = (self.servers[s].io, !self.servers[s].relay.is_empty());
+        if !self.servers[s].sql && (io || unapplied) {
+            if !io && self.purges_at_start() {
+                return Err("both threads are stopped with something unapplied".to_owned());
+            }
+            self.start_sql(s);
+        }
+        self.stop_io(s);
+        Ok(())
+    }
+
+    fn stop_replicating(&mut self, s: usize) -> Result<(), String> {
+        self.stop_receiving(s)?;
+        if !self.servers[s].relay.is_empty() && !self.planted(Planted::OpenBeforeCatchUp) {
+            return Err("received and not applied".to_owned());
+        }
+        self.servers[s].sql = false;
+        Ok(())
+    }
+
+    /// Read-only, source side off, acknowledging side set; then what can be done without losing what was received.
+    fn point_begin(&mut self, s: usize, source: usize, acker: bool) -> Result<bool, String> {
+        let server = &self.servers[s];
+        if server.source.is_none() && server.semi_source && !server.waiters.is_empty() {
+            return Err("sessions wait for an acknowledgement".to_owned());
+        }
+        let server = &mut self.servers[s];
+        server.read_only = true;
+        server.semi_replica = acker;
+        if std::mem::replace(&mut server.semi_source, false) {
+            self.release(s, false);
+        }
+        let known = self.servers[s].source;
+        if known.is_some() && known != Some(source) && self.purges_at_start() {
+            self.stop_receiving(s)?;
+        }
+        Ok(true)
+    }
+
+    fn point_end(&mut self, s: usize, source: usize, acker: bool) -> Result<bool, String> {
+        let (known, io, sql) = (self.servers[s].source, self.servers[s].io, self.servers[s].sql);
+        let unapplied = !self.servers[s].relay.is_empty();
+        if known == Some(source) {
+            if !io && !sql && unapplied && self.purges_at_start() {
+                return Err("both threads are stopped with something unapplied".to_owned());
+            }
+            if !sql {
+                self.start_sql(s);
+            }
+            let announced = self.servers[s].stream.as_ref().is_none_or(|stream| stream.announced == acker);
+            if !announced {
+                self.stop_io(s);
+            }
+            if !announced || !io {
+                self.start_io(s);
+            }
+            return Ok(true);
+        }
+        if known.is_some() && self.purges_at_start() {
+            if unapplied {
+                return Ok(false);
+            }
+            self.servers[s].sql = false;
+        }
+        self.stop_io(s);
+        self.servers[s].source = Some(source);
+        if self.purges_at_start() {
+            self.purge_relay(s);
+        }
+        self.start_io(s);
+        self.start_sql(s);
+        Ok(true)
+    }
+
+    /// The server takes writes: what must hold of it is checked first.
+    pub(crate) fn open_server(&mut self, h: usize, how: &str) {
+        let generation = self.holder(h).and_then(|holder| holder.role().generation()).unwrap_or_default();
+        if self.servers[h].read_only {
+            self.say(format!("db{h} {how}: writable, generation {generation}"));
+        }
+        self.check_open(h, generation);
+        self.servers[h].read_only = false;
+    }
+}

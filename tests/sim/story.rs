@@ -1,0 +1,144 @@
+//! One recovery, with its manager killed at a chosen command of it: before the command left, or after its effect and before its
+//! answer. The next manager has the store's file and nothing else.
+
+use std::path::Path;
+
+use mha::decide::plan::{Plan, PlanKind};
+use mha::execute::Outcome;
+use mha::execute::journal::{Entry, Recovery};
+use mha::execute::world::Token;
+use mha::model::ballot::Ballot;
+use mha::model::record::ClusterRecord;
+use mha::store::{Store as Disk, StoreError};
+
+use super::faults::Fault;
+use super::state::{Event, Sim};
+use super::world::evidence_of;
+
+/// What befalls the cluster, and where its manager dies.
+#[derive(Debug, Clone)]
+pub(crate) struct Story {
+    /// At 4 s; everything is mended 12 s later.
+    pub(crate) fault: Option<Fault>,
+    /// Commands of recoveries of this kind are counted.
+    pub(crate) kind: PlanKind,
+    /// The command its manager dies at, from 1.
+    pub(crate) nth: usize,
+    pub(crate) fate: Fate,
+}
+
+/// What a manager's death leaves of the command it was at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Lives,
+    NotSent,
+    NotAnswered,
+}
+
+/// What became of a story.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Told {
+    /// Commands of the kind so far.
+    pub(crate) commands: usize,
+    pub(crate) died_at: Option<String>,
+    /// Outcomes of what the next manager resumed.
+    pub(crate) resumed: Vec<Outcome>,
+}
+
+/// The real store, asked from a thread of its own: virtual time stands still meanwhile.
+pub(crate) fn now<T: Send>(asked: impl Future<Output = Result<T, StoreError>> + Send) -> T {
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().build().expect("a runtime needs nothing");
+            runtime.block_on(asked).expect("the store's directory is there and writable")
+        });
+        asking.join().expect("the store does not panic")
+    })
+}
+
+pub(crate) fn disk(directory: &Path) -> Disk {
+    Disk::open(directory).expect("a new store in a directory of the test's own")
+}
+
+impl Sim {
+    /// Whether the manager lives through this command.
+    pub(crate) fn fate(&mut self, m: usize, token: &Token, command: &str) -> Fate {
+        let Some(story) = self.opts.story.clone() else { return Fate::Lives };
+        let kind = self.stores[m].recoveries.iter().find(|r| r.id == token.recovery).map(|r| r.kind);
+        if kind != Some(story.kind) || self.told.died_at.is_some() {
+            return Fate::Lives;
+        }
+        self.told.commands += 1;
+        if self.told.commands != story.nth {
+            return Fate::Lives;
+        }
+        self.told.died_at = Some(command.to_owned());
+        story.fate
+    }
+
+    pub(crate) fn manager_is_killed(&mut self, m: usize) {
+        self.say(format!("m{m} dies"));
+        self.manager_up[m] = false;
+        self.wake.notify_one();
+        self.after(700, Event::Succeed(m));
+    }
+
+    /// A new process with the old one's store.
+    pub(crate) fn succeed(&mut self, m: usize) {
+        if let Some(directory) = &self.directory {
+            let disk = disk(directory.path());
+            let cluster = self.cluster.name.clone();
+            let store = &mut self.stores[m];
+            store.record = now(disk.record(&cluster));
+            store.recoveries = now(disk.unfinished(&cluster)).into_iter().collect();
+            store.ballot = now(disk.ballot()).number;
+            store.disk = Some(disk);
+        }
+        self.manager_up[m] = true;
+        self.wake.notify_one();
+    }
+
+    // === what is kept on the disk, too ===
+
+    pub(crate) fn keep_ballot(&self, m: usize) {
+        if let Some(disk) = &self.stores[m].disk {
+            let ballot = Ballot { number: self.stores[m].ballot, manager: self.stores[m].id.clone() };
+            now(disk.save_ballot(&ballot));
+        }
+    }
+
+    pub(crate) fn keep_recovery(&self, m: usize, recovery: &Recovery) {
+        if let Some(disk) = &self.stores[m].disk {
+            now(disk.begin(recovery));
+        }
+    }
+
+    pub(crate) fn keep_entries(&self, m: usize, recovery: &str, entries: &[Entry]) {
+        if let Some(disk) = &self.stores[m].disk {
+            now(disk.append(recovery, entries.to_vec()));
+        }
+    }
+
+    pub(crate) fn keep_record(&self, m: usize, record: Option<&ClusterRecord>) {
+        if let (Some(disk), Some(record)) = (&self.stores[m].disk, record) {
+            now(disk.save_record(&self.cluster.name, record));
+        }
+    }
+
+    /// A recovery that says it was taken back was: what each begun stage's undo asks for is so.
+    pub(crate) fn check_undone(&mut self, recovery: &Recovery) {
+        let begun = |kind| {
+            let stages = recovery.stage_begun(kind).map_or(0, |index| index + 1);
+            let undo =
+                |plan: &Plan| plan.stages.iter().take(stages).flat_map(|stage| stage.undo.clone()).collect();
+            recovery.plan(kind).map_or_else(Vec::new, undo)
+        };
+        for step in [PlanKind::Promote, PlanKind::Isolate, PlanKind::Repair].into_iter().flat_map(begun) {
+            let h = self.index(step.instance());
+            if self.answers(h) && !step.is_satisfied(&evidence_of(self, h)) {
+                self.violate(format!("I12: taken back, and it is not so that {step}"));
+            }
+        }
+    }
+}
