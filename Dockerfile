@@ -33,7 +33,7 @@ RUN if command -v apt-get; then \
         apt-get update && apt-get install -y --no-install-recommends nftables iproute2 && rm -rf /var/lib/apt/lists/* /var/cache/apt/*; \
     else microdnf install -y nftables iproute util-linux && microdnf clean all; fi \
     && { id mysql || useradd --system --home-dir /nonexistent --shell /bin/false mysql; } \
-    && rm -rf /var/lib/mysql/* && mkdir -p /var/lib/mysql && chown mysql:mysql /var/lib/mysql \
+    && rm -rf /var/lib/mysql/* && mkdir -p /var/lib/mysql /var/lib/mha-agent && chown mysql:mysql /var/lib/mysql /var/lib/mha-agent \
     && ln -sf /run/client.cnf /root/.my.cnf
 COPY --from=programs /out/mha-agent /usr/local/bin/
 COPY scripts/lib/server-config.sh docker/db docker/db-health docker/server-start /usr/local/lib/mha/
