@@ -41,6 +41,11 @@ pub(super) async fn server(shared: &Shared, as_replica: bool, deadline: Instant)
         let (service, log) = split(service);
         let arguments = arguments(&service, as_replica, identity);
         let find = ways(shared).pop().ok_or("a witness has no server")?;
+        let ending = shared.seen().ending.clone();
+        if let Some(ending) = ending {
+            let gone = ending.confirm_gone(deadline.saturating_duration_since(Instant::now())).await;
+            gone.map_err(|error| format!("the server that ended holds its files: {error}"))?;
+        }
         let within = deadline.saturating_duration_since(Instant::now());
         service.start(&arguments, &find, log, within).await.map_err(|error| error.to_string())?;
     }

@@ -45,6 +45,8 @@ pub struct Seen {
     pub access: Access,
     pub vip: bool,
     pub process: ServerProcess,
+    /// The last one that ended: its files are its own until the kernel has done with it.
+    pub ending: Option<Arc<Watch>>,
     pub server: Result<Report, Unseen>,
     pub polled_at: Moment,
     /// When the first of the questions that were not answered was asked.
@@ -95,6 +97,7 @@ impl Shared {
             access: Access::Admitted,
             vip: false,
             process: ServerProcess::Unknown("not looked for yet".to_owned()),
+            ending: None,
             server: Err(Unseen::Looker("not asked yet".to_owned())),
             polled_at: now,
             unanswered_since: None,

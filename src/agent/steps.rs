@@ -162,7 +162,11 @@ async fn sql(shared: &Shared, step: &Step, deadline: Instant) -> Result<(), Step
 /// carry no client's answer. A server that does not answer spares nobody.
 async fn spare_replicas(shared: &Shared) {
     let Ok((_, hands)) = shared.server() else { return };
-    let answers = shared.seen().server.is_ok() && shared.seen().unanswered_since.is_none();
+    let answers = {
+        let seen = shared.seen();
+        let runs = matches!(seen.process, ServerProcess::Running(_));
+        runs && seen.server.is_ok() && seen.unanswered_since.is_none()
+    };
     let deadline = Instant::now() + ENUMERATE_WITHIN;
     let mut endpoints = Vec::<SocketAddr>::new();
     if answers && let Ok(mut conn) = shared.spare.take(shared, deadline).await {

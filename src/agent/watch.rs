@@ -60,12 +60,19 @@ pub(super) async fn run(shared: Arc<Shared>, found: ServerProcess) {
     let mut asked = None;
     loop {
         if let ServerProcess::Running(watch) = &now {
-            watch.exited().await;
+            let watch = Arc::clone(watch);
+            tokio::select! {
+                () = watch.exited() => {}
+                // It runs no code any more: what is left is the kernel's work, and nobody has to wait for that.
+                () = watch.ending() => {}
+            }
             now = ServerProcess::Gone(clock::now());
             tracing::error!(pid = watch_pid(&shared), "the server's process has ended");
+            shared.seen().ending = Some(Arc::clone(&watch));
             if shared.orders.send(Order::Server(now.clone())).await.is_err() {
                 return;
             }
+            watch.exited().await;
         }
         match search(&shared).await {
             Ok(Some(watch)) => {

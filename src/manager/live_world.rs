@@ -250,7 +250,9 @@ impl LiveWorld {
         let mut outstanding: Vec<Outstanding> = Vec::new();
         let mut asking: FuturesUnordered<_> =
             self.voters.iter().map(|(host, voter)| vote(host, voter, &claim, patience)).collect();
-        while votes.accepted.len() < majority {
+        // A voter that misses the first claim of all knows of no generation, and must wait before it grants anything.
+        let all = proof == Proof::Adoption;
+        while all || votes.accepted.len() < majority {
             let Some((host, answer)) = asking.next().await else { break };
             match answer {
                 Ok(Claimed::Accepted { outstanding: more }) => {

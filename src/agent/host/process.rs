@@ -75,13 +75,20 @@ pub enum ProcessError {
 }
 
 /// One process, told from every other of this boot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Eq, Serialize, Deserialize)]
 pub struct Process {
     pub pid: u32,
     /// When it started, to 10 ms.
     pub started: Moment,
     /// The program's short name, as the kernel has it.
     pub command: String,
+}
+
+impl PartialEq for Process {
+    /// By pid and start: a program that becomes another (`exec`) is the same process by another name.
+    fn eq(&self, other: &Self) -> bool {
+        (self.pid, self.started) == (other.pid, other.started)
+    }
 }
 
 /// Looks for the server's process; `None` when it is not running.
@@ -167,18 +174,55 @@ impl Watch {
         self.gone_at.get_or_init(clock::now);
     }
 
+    /// Returns when the process has begun to end and runs no code of its own any more; it stays until its memory is given back, and
+    /// only then do its sockets close: 50 ms and more for a database. Where the kernel cannot tell (before 6.9) that is seen within half a
+    /// second.
+    pub async fn ending(&self) {
+        while self.runs() {
+            if let Some(thread) = self.some_thread() {
+                if let Ok(mut ready) = thread.readable().await {
+                    ready.retain_ready();
+                }
+                // Its threads are told within the same moment, and end in any order.
+                for _ in 0..ENDING_LOOKS {
+                    if !self.runs() {
+                        return;
+                    }
+                    tokio::time::sleep(ENDING_LOOK_EVERY).await;
+                }
+            }
+            // That thread had ended its own work, or none can be watched here.
+            tokio::time::sleep(NEXT_THREAD_AFTER).await;
+        }
+    }
+
+    fn runs(&self) -> bool {
+        read_stat(self.process.pid).is_some_and(|stat| stat.started == self.process.started && !stat.ended)
+    }
+
+    /// A descriptor of a thread that is not the first; `None` where the kernel has none, or there is no second thread.
+    fn some_thread(&self) -> Option<AsyncFd<OwnedFd>> {
+        // PIDFD_THREAD (include/uapi/linux/pidfd.h): readable when that thread ends.
+        let flags = PidfdFlags::NONBLOCK | PidfdFlags::from_bits_retain(libc::O_EXCL as u32);
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.process.pid)).ok()?;
+        threads
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+            .filter(|thread| *thread != self.process.pid)
+            .find_map(|thread| {
+                let thread = Pid::from_raw(i32::try_from(thread).ok()?)?;
+                super::watch(pidfd_open(thread, flags).ok()?).ok()
+            })
+    }
+
     /// Running, or gone and since when that has been known.
     pub fn state(&self) -> ProcessState {
         let now = clock::now();
-        if self.gone_at.get().is_none() {
-            let alive = read_stat(self.process.pid)
-                .is_some_and(|stat| stat.started == self.process.started && !stat.ended);
-            if alive {
-                return ProcessState::Running {
-                    pid: self.process.pid,
-                    started_ago: now.since(self.process.started),
-                };
-            }
+        if self.gone_at.get().is_none() && self.runs() {
+            return ProcessState::Running {
+                pid: self.process.pid,
+                started_ago: now.since(self.process.started),
+            };
         }
         ProcessState::Gone { ago: now.since(*self.gone_at.get_or_init(|| now)) }
     }
@@ -217,6 +261,14 @@ impl Watch {
     }
 }
 
+/// Between two looks whether a process whose thread ended is ending, and how many.
+const ENDING_LOOK_EVERY: Duration = Duration::from_millis(1);
+const ENDING_LOOKS: u32 = 10;
+/// Before another thread is watched.
+const NEXT_THREAD_AFTER: Duration = Duration::from_millis(500);
+/// Flag in `/proc/PID/stat`: the first thread is ending (include/linux/sched.h). A database's first thread ends with the process.
+const PF_EXITING: u64 = 4;
+
 struct Stat {
     command: String,
     started: Moment,
@@ -235,7 +287,10 @@ fn parse_stat(text: &str) -> Option<Stat> {
     let fields: Vec<&str> = tail.split_ascii_whitespace().collect();
     let ticks: u64 = fields.get(19)?.parse().ok()?;
     // A leader that ended before its other threads is a zombie too, but the process lives.
-    let ended = matches!(*fields.first()?, "Z" | "X") && fields.get(17).is_none_or(|threads| *threads <= "1");
+    let flags = fields.get(6).and_then(|flags| flags.parse::<u64>().ok()).unwrap_or(0);
+    let zombie =
+        matches!(*fields.first()?, "Z" | "X") && fields.get(17).is_none_or(|threads| *threads <= "1");
+    let ended = zombie || flags & PF_EXITING != 0;
     Some(Stat { command, started: Moment::from_micros(ticks * (1_000_000 / TICKS_PER_SECOND)), ended })
 }
 
@@ -328,11 +383,12 @@ mod tests {
 
     #[test]
     fn a_stat_line_with_a_hostile_name() {
-        let line = "42 (a) R (b) S 1 42 42 0 -1 4 5 0 0 0 1 2 0 0 20 0 1 0 123456 1 2 3";
+        let line = "42 (a) R (b) S 1 42 42 0 -1 4194560 5 0 0 0 1 2 0 0 20 0 1 0 123456 1 2 3";
         let stat = parse_stat(line).unwrap();
         assert_eq!((stat.command.as_str(), stat.ended), ("a) R (b", false));
         assert_eq!(stat.started, Moment::from_micros(1_234_560_000));
         assert!(parse_stat(&line.replace(") S 1", ") Z 1")).unwrap().ended);
+        assert!(parse_stat(&line.replace("4194560", "4194564")).unwrap().ended, "its first thread is ending");
         assert!(parse_stat("nonsense").is_none());
     }
 
@@ -372,6 +428,33 @@ mod tests {
         assert_eq!(find(&by).await.unwrap(), None);
         std::fs::write(&file, "x").unwrap();
         assert!(matches!(find(&by).await, Err(ProcessError::NoPid { .. })));
+    }
+
+    #[test]
+    #[ignore = "the other test's process: the runner's thread and this one"]
+    fn a_second_thread() {
+        std::thread::sleep(Duration::from_secs(60));
+    }
+
+    #[tokio::test]
+    async fn the_end_is_told_when_it_begins() {
+        let mut own = Command::new(std::env::current_exe().unwrap());
+        own.args(["--ignored", "--exact", "agent::host::process::tests::a_second_thread"]);
+        let mut child = own.stdout(Stdio::null()).spawn().unwrap();
+        let threads = || std::fs::read_dir(format!("/proc/{}/task", child.id())).unwrap().count();
+        while threads() < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let watch = Watch::open(&process(child.id()).unwrap()).unwrap().unwrap();
+        let early = watch.some_thread().is_some();
+        let too_soon = tokio::time::timeout(Duration::from_millis(50), watch.ending()).await;
+        assert!(too_soon.is_err(), "it runs");
+        watch.kill().unwrap();
+        if early {
+            tokio::time::timeout(Duration::from_secs(2), watch.ending()).await.unwrap();
+        }
+        watch.confirm_gone(Duration::from_secs(2)).await.unwrap();
+        child.wait().unwrap();
     }
 
     #[tokio::test]

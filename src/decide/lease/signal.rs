@@ -9,7 +9,7 @@ use crate::model::time::Moment;
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
-    /// Time passed; due at [`Holder::due`].
+    /// Time passed; due at [`super::holder::Holder::due`].
     Tick,
     /// A voter answered a renewal that was sent at `sent_at`.
     Answer { from: String, generation: Generation, sent_at: Moment, answer: Renewed },
@@ -37,7 +37,7 @@ pub enum Input {
 /// What to do, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// Write [`Holder::kept`] and sync, before the effects after it, before anything else is taken in, and before answering.
+    /// Write [`super::holder::Holder::kept`] and sync, before the effects after it, before anything else is taken in, and before answering.
     Persist,
     /// Ask every voter at once.
     SendRenew { generation: Generation, lasts: Duration },
