@@ -3,6 +3,8 @@
 
 #[path = "scenarios/commands.rs"]
 mod commands;
+#[path = "scenarios/planned.rs"]
+mod planned;
 #[path = "scenarios/properties.rs"]
 mod properties;
 #[path = "scenarios/script.rs"]

@@ -74,6 +74,7 @@ gtid_domain_id = 0
 log_slave_updates = ON
 skip_slave_start = ON
 slave_net_timeout = 4
+slave_parallel_threads = 4
 rpl_semi_sync_master_enabled = OFF
 rpl_semi_sync_slave_enabled = OFF
 END

@@ -9,9 +9,9 @@ use tokio::time::{Instant, timeout_at};
 use super::lease_loop::OrderError;
 use super::ports;
 use super::sql::fresh_report;
-use super::start;
 use super::state::{ServerProcess, Shared};
 use super::wire::StepRequest;
+use super::{block, start};
 use crate::clock;
 use crate::decide::lease::holder::{Input, Role};
 use crate::decide::lease::refusal::{Refusal, permits};
@@ -64,6 +64,12 @@ pub(super) async fn apply(shared: &Shared, request: &StepRequest) -> Result<Evid
             ports::learn(shared).await.map_err(StepError::Failed)?;
             false
         }
+        Step::Block { generation, within, .. } => {
+            block::block(shared, *generation, deadline.min(Instant::now() + *within)).await?;
+            true
+        }
+        // Reading it back is all.
+        Step::Unmoved { .. } => true,
         Step::Kill { .. } => {
             kill(shared).await?;
             false
@@ -89,7 +95,7 @@ pub(super) async fn apply(shared: &Shared, request: &StepRequest) -> Result<Evid
             true
         }
         Step::StopReceiving { source, .. } => {
-            block(shared, source).await;
+            deafen(shared, source).await;
             sql(shared, step, deadline).await?;
             true
         }
@@ -108,7 +114,13 @@ pub(super) async fn apply(shared: &Shared, request: &StepRequest) -> Result<Evid
             sql(shared, step, deadline).await?;
             true
         }
-        Step::Salvage { .. } | Step::Claim { .. } | Step::Register { .. } | Step::Park { .. } => {
+        Step::Salvage { .. }
+        | Step::KeepUp { .. }
+        | Step::Quiet { .. }
+        | Step::Turn { .. }
+        | Step::Claim { .. }
+        | Step::Register { .. }
+        | Step::Park { .. } => {
             return Err(StepError::Failed(format!("an agent does not do this step: {step}")));
         }
     };
@@ -160,7 +172,7 @@ async fn sql(shared: &Shared, step: &Step, deadline: Instant) -> Result<(), Step
 
 /// A switchover's replicas must receive what the old primary still has: their streams, and only theirs, pass the fence. They
 /// carry no client's answer. A server that does not answer spares nobody.
-async fn spare_replicas(shared: &Shared) {
+pub(super) async fn spare_replicas(shared: &Shared) {
     let Ok((_, hands)) = shared.server() else { return };
     let answers = {
         let seen = shared.seen();
@@ -171,8 +183,13 @@ async fn spare_replicas(shared: &Shared) {
     let mut endpoints = Vec::<SocketAddr>::new();
     if answers && let Ok(mut conn) = shared.spare.take(shared, deadline).await {
         if let Ok(rows) = conn.query(DUMPS, deadline).await {
-            let texts = rows.iter().filter_map(|row| row.text("host"));
-            endpoints.extend(texts.filter_map(|text| text.parse::<SocketAddr>().ok()));
+            for text in rows.iter().filter_map(|row| row.text("host")) {
+                match text.parse::<SocketAddr>() {
+                    Ok(endpoint) => endpoints.push(endpoint),
+                    // A server that resolves names shows those.
+                    Err(_) => endpoints.extend(resolve_text(text).await),
+                }
+            }
         }
         shared.spare.give(conn).await;
     }
@@ -282,7 +299,7 @@ async fn admit(shared: &Shared, deadline: Instant) -> Result<(), StepError> {
 }
 
 /// Packets to the source are reset first: a thread that is told to stop then does not wait for a silent host.
-async fn block(shared: &Shared, source: &InstanceId) {
+async fn deafen(shared: &Shared, source: &InstanceId) {
     let Ok((_, hands)) = shared.server() else { return };
     for address in resolve(source).await {
         let done = match hands.filter().await {
@@ -306,7 +323,11 @@ async fn unblock(shared: &Shared, source: &InstanceId) -> Result<(), StepError> 
 }
 
 async fn resolve(source: &InstanceId) -> Vec<SocketAddr> {
-    let looked_up = tokio::net::lookup_host((source.host.clone(), source.port));
+    resolve_text(&format!("{}:{}", source.host, source.port)).await
+}
+
+async fn resolve_text(endpoint: &str) -> Vec<SocketAddr> {
+    let looked_up = tokio::net::lookup_host(endpoint.to_owned());
     match tokio::time::timeout(RESOLVE_WITHIN, looked_up).await {
         Ok(Ok(addresses)) => addresses.collect(),
         Ok(Err(_)) | Err(_) => Vec::new(),

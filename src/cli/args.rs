@@ -1,6 +1,7 @@
 //! The command line as clap reads it. Its words are the operator's manual: one sentence each.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
@@ -78,6 +79,33 @@ pub(super) enum Command {
         #[arg(long, conflicts_with = "dry_run")]
         yes: bool,
     },
+    /// Change the primary while it serves: writers wait a moment, nothing is lost. Shows both plans first and asks.
+    Switchover {
+        cluster: Option<String>,
+        /// Make this one primary; else the best.
+        #[arg(long, value_name = "HOST")]
+        to: Option<InstanceId>,
+        /// Show both plans, or all that is in the way, and change nothing.
+        #[arg(long)]
+        dry_run: bool,
+        /// How long writers may wait; past it everything is taken back.
+        #[arg(long, value_name = "SPAN", default_value = "2s", value_parser = span)]
+        write_block: Duration,
+        /// How far behind the new primary may be, and how long it may take to catch up before writers wait.
+        #[arg(long, value_name = "SPAN", default_value = "10s", value_parser = span)]
+        wait_lag: Duration,
+        /// How long open transactions may take to end before writers wait.
+        #[arg(long, value_name = "SPAN", default_value = "500ms", value_parser = span)]
+        drain: Duration,
+        /// End sessions with long transactions, instead of leaving them in the way.
+        #[arg(long)]
+        kill_long_transactions: bool,
+        /// Do it without asking.
+        #[arg(long, conflicts_with = "dry_run")]
+        yes: bool,
+    },
+    /// Call the running operation off, as long as it can be taken back.
+    Abort { cluster: Option<String> },
     /// Past recoveries, newest first; with an ID, one of them.
     History {
         cluster: Option<String>,
@@ -131,4 +159,17 @@ pub(super) enum ConfigCommand {
         #[arg(long)]
         agent: bool,
     },
+}
+
+/// `2s`, `500ms`, `1m`.
+fn span(text: &str) -> Result<Duration, String> {
+    let (digits, unit) = text.split_at(text.trim_end_matches(char::is_alphabetic).len());
+    let number: u64 = digits.parse().map_err(|_| "write it with its unit, such as 2s or 500ms".to_owned())?;
+    let unit = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        _ => return Err("its unit is ms, s or m".to_owned()),
+    };
+    number.checked_mul(unit).map(Duration::from_millis).ok_or_else(|| "too long".to_owned())
 }

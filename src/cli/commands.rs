@@ -18,8 +18,8 @@ use crate::decide::plan::Plan;
 use crate::execute::Outcome;
 use crate::execute::journal::{Recovery, What};
 use crate::http::contract::{
-    AcknowledgeRequest, AdoptRequest, Begun, Clusters, Done, FailoverRequest, FollowLine, History, Topology,
-    UnparkRequest,
+    AbortRequest, AcknowledgeRequest, AdoptRequest, Begun, Clusters, Done, FailoverRequest, FollowLine,
+    History, SwitchoverRequest, Topology, UnparkRequest,
 };
 use crate::manager::event::Proposal;
 use crate::manager::snapshot::Snapshot;
@@ -57,6 +57,29 @@ pub(super) async fn run(flags: Flags, screen: Screen) -> Ended {
             let request = FailoverRequest { to, accept_loss, old_primary_is_dead, by: caller(), dry_run };
             desk()?.failover(cluster, request, yes).await
         }
+        Command::Switchover {
+            cluster,
+            to,
+            dry_run,
+            write_block,
+            wait_lag,
+            drain,
+            kill_long_transactions,
+            yes,
+        } => {
+            let ms = |span: Duration| u64::try_from(span.as_millis()).ok();
+            let request = SwitchoverRequest {
+                to,
+                write_block_ms: ms(write_block),
+                wait_lag_ms: ms(wait_lag),
+                drain_ms: ms(drain),
+                kill_long_transactions,
+                by: caller(),
+                dry_run,
+            };
+            desk()?.switchover(cluster, request, yes).await
+        }
+        Command::Abort { cluster } => desk()?.do_now(cluster, "abort", &AbortRequest { by: caller() }).await,
         Command::History { cluster, id, limit } => desk()?.history(cluster, id, limit).await,
         Command::Follow { cluster } => {
             let desk = desk()?;
@@ -70,6 +93,16 @@ pub(super) async fn run(flags: Flags, screen: Screen) -> Ended {
             desk()?.do_now(cluster, "unpark", &UnparkRequest { instance, by: caller() }).await
         }
     }
+}
+
+/// How an operation that is shown before it is begun speaks.
+struct Words {
+    /// Also the last part of its path.
+    verb: &'static str,
+    if_refused: &'static str,
+    /// Before the second plan.
+    note: &'static str,
+    question: String,
 }
 
 /// What every command that asks the manager works with.
@@ -204,37 +237,65 @@ impl Desk {
     async fn failover(&self, cluster: Option<String>, request: FailoverRequest, yes: bool) -> Ended {
         let cluster = self.cluster(cluster).await?;
         let proposal_of = FailoverRequest { dry_run: true, ..request.clone() };
-        let reply = self.client.post(&path(&cluster, &["failover"]), &proposal_of).await?;
+        let words = Words {
+            verb: "failover",
+            if_refused: "mend what is named, or see --to, --accept-loss and --old-primary-is-dead",
+            note: "if nothing more arrives:",
+            question: format!("Fail {cluster} over by these plans?"),
+        };
+        let only_show = request.dry_run;
+        self.begin(&cluster, &words, (&proposal_of, &request), only_show, yes).await
+    }
+
+    async fn switchover(&self, cluster: Option<String>, request: SwitchoverRequest, yes: bool) -> Ended {
+        let cluster = self.cluster(cluster).await?;
+        let proposal_of = SwitchoverRequest { dry_run: true, ..request.clone() };
+        let words = Words {
+            verb: "switchover",
+            if_refused: "mend what is named, or name another with --to",
+            note: "if nothing more is written:",
+            question: format!("Change the primary of {cluster} by these plans?"),
+        };
+        let only_show = request.dry_run;
+        self.begin(&cluster, &words, (&proposal_of, &request), only_show, yes).await
+    }
+
+    /// Shows what would be done, asks, begins, and follows to the end.
+    async fn begin<R: serde::Serialize>(
+        &self,
+        cluster: &str,
+        words: &Words,
+        (proposal_of, request): (&R, &R),
+        only_show: bool,
+        yes: bool,
+    ) -> Ended {
+        let verb = words.verb;
+        let reply = self.client.post(&path(cluster, &[verb]), proposal_of).await?;
         let proposal: Proposal = reply.value()?;
-        if request.dry_run {
-            self.show(&reply, || Ok(self.proposed(&proposal)))?;
+        if only_show {
+            self.show(&reply, || Ok(self.proposed(&proposal, words.note)))?;
             return Ok(if proposal.blockers.is_empty() { Exit::Done } else { Exit::Refused });
         }
         if !self.json {
-            self.screen.print(&self.proposed(&proposal));
+            self.screen.print(&self.proposed(&proposal, words.note));
             self.screen.print("");
         }
         // With blockers the manager is not asked to begin; it would say the same.
         if !proposal.blockers.is_empty() {
-            let next = "mend what is named, or see --to, --accept-loss and --old-primary-is-dead";
-            let mut error =
-                CliError::new(Exit::Refused, "refused", format!("no failover of {cluster} was begun"), next);
+            let message = format!("no {verb} of {cluster} was begun");
+            let mut error = CliError::new(Exit::Refused, "refused", message, words.if_refused);
             error.problem.reasons = if self.json { proposal.blockers } else { Vec::new() };
             return Err(error);
         }
-        self.agreed(
-            yes,
-            &format!("the failover of {cluster}"),
-            &format!("Fail {cluster} over by these plans?"),
-        )?;
-        let begun: Begun = self.client.post(&path(&cluster, &["failover"]), &request).await?.value()?;
-        self.see_through(&cluster, &begun.recovery).await
+        self.agreed(yes, &format!("the {verb} of {cluster}"), &words.question)?;
+        let begun: Begun = self.client.post(&path(cluster, &[verb]), request).await?.value()?;
+        self.see_through(cluster, &begun.recovery).await
     }
 
-    fn proposed(&self, proposal: &Proposal) -> String {
+    fn proposed(&self, proposal: &Proposal, note: &str) -> String {
         let mut parts = vec![proposal.sentence.clone()];
         for (index, plan) in proposal.plans.iter().enumerate() {
-            let note = if index == 0 { "" } else { "\nif nothing more arrives:" };
+            let note = if index == 0 { String::new() } else { format!("\n{note}") };
             parts.push(format!("{note}\n{plan}"));
         }
         if !proposal.blockers.is_empty() {

@@ -37,6 +37,7 @@ pub(super) fn head(screen: Screen, recovery: &Recovery) -> String {
 fn name(kind: PlanKind) -> &'static str {
     match kind {
         PlanKind::Isolate | PlanKind::Promote => "failover",
+        PlanKind::Switchover => "switchover",
         PlanKind::Adopt => "adoption",
         PlanKind::Rejoin => "rejoin",
         PlanKind::Repair => "repair",

@@ -159,7 +159,7 @@ pub fn promote(
             }
             let required = required || feeding.salvage_required;
             let feeding = Feeding { salvage_required: required, ..feeding };
-            Ok(Promotion::new(view, isolation, &ranking, chosen, feeding, proof, ask).plan())
+            Ok(Promotion::new(view, isolation, &ranking, chosen, feeding, proof, ask, None).plan())
         }
         (proof, completeness) => {
             let why = [proof.err(), completeness.err()].into_iter().flatten();

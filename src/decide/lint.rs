@@ -9,6 +9,8 @@ pub fn lint(plan: &Plan) -> Vec<String> {
     order(plan, &mut broken);
     commit(plan, &mut broken);
     threads(plan, &mut broken);
+    blocks(plan, &mut broken);
+    hands_over(plan, &mut broken);
     for stage in &plan.stages {
         if stage.steps.is_empty() {
             broken.push(format!("stage {:?} has no steps", stage.name));
@@ -127,7 +129,7 @@ fn commit(plan: &Plan, broken: &mut Vec<String>) {
                 stage.name
             ));
         }
-        if index < commit && stage.on_failure == OnFailure::Continue {
+        if index < commit && stage.on_failure != OnFailure::Abort {
             broken.push(format!(
                 "stage {:?} comes before the commit point and its failure would be passed over",
                 stage.name
@@ -143,9 +145,14 @@ fn changes_a_server(step: &Step) -> bool {
         | Step::PointReplica { .. }
         | Step::CatchUpFrom { .. }
         | Step::SetReadOnly { .. }
+        | Step::Block { .. }
+        | Step::Turn { .. }
         | Step::StopReceiving { .. } => true,
         // Fences and claims are never taken back by a command: a lease is won again by votes. Salvage only adds what the old primary had.
         Step::Fence { .. }
+        | Step::Unmoved { .. }
+        | Step::KeepUp { .. }
+        | Step::Quiet { .. }
         | Step::Kill { .. }
         | Step::Claim { .. }
         | Step::Salvage { .. }
@@ -175,6 +182,64 @@ fn threads(plan: &Plan, broken: &mut Vec<String>) {
                 ));
             }
         }
+    }
+}
+
+/// Writers are blocked last, and taking it back is one's own: the blocked server wins a newer generation, then serves.
+fn blocks(plan: &Plan, broken: &mut Vec<String>) {
+    for (index, stage) in plan.stages.iter().enumerate() {
+        for step in &stage.steps {
+            let Step::Block { instance, generation, .. } = step else { continue };
+            if plan.kind != PlanKind::Switchover || index + 1 != plan.stages.len() {
+                broken.push(format!("{instance} would be blocked, and more follow before anybody promotes"));
+            }
+            if !plan.stages[..index].iter().any(|earlier| earlier.steps.iter().any(keeps_up)) {
+                broken.push(format!("{instance} would be blocked before a replica is known to be close"));
+            }
+            for earlier in &plan.stages[..index] {
+                if earlier.undo.is_empty() && earlier.steps.iter().any(changes_a_server) {
+                    broken
+                        .push(format!("stage {:?} changes a server and cannot be taken back", earlier.name));
+                }
+            }
+            let claims = stage.undo.iter().position(|undo| {
+                matches!(undo, Step::Claim { candidate, generation: of, .. } if candidate == instance && *of > generation.next())
+            });
+            let opens = stage
+                .undo
+                .iter()
+                .position(|undo| matches!(undo, Step::Open { instance: opened, .. } if opened == instance));
+            if !matches!((claims, opens), (Some(claim), Some(open)) if claim < open) {
+                broken.push(format!(
+                    "{instance} would be blocked, and taking that back does not win it a generation above the target's"
+                ));
+            }
+        }
+    }
+    if plan.kind == PlanKind::Switchover && !plan.steps().any(|step| matches!(step, Step::Block { .. })) {
+        broken.push("a switchover that blocks nobody".to_owned());
+    }
+}
+
+fn keeps_up(step: &Step) -> bool {
+    matches!(step, Step::KeepUp { .. })
+}
+
+/// BUG#30344595: the blocked set is final only when read again after the leader stopped receiving. And the address answers at its
+/// old place until it is at the new one.
+fn hands_over(plan: &Plan, broken: &mut Vec<String>) {
+    let Some((at, leader)) = opened(plan).first().copied() else { return };
+    let read = stage_of(plan, |step| matches!(step, Step::Unmoved { .. }));
+    let stopped =
+        stage_of(plan, |step| matches!(step, Step::StopReplicating { instance } if instance == leader));
+    if read.is_some_and(|read| read >= at || stopped.is_none_or(|stopped| stopped >= read)) {
+        broken
+            .push(format!("the old set would not be read between {leader}'s last receiving and its opening"));
+    }
+    let held = stage_of(plan, |step| matches!(step, Step::HoldVip { .. }));
+    let lost = stage_of(plan, |step| matches!(step, Step::LoseVip { .. }));
+    if matches!((held, lost), (Some(held), Some(lost)) if lost <= held) {
+        broken.push("the VIP would be taken from its old place before it is at the new one".to_owned());
     }
 }
 

@@ -11,11 +11,14 @@ pub mod guard;
 mod issues;
 pub mod lease;
 pub mod lint;
+pub mod obstacle;
 pub mod plan;
+mod preflight;
 mod promotion;
 mod proof;
 mod prospect;
 pub mod rejoin;
+pub mod switchover;
 mod verdict;
 
 pub use verdict::{Action, Decision, decide};

@@ -56,6 +56,42 @@ pub enum Step {
     /// No client byte reaches this server, and it holds no lease. The VIP may go on answering there, with a reset, until it is announced
     /// elsewhere or its time is over.
     Fence { instance: InstanceId, generation: Generation },
+    /// It applies what `source` writes less than `closely` later: no more than that will writers wait for it.
+    KeepUp {
+        instance: InstanceId,
+        source: InstanceId,
+        #[serde(rename = "closely_ms", with = "millis")]
+        closely: Duration,
+        #[serde(rename = "within_ms", with = "millis")]
+        within: Duration,
+    },
+    /// It replicates from `to` instead of `from`, acknowledging, and was turned without ever asking for what `to` had not applied.
+    Turn {
+        instance: InstanceId,
+        from: InstanceId,
+        to: InstanceId,
+        #[serde(rename = "within_ms", with = "millis")]
+        within: Duration,
+    },
+    /// Transactions that are open on it had `drain` to end; with `end_older`, sessions that had one open for longer were ended, those
+    /// that wait for an acknowledgement never (S5).
+    Quiet {
+        instance: InstanceId,
+        #[serde(rename = "drain_ms", with = "millis")]
+        drain: Duration,
+        #[serde(rename = "end_older_ms", with = "millis::option", default)]
+        end_older: Option<Duration>,
+    },
+    /// It takes no writes: read-only by its own word, its lease released, closed to clients with its replicas' streams spared. The VIP
+    /// goes on answering there, with a reset, until it is announced elsewhere or its time is over.
+    Block {
+        instance: InstanceId,
+        generation: Generation,
+        #[serde(rename = "within_ms", with = "millis")]
+        within: Duration,
+    },
+    /// It has executed exactly `set`: nobody wrote after it was blocked (a privileged session can).
+    Unmoved { instance: InstanceId, set: GtidSet },
     /// Its process is gone (after a fence only; never a clean stop).
     Kill { instance: InstanceId },
     /// The replica receives nothing more from `source`, and its applier runs (or has nothing to apply).
@@ -134,6 +170,11 @@ impl Step {
     pub fn instance(&self) -> &InstanceId {
         match self {
             Self::Fence { instance, .. }
+            | Self::Block { instance, .. }
+            | Self::KeepUp { instance, .. }
+            | Self::Quiet { instance, .. }
+            | Self::Turn { instance, .. }
+            | Self::Unmoved { instance, .. }
             | Self::Kill { instance }
             | Self::StopReceiving { instance, .. }
             | Self::WaitApplied { instance, .. }
@@ -167,6 +208,9 @@ pub struct Evidence {
     /// Voters' hosts that accepted a claim.
     pub votes: Option<Votes>,
     pub salvage: Option<Salvaged>,
+    /// How long it took to apply what its source had just written.
+    #[serde(rename = "behind_ms", with = "millis::option", default)]
+    pub behind: Option<Duration>,
     /// The heartbeat table was found.
     pub furnished: bool,
 }
@@ -212,6 +256,17 @@ impl Step {
             Self::Fence { generation, .. } => agent.is_some_and(|agent| {
                 agent.access == Access::Closed && agent.fenced.is_some_and(|fenced| fenced >= *generation)
             }),
+            Self::Block { generation, .. } => {
+                report.is_some_and(|report| report.read_only)
+                    && agent.is_some_and(|agent| {
+                        agent.access == Access::Closed
+                            && agent.fenced.is_some_and(|fenced| fenced >= *generation)
+                    })
+            }
+            Self::KeepUp { closely, .. } => seen.behind.is_some_and(|behind| behind <= *closely),
+            // As quiet as it became.
+            Self::Quiet { .. } => true,
+            Self::Unmoved { set, .. } => report.is_some_and(|report| report.executed == *set),
             Self::Kill { .. } => agent.is_some_and(|agent| matches!(agent.process, Process::Gone { .. })),
             // Whatever its source is called: one server has many names, and the ack fence rests on this.
             Self::StopReceiving { .. } => report.is_some_and(|report| {
@@ -236,16 +291,10 @@ impl Step {
                     && report.semi_sync.after_sync
                     && report.semi_sync.acks >= *acks
             }),
-            Self::PointReplica { source, acker, .. } => report.is_some_and(|report| {
-                report.read_only
-                    && !report.semi_sync.source_enabled
-                    && (!acker || report.semi_sync.replica_enabled)
-                    && report.channel().is_some_and(|channel| {
-                        channel.source == *source
-                            && channel.receiver != ThreadState::Stopped
-                            && channel.applier == ThreadState::Running
-                    })
-            }),
+            Self::PointReplica { source, acker, .. } => {
+                report.is_some_and(|report| follows(report, source, *acker))
+            }
+            Self::Turn { to, .. } => report.is_some_and(|report| follows(report, to, true)),
             Self::AckersAttached { acks, .. } => {
                 report.is_some_and(|report| report.semi_sync.clients >= *acks)
             }
@@ -283,12 +332,41 @@ impl Step {
     }
 }
 
+/// It replicates from `source` with both threads, read-only; with `acker` it is set to acknowledge.
+fn follows(report: &Report, source: &InstanceId, acker: bool) -> bool {
+    report.read_only
+        && !report.semi_sync.source_enabled
+        && (!acker || report.semi_sync.replica_enabled)
+        && report.channel().is_some_and(|channel| {
+            channel.source == *source
+                && channel.receiver != ThreadState::Stopped
+                && channel.applier == ThreadState::Running
+        })
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fence { instance, generation } => {
                 write!(f, "{instance} closed to clients (generation {generation})")
             }
+            Self::Block { instance, generation, .. } => {
+                write!(f, "{instance} takes no writes and is closed to clients (generation {generation})")
+            }
+            Self::KeepUp { instance, source, closely, .. } => {
+                write!(f, "{instance} is less than {} ms behind {source}", closely.as_millis())
+            }
+            Self::Turn { instance, from, to, .. } => {
+                write!(f, "{instance} replicates from {to} instead of {from}, acknowledging")
+            }
+            Self::Quiet { instance, drain, end_older } => {
+                write!(f, "transactions open on {instance} have {} ms to end", drain.as_millis())?;
+                match end_older {
+                    Some(older) => write!(f, ", those older than {} ms are ended", older.as_millis()),
+                    None => Ok(()),
+                }
+            }
+            Self::Unmoved { instance, set } => write!(f, "{instance} still has {set} and no more"),
             Self::Kill { instance } => write!(f, "{instance} server process killed"),
             Self::StopReceiving { instance, source } => {
                 write!(f, "{instance} receives nothing more from {source}")
@@ -357,6 +435,8 @@ pub enum OnFailure {
     Abort,
     /// Told, and the next stage begins: redundancy, not safety.
     Continue,
+    /// After the commit point only: told, and nothing follows; what was done is what was asked for. The rest is mended by later plans.
+    Stop,
 }
 
 /// A named phase the operator sees. Its steps run side by side.
@@ -386,6 +466,12 @@ impl Stage {
     pub fn or_continue(self) -> Self {
         Self { on_failure: OnFailure::Continue, ..self }
     }
+
+    /// The same, but a failure ends the plan as it is.
+    #[must_use]
+    pub fn or_stop(self) -> Self {
+        Self { on_failure: OnFailure::Stop, ..self }
+    }
 }
 
 /// What a plan is for.
@@ -394,6 +480,8 @@ impl Stage {
 pub enum PlanKind {
     Adopt,
     Isolate,
+    /// The first plan of a switchover: the old primary, still well, takes no more writes. The second is `Promote`.
+    Switchover,
     Promote,
     Rejoin,
     Repair,
@@ -404,6 +492,7 @@ impl fmt::Display for PlanKind {
         f.write_str(match self {
             Self::Adopt => "adopt",
             Self::Isolate => "isolate",
+            Self::Switchover => "switchover",
             Self::Promote => "promote",
             Self::Rejoin => "rejoin",
             Self::Repair => "repair",

@@ -13,6 +13,15 @@ use crate::model::intent::FailoverAsk;
 use crate::model::policy::{Durability, WithoutAckers};
 use crate::model::view::ClusterView;
 
+/// What a planned change adds: the old primary lives, and becomes a replica.
+#[derive(Debug)]
+pub(super) struct Handover {
+    /// Its set, read after writers were blocked.
+    pub(super) set: GtidSet,
+    /// Those that replicate from the leader already.
+    pub(super) turned: Vec<InstanceId>,
+}
+
 /// Everything the promote plan is made of.
 #[derive(Debug)]
 pub(super) struct Promotion<'a> {
@@ -23,6 +32,7 @@ pub(super) struct Promotion<'a> {
     generation: Generation,
     proof: Proof,
     ask: Option<&'a FailoverAsk>,
+    handover: Option<Handover>,
     /// Acknowledgements the new primary waits for; 0 when asynchronous or degraded.
     acks: u32,
     /// Registered ackers of the new generation.
@@ -37,6 +47,7 @@ pub(super) struct Promotion<'a> {
 }
 
 impl<'a> Promotion<'a> {
+    #[expect(clippy::too_many_arguments, reason = "each was decided elsewhere, and all are needed")]
     pub(super) fn new(
         view: &'a ClusterView,
         isolation: &'a Isolation,
@@ -45,6 +56,7 @@ impl<'a> Promotion<'a> {
         feeding: Feeding,
         proof: Proof,
         ask: Option<&'a FailoverAsk>,
+        handover: Option<Handover>,
     ) -> Self {
         let policy = &view.cluster.policy;
         let mut others: Vec<&Candidate> = ranking
@@ -76,7 +88,8 @@ impl<'a> Promotion<'a> {
         let short = policy.durability == Durability::Lossless && ackers.len() < wanted as usize;
         let (acks, degraded) = match (policy.durability, policy.without_ackers) {
             (Durability::Async, WithoutAckers::Block | WithoutAckers::Degrade) => (0, None),
-            (Durability::Lossless, WithoutAckers::Degrade) if short => {
+            // In a planned change the old primary is an acker in a moment.
+            (Durability::Lossless, WithoutAckers::Degrade) if short && handover.is_none() => {
                 let why = format!(
                     "{} acker(s) left of the {wanted} needed at the promotion of {}",
                     ackers.len(),
@@ -97,6 +110,7 @@ impl<'a> Promotion<'a> {
             generation,
             proof,
             ask,
+            handover,
             acks,
             ackers,
             first,
@@ -111,9 +125,8 @@ impl<'a> Promotion<'a> {
         stages.extend(self.level());
         stages.push(self.prepare());
         stages.push(self.arm());
-        if !self.first.is_empty() {
-            let attached = Step::AckersAttached { instance: self.leader(), acks: self.first.len() as u32 };
-            stages.push(Stage::new("attach", vec![attached]));
+        if self.handover.is_none() {
+            stages.extend(self.attached().map(|attached| Stage::new("attach", vec![attached])));
         }
         let commit = stages.len();
         stages.push(self.open());
@@ -123,7 +136,12 @@ impl<'a> Promotion<'a> {
         Plan {
             cluster: self.view.cluster.name.clone(),
             kind: PlanKind::Promote,
-            title: format!("failover {old} -> {}, generation {}", self.leader(), self.generation),
+            title: format!(
+                "{} {old} -> {}, generation {}",
+                if self.handover.is_some() { "switchover" } else { "failover" },
+                self.leader(),
+                self.generation
+            ),
             stages,
             commit: Some(commit),
             basis: self.basis(),
@@ -186,32 +204,58 @@ impl<'a> Promotion<'a> {
         })
     }
 
+    /// In a planned change nothing more can come to anybody, so the first ackers turn to the leader at once.
     fn prepare(&self) -> Stage {
-        Stage::new("prepare", vec![Step::StopReplicating { instance: self.leader() }])
-            .with_undo(vec![self.back_to_old(&self.leader())])
+        let mut steps = vec![Step::StopReplicating { instance: self.leader() }];
+        let mut undo = vec![self.back_to_old(&self.leader())];
+        if let Some(handover) = &self.handover {
+            let first = || self.first.iter().filter(|acker| !handover.turned.contains(acker));
+            steps.extend(first().map(|acker| self.follow(acker)));
+            undo.extend(first().map(|acker| self.back_to_old(acker)));
+        }
+        Stage::new("prepare", steps).with_undo(undo)
     }
 
     /// Armed before open, with the first ackers attached: a row acknowledged in its first millisecond must survive it.
     fn arm(&self) -> Stage {
         let mut steps = vec![Step::ArmSource { instance: self.leader(), acks: self.acks }];
-        steps.extend(self.first.iter().map(|acker| self.follow(acker)));
-        let mut undo: Vec<Step> = self.first.iter().map(|acker| self.back_to_old(acker)).collect();
-        undo.insert(0, Step::ArmSource { instance: self.leader(), acks: 0 });
+        let mut undo = vec![Step::ArmSource { instance: self.leader(), acks: 0 }];
+        match &self.handover {
+            None => {
+                steps.extend(self.first.iter().map(|acker| self.follow(acker)));
+                undo.extend(self.first.iter().map(|acker| self.back_to_old(acker)));
+            }
+            Some(handover) => {
+                // Only now is the set final: the leader receives nothing more, and a privileged session could still write before that.
+                let set = handover.set.clone();
+                steps.push(Step::Unmoved { instance: self.isolation.primary.clone(), set });
+                steps.extend(self.attached());
+            }
+        }
         Stage::new("arm", steps).with_undo(undo)
     }
 
+    fn attached(&self) -> Option<Step> {
+        let acks = self.first.len() as u32;
+        (acks > 0).then(|| Step::AckersAttached { instance: self.leader(), acks })
+    }
+
     fn open(&self) -> Stage {
-        let register = Step::Register {
-            primary: self.leader(),
-            generation: self.generation,
-            ackers: self.ackers.clone(),
-            acks: self.acks,
-            degraded: self.degraded.clone(),
-        };
+        let register = self.register(self.ackers.clone());
         Stage::new(
             "promote",
             vec![Step::Open { instance: self.leader(), generation: self.generation }, register],
         )
+    }
+
+    fn register(&self, ackers: Vec<InstanceId>) -> Step {
+        Step::Register {
+            primary: self.leader(),
+            generation: self.generation,
+            ackers,
+            acks: self.acks,
+            degraded: self.degraded.clone(),
+        }
     }
 
     /// Traffic before redundancy: writers wait for this stage only.
@@ -221,13 +265,6 @@ impl<'a> Promotion<'a> {
         Some(Stage::new("traffic", vec![step]))
     }
 
-    /// The address answers at its old place, with a reset, until it is announced at the new one.
-    fn release(&self) -> Option<Stage> {
-        let there = self.isolation.fenced && self.view.cluster.vip.is_some();
-        let step = Step::LoseVip { instance: self.isolation.primary.clone() };
-        there.then(|| Stage::new("release", vec![step]).or_continue())
-    }
-
     fn rest(&self) -> Vec<Stage> {
         let others: Vec<Step> = self
             .followers
@@ -235,13 +272,47 @@ impl<'a> Promotion<'a> {
             .filter(|instance| !self.first.contains(instance))
             .map(|instance| self.follow(instance))
             .collect();
+        let tidy = Step::ForgetSource { instance: self.leader() };
         let mut stages = Vec::new();
         stages.extend(self.release());
         if !others.is_empty() {
             stages.push(Stage::new("repoint", others).or_continue());
         }
-        stages.push(Stage::new("tidy", vec![Step::ForgetSource { instance: self.leader() }]).or_continue());
+        if self.handover.is_some() {
+            stages.extend(self.demote(tidy));
+        } else {
+            stages.push(Stage::new("tidy", vec![tidy]).or_continue());
+        }
         stages
+    }
+
+    /// The address answers at its old place, with a reset, until it is announced at the new one; the larger number of ackers is
+    /// recorded before the old primary becomes one of them.
+    fn release(&self) -> Option<Stage> {
+        let old = self.isolation.primary.clone();
+        let mut steps = Vec::new();
+        if self.isolation.fenced && self.view.cluster.vip.is_some() {
+            steps.push(Step::LoseVip { instance: old.clone() });
+        }
+        let lossless = self.view.cluster.policy.durability == Durability::Lossless;
+        let stage = if self.handover.is_some() && lossless {
+            steps.push(self.register(self.ackers.iter().cloned().chain([old]).collect()));
+            Stage::new("release", steps)
+        } else {
+            Stage::new("release", steps).or_continue()
+        };
+        (!stage.steps.is_empty()).then_some(stage)
+    }
+
+    /// Clients may read there only once it follows.
+    fn demote(&self, tidy: Step) -> [Stage; 2] {
+        let old = self.isolation.primary.clone();
+        let acker = self.view.cluster.policy.durability == Durability::Lossless;
+        let point = Step::PointReplica { instance: old.clone(), source: self.leader(), acker };
+        [
+            Stage::new("demote", vec![point, tidy]).or_stop(),
+            Stage::new("admit", vec![Step::Admit { instance: old }]).or_stop(),
+        ]
     }
 
     fn follow(&self, instance: &InstanceId) -> Step {
@@ -260,13 +331,20 @@ impl<'a> Promotion<'a> {
     fn basis(&self) -> Vec<String> {
         let old = &self.isolation.primary;
         let mut lines = vec![format!("{old}: {}", self.proof)];
-        lines.push(format!("{} has the most: {}", self.feeding.holder, self.feeding.target));
+        match &self.handover {
+            Some(handover) => lines.push(format!("{old} has {} and takes no writes", handover.set)),
+            None => {
+                lines.push(format!("{} has the most: {}", self.feeding.holder, self.feeding.target));
+            }
+        }
         if self.feeding.salvage_required {
             lines.push(format!(
                 "acknowledged rows may be in {old}'s log alone: only with that log read to its end"
             ));
         }
         match promise(self.view) {
+            // The old primary gave all it had.
+            _ if self.handover.is_some() => {}
             Promise::Lossless(_) => {}
             Promise::Local => lines.push(format!(
                 "acknowledgements were local: rows that reached no replica are lost unless {old}'s log gives them"
@@ -284,7 +362,7 @@ impl<'a> Promotion<'a> {
         lines.extend(
             self.degraded.iter().map(|why| format!("lossless is given up until an acker is back: {why}")),
         );
-        if self.acks as usize > self.ackers.len() {
+        if self.acks as usize > self.ackers.len() && self.handover.is_none() {
             lines.push(format!(
                 "commits on {} wait until {} acker(s) are back (without_ackers = \"block\")",
                 self.leader(),

@@ -7,17 +7,23 @@ pub mod world;
 
 use std::time::Duration;
 
-use futures::future::join_all;
-use tokio::time::{Instant, sleep};
+use futures::future::{join, join_all};
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use crate::decide::plan::{Evidence, OnFailure, Plan, Stage, Step};
+use crate::model::instance::InstanceId;
 use journal::{Entry, Journal, What};
 use world::{StepError, Token, World};
 
 /// How often a stage after the commit point is tried again before a person is told.
 const FORWARD_TRIES: u32 = 10;
+/// The same in a planned change, where the new primary was well a moment ago: a failover is due when it is not any more.
+const PLANNED_TRIES: u32 = 3;
 /// Between two such tries.
 const FORWARD_PAUSE: Duration = Duration::from_millis(300);
+
+const ABORTED: &str = "an operator called it off";
 
 /// How a plan ended.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -51,6 +57,41 @@ pub struct Finished {
     pub outcome: Outcome,
     /// What was read after each step that came true.
     pub evidence: Vec<(Step, Evidence)>,
+    /// When each stage that was begun in this run began, by its index.
+    pub began: Vec<(usize, Instant)>,
+}
+
+/// What ends a run before its commit point, beside a failure; after it, nothing does.
+#[derive(Debug, Clone, Default)]
+pub struct Bounds {
+    /// Past this instant everything is taken back, for that reason.
+    pub by: Option<(Instant, String)>,
+    /// An operator called it off.
+    pub abort: CancellationToken,
+}
+
+impl Bounds {
+    /// Waits until the run is to end; answers why.
+    async fn over(&self) -> String {
+        match &self.by {
+            Some((by, why)) => tokio::select! {
+                () = sleep_until(*by) => why.clone(),
+                () = self.abort.cancelled() => ABORTED.to_owned(),
+            },
+            None => {
+                self.abort.cancelled().await;
+                ABORTED.to_owned()
+            }
+        }
+    }
+
+    /// Why no further stage may begin, if so.
+    fn is_over(&self) -> Option<String> {
+        if self.abort.is_cancelled() {
+            return Some(ABORTED.to_owned());
+        }
+        self.by.as_ref().filter(|(by, _)| Instant::now() >= *by).map(|(_, why)| why.clone())
+    }
 }
 
 /// Runs `plan`, from its start or, after a death of the manager, from where the journal says it was.
@@ -64,9 +105,99 @@ pub async fn run<W: World, J: Journal>(
     world: &W,
     journal: &J,
 ) -> Result<Finished, J::Error> {
-    let mut run = Run { plan, token, world, journal, evidence: Vec::new(), said: Vec::new() };
+    let bounds = Bounds::default();
+    run_within(plan, from, Scope { bounds: &bounds, earlier: None, said: Vec::new() }, token, world, journal)
+        .await
+}
+
+/// What a run has beside its plan.
+#[derive(Debug)]
+pub struct Scope<'a> {
+    pub bounds: &'a Bounds,
+    /// Done in whole before this plan, and taken back with it.
+    pub earlier: Option<&'a Plan>,
+    /// Entries that are to be written with the first stage's.
+    pub said: Vec<Entry>,
+}
+
+/// The same within bounds.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_within<W: World, J: Journal>(
+    plan: &Plan,
+    from: From,
+    scope: Scope<'_>,
+    token: &Token,
+    world: &W,
+    journal: &J,
+) -> Result<Finished, J::Error> {
+    let Scope { bounds, earlier, said } = scope;
+    let (evidence, began) = (Vec::new(), Vec::new());
+    let mut run = Run { plan, earlier, bounds, token, world, journal, evidence, began, said };
     let outcome = run.all(from).await?;
-    Ok(Finished { outcome, evidence: run.evidence })
+    Ok(Finished { outcome, evidence: run.evidence, began: run.began })
+}
+
+/// Takes back the begun stages of these plans, each given with the index of the last one begun: last first, servers side by
+/// side, so that one that hangs does not keep another from serving. Gives back what could not be.
+///
+/// # Errors
+/// The journal's.
+pub async fn take_back<W: World, J: Journal>(
+    begun: &[(&Plan, usize)],
+    token: &Token,
+    world: &W,
+    journal: &J,
+) -> Result<Vec<String>, J::Error> {
+    let stages: Vec<&Stage> = begun
+        .iter()
+        .flat_map(|(plan, last)| plan.stages.iter().take(last + 1).rev())
+        .filter(|stage| !stage.undo.is_empty())
+        .collect();
+    if stages.is_empty() {
+        return Ok(Vec::new());
+    }
+    let said = stages.iter().map(|stage| journal.stamp(What::Undoing { stage: stage.name.clone() }));
+    journal.write(said.collect()).await?;
+    let mut servers: Vec<(&InstanceId, Vec<(&str, &Step)>)> = Vec::new();
+    for stage in &stages {
+        for step in &stage.undo {
+            let entry = (stage.name.as_str(), step);
+            match servers.iter_mut().find(|(instance, _)| *instance == step.instance()) {
+                Some((_, steps)) => steps.push(entry),
+                None => servers.push((step.instance(), vec![entry])),
+            }
+        }
+    }
+    let results = join_all(servers.iter().map(|(_, steps)| async move {
+        let mut results = Vec::new();
+        for (stage, step) in steps {
+            let began = Instant::now();
+            // What a world observes may be older than the stage: acted upon without a look.
+            let result = match world.apply(step, token).await {
+                Ok(seen) if step.is_satisfied(&seen) => Ok(()),
+                Ok(_) => Err("it is not so when read back".to_owned()),
+                Err(error) => Err(error.to_string()),
+            };
+            results.push((*stage, *step, result, began.elapsed()));
+        }
+        results
+    }))
+    .await;
+    let (mut left, mut said) = (Vec::new(), Vec::new());
+    for (stage, step, result, took) in results.into_iter().flatten() {
+        let (stage, text) = (stage.to_owned(), step.to_string());
+        match result {
+            Ok(()) => said.push(What::Done { stage, step: text, took, note: "taken back".to_owned() }),
+            Err(why) => {
+                left.push(format!("{text}: {why}"));
+                said.push(What::Failed { stage, step: text, took, why });
+            }
+        }
+    }
+    journal.write(said.into_iter().map(|what| journal.stamp(what)).collect()).await?;
+    Ok(left)
 }
 
 /// Where a run begins.
@@ -81,10 +212,13 @@ pub enum From {
 
 struct Run<'a, W, J> {
     plan: &'a Plan,
+    earlier: Option<&'a Plan>,
+    bounds: &'a Bounds,
     token: &'a Token,
     world: &'a W,
     journal: &'a J,
     evidence: Vec<(Step, Evidence)>,
+    began: Vec<(usize, Instant)>,
     /// Entries that need no write of their own: they go with the next stage's.
     said: Vec<Entry>,
 }
@@ -101,27 +235,43 @@ impl<W: World, J: Journal> Run<'_, W, J> {
         };
         for (index, stage) in self.plan.stages.iter().enumerate().skip(first) {
             let committed = self.plan.commit.is_some_and(|commit| index >= commit);
+            let over =
+                if committed && self.plan.commit != Some(index) { None } else { self.bounds.is_over() };
+            if let Some(why) = over.filter(|_| again.is_none()) {
+                return self.take_back(index.saturating_sub(1), why).await;
+            }
             self.say(What::Stage { plan: self.plan.kind, index, name: stage.name.clone() });
-            self.write().await?;
-            let mut trouble = self.stage(stage, again == Some(index)).await;
+            self.began.push((index, Instant::now()));
+            let mut trouble = if committed && self.plan.commit != Some(index) {
+                // Whoever resumes goes forward from the commit point in any case: writers do not wait for the disk again.
+                let (journal, said) = (self.journal, std::mem::take(&mut self.said));
+                let (written, trouble) =
+                    join(journal.write(said), self.stage(stage, again == Some(index), true)).await;
+                written?;
+                trouble
+            } else {
+                self.write().await?;
+                self.stage(stage, again == Some(index), committed).await
+            };
             let mut tries = 1;
             while committed
                 && stage.on_failure == OnFailure::Abort
                 && trouble.is_some()
-                && tries < FORWARD_TRIES
+                && tries < (if self.earlier.is_some() { PLANNED_TRIES } else { FORWARD_TRIES })
             {
                 sleep(FORWARD_PAUSE).await;
-                trouble = self.stage(stage, true).await;
+                trouble = self.stage(stage, true, committed).await;
                 tries += 1;
             }
             let Some(why) = trouble else { continue };
             match (stage.on_failure, committed) {
                 (OnFailure::Continue, _) => {}
+                (OnFailure::Stop, true) => break,
                 (OnFailure::Abort, true) => {
                     self.write().await?;
                     return Ok(Outcome::Failed { why });
                 }
-                (OnFailure::Abort, false) => return self.take_back(index, why).await,
+                (OnFailure::Abort | OnFailure::Stop, false) => return self.take_back(index, why).await,
             }
         }
         self.write().await?;
@@ -129,11 +279,15 @@ impl<W: World, J: Journal> Run<'_, W, J> {
     }
 
     /// All steps of a stage side by side; the troubles, if any, in one line.
-    async fn stage(&mut self, stage: &Stage, again: bool) -> Option<String> {
+    async fn stage(&mut self, stage: &Stage, again: bool, committed: bool) -> Option<String> {
         let began = Instant::now();
         let this = &*self;
         let results = join_all(stage.steps.iter().map(|step| async move {
-            let result = this.step(step, again).await;
+            let result = tokio::select! {
+                biased;
+                result = this.step(step, again) => result,
+                why = this.bounds.over(), if !committed => Err(StepError::Failed(why)),
+            };
             (step, result, began.elapsed())
         }))
         .await;
@@ -176,25 +330,14 @@ impl<W: World, J: Journal> Run<'_, W, J> {
         Err(StepError::NoEffect(format!("{step} is not so when read back")))
     }
 
-    /// Takes back every begun stage, last first. A resumed run takes back what an earlier one began.
+    /// Takes back every begun stage. A resumed run takes back what an earlier one began.
     async fn take_back(&mut self, failed: usize, why: String) -> Result<Outcome, J::Error> {
-        let mut left = Vec::new();
-        for stage in self.plan.stages[..=failed].iter().rev().filter(|stage| !stage.undo.is_empty()) {
-            self.say(What::Undoing { stage: stage.name.clone() });
-            self.write().await?;
-            for step in &stage.undo {
-                if let Err(error) = self.step(step, true).await {
-                    self.say(What::Failed {
-                        stage: stage.name.clone(),
-                        step: step.to_string(),
-                        took: Duration::ZERO,
-                        why: error.to_string(),
-                    });
-                    left.push(format!("{step}: {error}"));
-                }
-            }
-        }
         self.write().await?;
+        let whole = |plan: &'_ Plan| plan.stages.len().saturating_sub(1);
+        let begun: Vec<(&Plan, usize)> = std::iter::once((self.plan, failed))
+            .chain(self.earlier.map(|earlier| (earlier, whole(earlier))))
+            .collect();
+        let left = take_back(&begun, self.token, self.world, self.journal).await?;
         Ok(Outcome::Undone { why, left })
     }
 

@@ -1,16 +1,24 @@
 //! A whole recovery over the seam: for a failover isolate, then, from what that showed, promote. Run unchanged by the manager
 //! and by the simulation; resumed from the journal alone.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
 use super::journal::{Journal, Recovery, What};
 use super::world::{Token, World};
-use super::{Finished, From, Outcome, run};
+use super::{Bounds, Finished, From, Outcome, Scope, run, run_within, take_back};
 use crate::decide::failover::{self, Isolation};
 use crate::decide::lint::lint;
 use crate::decide::plan::{Evidence, Plan, PlanKind, Step};
+use crate::decide::switchover::{self, Blocked};
 use crate::model::instance::InstanceId;
 use crate::model::intent::FailoverAsk;
 use crate::model::observation::{Access, Process};
 use crate::model::view::ClusterView;
+
+const NOTHING_READ: &str = "the old primary's set was not read after the block";
 
 /// Begins the recovery that `plan` (as decided from `view`) asks for, and sees it through.
 ///
@@ -50,7 +58,9 @@ pub async fn resume<W: World, J: Journal>(
         let from = if recovery.was_undoing() { From::Undoing(index) } else { From::Stage(index) };
         recovery.plan(kind).map(|plan| (plan, from))
     };
-    let outcome = if let Some((plan, at)) = resumed(PlanKind::Promote) {
+    let outcome = if let Some(plan) = recovery.plan(PlanKind::Switchover) {
+        resume_switch(plan, recovery, token, world, journal).await?
+    } else if let Some((plan, at)) = resumed(PlanKind::Promote) {
         let finished = run(plan, at, token, world, journal).await?;
         let isolate = recovery.plan(PlanKind::Isolate);
         unwind(finished.outcome, isolate, token, world, journal).await?
@@ -62,6 +72,92 @@ pub async fn resume<W: World, J: Journal>(
         Outcome::Undone { why: "the manager died before a plan was stored".to_owned(), left: Vec::new() }
     };
     end(outcome, journal).await
+}
+
+/// Begins the switchover that `plan` asks for, and sees it through: done, or taken back within `write_block` of the block's begin.
+///
+/// # Errors
+/// The journal's.
+pub async fn switch<W: World, J: Journal>(
+    view: &ClusterView,
+    plan: &Plan,
+    write_block: Duration,
+    abort: &CancellationToken,
+    token: &Token,
+    world: &W,
+    journal: &J,
+) -> Result<Outcome, J::Error> {
+    let outcome = match accept(plan, journal).await? {
+        Some(broken) => broken,
+        None => block_then_promote(view, plan, write_block, abort, token, world, journal).await?,
+    };
+    end(outcome, journal).await
+}
+
+async fn block_then_promote<W: World, J: Journal>(
+    view: &ClusterView,
+    plan: &Plan,
+    write_block: Duration,
+    abort: &CancellationToken,
+    token: &Token,
+    world: &W,
+    journal: &J,
+) -> Result<Outcome, J::Error> {
+    let mut bounds = Bounds { by: None, abort: abort.clone() };
+    let scope = Scope { bounds: &bounds, earlier: None, said: Vec::new() };
+    let blocked = run_within(plan, From::Start, scope, token, world, journal).await?;
+    if blocked.outcome != Outcome::Done {
+        return Ok(blocked.outcome);
+    }
+    let whole = [(plan, plan.stages.len().saturating_sub(1))];
+    let promoted = Blocked::of(plan, &blocked.evidence).ok_or_else(|| vec![NOTHING_READ.to_owned()]);
+    let promoted = promoted.and_then(|blocked| {
+        switchover::promote(view, &blocked)
+            .map_err(|obstacles| obstacles.iter().map(ToString::to_string).collect())
+    });
+    let promote = match promoted {
+        Ok(plan) => plan,
+        Err(blockers) => {
+            journal.write(vec![journal.stamp(What::Refused { blockers: blockers.clone() })]).await?;
+            let left = take_back(&whole, token, world, journal).await?;
+            return Ok(Outcome::Undone { why: blockers.join("; "), left });
+        }
+    };
+    // Writers wait since the plan's last stage began.
+    let since = blocked.began.last().map_or_else(Instant::now, |(_, at)| *at);
+    let spent = format!("the write block took longer than {} ms", write_block.as_millis());
+    bounds.by = Some((since + write_block, spent));
+    // Written with the first stage: each write is time in which writers wait.
+    let said = vec![journal.stamp(What::Accepted { plan: promote.clone() })];
+    if let Some(Outcome::Undone { why, .. }) = unsound(&promote) {
+        journal.write(said).await?;
+        let left = take_back(&whole, token, world, journal).await?;
+        return Ok(Outcome::Undone { why, left });
+    }
+    let scope = Scope { bounds: &bounds, earlier: Some(plan), said };
+    Ok(run_within(&promote, From::Start, scope, token, world, journal).await?.outcome)
+}
+
+/// A switchover whose manager died: forward past the commit point; before it taken back, for writers wait already.
+async fn resume_switch<W: World, J: Journal>(
+    plan: &Plan,
+    recovery: &Recovery,
+    token: &Token,
+    world: &W,
+    journal: &J,
+) -> Result<Outcome, J::Error> {
+    let began = |plan: &Plan| recovery.stage_begun(plan.kind);
+    let promote = recovery.plan(PlanKind::Promote);
+    if let Some((promote, index)) = promote.and_then(|promote| Some((promote, began(promote)?)))
+        && promote.commit.is_some_and(|commit| index >= commit)
+        && !recovery.was_undoing()
+    {
+        return Ok(run(promote, From::Stage(index), token, world, journal).await?.outcome);
+    }
+    let begun: Vec<(&Plan, usize)> =
+        promote.into_iter().chain([plan]).filter_map(|plan| Some((plan, began(plan)?))).collect();
+    let left = take_back(&begun, token, world, journal).await?;
+    Ok(Outcome::Undone { why: "the manager died before the commit point".to_owned(), left })
 }
 
 async fn isolate_then_promote<W: World, J: Journal>(
@@ -108,29 +204,27 @@ async fn unwind<W: World, J: Journal>(
     let (Outcome::Undone { why, mut left }, Some(isolate)) = (outcome.clone(), isolate) else {
         return Ok(outcome);
     };
-    for stage in isolate.stages.iter().rev().filter(|stage| !stage.undo.is_empty()) {
-        journal.write(vec![journal.stamp(What::Undoing { stage: stage.name.clone() })]).await?;
-        for step in &stage.undo {
-            match world.apply(step, token).await {
-                Ok(seen) if step.is_satisfied(&seen) => {}
-                Ok(_) => left.push(format!("{step}: without effect")),
-                Err(error) => left.push(format!("{step}: {error}")),
-            }
-        }
-    }
+    left.extend(
+        take_back(&[(isolate, isolate.stages.len().saturating_sub(1))], token, world, journal).await?,
+    );
     Ok(Outcome::Undone { why, left })
 }
 
 /// Stores the plan, unless it breaks a rule no plan may break.
 async fn accept<J: Journal>(plan: &Plan, journal: &J) -> Result<Option<Outcome>, J::Error> {
     journal.write(vec![journal.stamp(What::Accepted { plan: plan.clone() })]).await?;
+    Ok(unsound(plan))
+}
+
+/// How a plan that breaks a rule ends.
+fn unsound(plan: &Plan) -> Option<Outcome> {
     let broken = lint(plan);
     if broken.is_empty() {
-        return Ok(None);
+        return None;
     }
     let why =
         format!("the plan breaks the rules and was not run (please report this): {}", broken.join("; "));
-    Ok(Some(Outcome::Undone { why, left: Vec::new() }))
+    Some(Outcome::Undone { why, left: Vec::new() })
 }
 
 async fn end<J: Journal>(outcome: Outcome, journal: &J) -> Result<Outcome, J::Error> {

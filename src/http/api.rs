@@ -33,11 +33,11 @@ const MOST: u32 = 200;
 /// Longest name of whoever asks, in characters.
 const LONGEST_NAME: usize = 100;
 
-type Api = State<Arc<ApiState>>;
-type Body = Result<Bytes, BytesRejection>;
+pub(super) type Api = State<Arc<ApiState>>;
+pub(super) type Body = Result<Bytes, BytesRejection>;
 pub(super) type Answer = Result<Response, ApiError>;
 
-fn answer<T: serde::Serialize>(value: T) -> Answer {
+pub(super) fn answer<T: serde::Serialize>(value: T) -> Answer {
     Ok(Json(value).into_response())
 }
 
@@ -186,7 +186,7 @@ pub(super) async fn unpark(
     }
 }
 
-fn begun(started: Result<String, Vec<String>>, refusal: String, next: &str) -> Answer {
+pub(super) fn begun(started: Result<String, Vec<String>>, refusal: String, next: &str) -> Answer {
     match started {
         Ok(recovery) => Ok((StatusCode::ACCEPTED, Json(Begun { recovery })).into_response()),
         Err(reasons) => Err(ApiError::refused(refusal, next, reasons)),
@@ -204,7 +204,7 @@ pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, ApiError> {
 }
 
 /// A JSON body; unknown fields are refused, so that a misspelt one is not an ask without it.
-fn read<T: DeserializeOwned>(headers: &HeaderMap, body: Body) -> Result<T, ApiError> {
+pub(super) fn read<T: DeserializeOwned>(headers: &HeaderMap, body: Body) -> Result<T, ApiError> {
     let json = |value: &axum::http::HeaderValue| {
         value
             .to_str()
@@ -229,6 +229,6 @@ fn deepest(error: &dyn std::error::Error) -> String {
 }
 
 /// A name fit for log and history.
-fn shown_name(by: &str) -> String {
+pub(super) fn shown_name(by: &str) -> String {
     by.chars().filter(|c| !c.is_control()).take(LONGEST_NAME).collect()
 }

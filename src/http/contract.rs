@@ -152,6 +152,35 @@ pub struct FailoverRequest {
     pub dry_run: bool,
 }
 
+/// `POST …/switchover`. Spans in milliseconds; absent ones have the defaults of the command line.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SwitchoverRequest {
+    #[serde(default)]
+    pub to: Option<InstanceId>,
+    #[serde(default)]
+    pub write_block_ms: Option<u64>,
+    #[serde(default)]
+    pub wait_lag_ms: Option<u64>,
+    #[serde(default)]
+    pub drain_ms: Option<u64>,
+    #[serde(default)]
+    pub kill_long_transactions: bool,
+    /// Who asks, for the history.
+    #[serde(default)]
+    pub by: String,
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// `POST …/abort`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AbortRequest {
+    #[serde(default)]
+    pub by: String,
+}
+
 /// `POST …/adopt`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

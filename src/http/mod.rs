@@ -7,6 +7,7 @@ pub mod contract;
 mod error;
 mod follow;
 mod metrics;
+mod planned;
 mod state;
 
 use std::net::SocketAddr;
@@ -99,6 +100,8 @@ pub const ENDPOINTS: &[Endpoint] = &[
     endpoint!(GET "/api/v1/clusters/{cluster}/told" Token api::told, "what on_event was told, newest first (?limit=)"),
     endpoint!(GET "/api/v1/clusters/{cluster}/recovery" Token follow::recovery, "the running or last one (?follow=true&id=)"),
     endpoint!(POST "/api/v1/clusters/{cluster}/failover" Token api::failover, "fail over, or say what it would do"),
+    endpoint!(POST "/api/v1/clusters/{cluster}/switchover" Token planned::switchover, "change the primary, or say what it would do"),
+    endpoint!(POST "/api/v1/clusters/{cluster}/abort" Token planned::abort, "call the running operation off"),
     endpoint!(GET "/api/v1/clusters/{cluster}/adopt" Token api::adopt_plan, "what adoption would change (?primary=)"),
     endpoint!(POST "/api/v1/clusters/{cluster}/adopt" Token api::adopt, "take the cluster into care"),
     endpoint!(POST "/api/v1/clusters/{cluster}/ack" Token api::acknowledge, "forget past automatic failovers"),

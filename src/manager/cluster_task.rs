@@ -51,6 +51,8 @@ pub(super) struct ClusterTask {
     pub(super) tracker: TaskTracker,
     pub(super) stop: CancellationToken,
     pub(super) running: Option<InstanceId>,
+    /// Ends the running operation before its commit point. A new one for each.
+    pub(super) abort: CancellationToken,
     /// Whether a majority of voters obeys; nothing is begun before.
     pub(super) led: Result<(), String>,
     /// This manager leads and has not gone on yet with what an earlier one may have left: it looks first.
@@ -103,6 +105,7 @@ impl ClusterTask {
             Event::Mode(mode) => self.view.cluster.mode = mode,
             Event::Ask(ask) => self.answer(ask, now).await,
             Event::Ended { about, outcome } => self.ended(&about, outcome, now).await,
+            Event::Surveyed { ask, surveys, then } => self.surveyed(ask, surveys, then).await,
             Event::Led(result) => {
                 self.led = result;
                 if self.led.is_ok() {
@@ -227,33 +230,44 @@ impl ClusterTask {
 
     /// Stores the recovery, then runs it beside the loop. The answer is its id.
     async fn begin(&mut self, plan: Plan, ask: Option<FailoverAsk>) -> Started {
-        if let Some(about) = &self.running {
-            return Err(vec![format!("a recovery of {about} is running; follow it with \"mhactl history\"")]);
+        if let Some(busy) = self.busy() {
+            return Err(vec![busy]);
         }
         if self.to_resume {
             return Err(vec![
                 "this manager has just started and looks first; try again in a moment".to_owned(),
             ]);
         }
-        let about = self.about(&plan);
-        let began_at = clock::wall();
-        let id = format!("{}-{}", began_at.format("%Y%m%d-%H%M%S%3f"), plan.kind);
-        let recovery = Recovery {
-            id: id.clone(),
-            cluster: self.view.cluster.name.clone(),
-            title: plan.title.clone(),
-            about,
-            kind: plan.kind,
-            ask: ask.clone(),
-            began_at,
-            entries: Vec::new(),
-        };
-        self.store.begin(&recovery).await.map_err(|error| vec![error.to_string()])?;
-        tracing::warn!(cluster = %self.view.cluster.name, recovery = id, "{plan}");
+        let recovery = self.stored(&plan, ask.clone()).await?;
+        let id = recovery.id.clone();
         self.spawn(recovery, move |view, token, world, journal| async move {
             recovery::begin(&view, &plan, ask.as_ref(), &token, &*world, &journal).await
         });
         Ok(id)
+    }
+
+    /// A recovery that begins with `plan`, in the store.
+    pub(super) async fn stored(
+        &mut self,
+        plan: &Plan,
+        ask: Option<FailoverAsk>,
+    ) -> Result<Recovery, Vec<String>> {
+        let about = self.about(plan);
+        let began_at = clock::wall();
+        let id = format!("{}-{}", began_at.format("%Y%m%d-%H%M%S%3f"), plan.kind);
+        let recovery = Recovery {
+            id,
+            cluster: self.view.cluster.name.clone(),
+            title: plan.title.clone(),
+            about,
+            kind: plan.kind,
+            ask,
+            began_at,
+            entries: Vec::new(),
+        };
+        self.store.begin(&recovery).await.map_err(|error| vec![error.to_string()])?;
+        tracing::warn!(cluster = %self.view.cluster.name, recovery = recovery.id, "{plan}");
+        Ok(recovery)
     }
 
     /// Whom a plan is about: the failed primary, or the member it moves.
@@ -270,7 +284,7 @@ impl ClusterTask {
         }
     }
 
-    fn spawn<F, R>(&mut self, recovery: Recovery, run: F)
+    pub(super) fn spawn<F, R>(&mut self, recovery: Recovery, run: F)
     where
         F: FnOnce(ClusterView, Token, Arc<LiveWorld>, RecoveryJournal) -> R,
         R: Future<Output = Result<Outcome, crate::store::StoreError>> + Send + 'static,
@@ -291,6 +305,7 @@ impl ClusterTask {
 
     async fn ended(&mut self, about: &InstanceId, outcome: Result<Outcome, String>, now: Moment) {
         self.running = None;
+        self.abort = CancellationToken::new();
         self.intents.failover = None;
         self.intents.settled_at = Some(now);
         match self.store.record(&self.view.cluster.name).await {
@@ -298,6 +313,8 @@ impl ClusterTask {
             Err(error) => tracing::error!(%error, "the record could not be read back"),
         }
         let name = &self.view.cluster.name;
+        // A planned change that was called off is no reason to leave a primary alone that dies now.
+        let planned = self.recovery.borrow().as_ref().is_some_and(|ended| ended.kind == PlanKind::Switchover);
         match &outcome {
             Ok(Outcome::Done) => {
                 tracing::warn!(cluster = %name, %about, "recovery done");
@@ -305,12 +322,16 @@ impl ClusterTask {
             }
             Ok(Outcome::Undone { why, left }) => {
                 tracing::error!(cluster = %name, %about, why, left = left.join("; "), "recovery taken back");
-                self.intents.note_undone(about, now, why);
+                if !planned {
+                    self.intents.note_undone(about, now, why);
+                }
                 self.intents.note_left(left);
             }
             Ok(Outcome::Failed { why }) | Err(why) => {
                 tracing::error!(cluster = %name, %about, why, "recovery failed");
-                self.intents.note_undone(about, now, why);
+                if !planned {
+                    self.intents.note_undone(about, now, why);
+                }
             }
         }
         self.leadership.introduce_all(self.view.record.as_ref()).await;
@@ -326,6 +347,10 @@ impl ClusterTask {
             Ask::Failover { ask, answer } => {
                 let started = self.failover(ask, now).await;
                 let _ = answer.send(started);
+            }
+            Ask::Switchover { ask, then } => self.survey(ask, then),
+            Ask::Abort { answer } => {
+                let _ = answer.send(self.call_off());
             }
             Ask::AdoptPlan { primary, answer } => {
                 let _ = answer.send(adopt::adopt(&self.view, primary.as_ref()));

@@ -5,11 +5,12 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::decide::plan::Plan;
+use crate::decide::switchover::Surveys;
 use crate::execute::Outcome;
 use crate::model::ballot::Generation;
 use crate::model::cluster::Mode;
 use crate::model::instance::InstanceId;
-use crate::model::intent::FailoverAsk;
+use crate::model::intent::{FailoverAsk, SwitchoverAsk};
 use crate::model::observation::{AgentStatus, Observation, Probe};
 
 /// One thing that happened.
@@ -33,8 +34,21 @@ pub enum Event {
         about: InstanceId,
         outcome: Result<Outcome, String>,
     },
+    /// What a switchover that was asked for must know was asked of the servers.
+    Surveyed {
+        ask: SwitchoverAsk,
+        surveys: Surveys,
+        then: Then,
+    },
     /// Whether a majority of voters obeys this manager.
     Led(Result<(), String>),
+}
+
+/// What is to follow once a switchover's surveys are there.
+#[derive(Debug)]
+pub enum Then {
+    Propose(oneshot::Sender<Proposal>),
+    Begin(oneshot::Sender<Started>),
 }
 
 /// What an operator asks of a cluster. Every ask is answered.
@@ -48,6 +62,15 @@ pub enum Ask {
     Failover {
         ask: FailoverAsk,
         answer: oneshot::Sender<Started>,
+    },
+    /// A planned change of primary, or what it would do.
+    Switchover {
+        ask: SwitchoverAsk,
+        then: Then,
+    },
+    /// Call the running operation off, as long as it can be taken back. Answers what was called off.
+    Abort {
+        answer: oneshot::Sender<Result<String, String>>,
     },
     AdoptPlan {
         primary: Option<InstanceId>,

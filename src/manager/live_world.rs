@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::task::TaskTracker;
 
 use super::fenced::{self, Fenced};
 use crate::agent::client::{AgentClient, CallError};
@@ -21,14 +22,17 @@ use crate::model::cluster::Cluster;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
 use crate::model::record::{ClusterRecord, Degraded, Parked};
-use crate::mysql::control::{self, ControlEnv};
-use crate::mysql::{Account, Connection, Target, Tls, probe};
+use crate::model::sessions::Sessions;
+use crate::mysql::control::{self, ControlEnv, ControlError};
+use crate::mysql::{Account, Connection, Target, Tls, probe, sessions};
 use crate::store::Store;
 
 /// Deadline of one call to a voter.
 const CALL: Duration = Duration::from_secs(1);
 /// Between two claims at a voter that is still bound by a grant, at most.
 const CLAIM_AGAIN: Duration = Duration::from_millis(50);
+/// How much longer than the agent works on a block its answer is waited for.
+const BLOCK_GRACE: Duration = Duration::from_millis(500);
 /// Longest start of a server: crash recovery included.
 const SERVER_START: Duration = Duration::from_secs(300);
 
@@ -44,6 +48,7 @@ pub(super) struct LiveWorld {
     /// By host.
     pub(super) voters: BTreeMap<String, Arc<AgentClient>>,
     pub(super) store: Store,
+    pub(super) tracker: TaskTracker,
     pub(super) fenced: Fenced,
 }
 
@@ -55,8 +60,13 @@ impl World for LiveWorld {
                 Ok(Evidence { record, ..Evidence::default() })
             }
             // Asking is claiming: a voter answers the same claim twice alike.
-            Step::Claim { .. } | Step::Salvage { .. } => Ok(Evidence::default()),
+            Step::Claim { .. } | Step::Salvage { .. } | Step::KeepUp { .. } | Step::Quiet { .. } => {
+                Ok(Evidence::default())
+            }
             Step::Fence { .. }
+            | Step::Block { .. }
+            | Step::Turn { .. }
+            | Step::Unmoved { .. }
             | Step::Kill { .. }
             | Step::StopReceiving { .. }
             | Step::WaitApplied { .. }
@@ -85,10 +95,22 @@ impl World for LiveWorld {
                 self.register(primary, *generation, ackers, *acks, degraded.as_deref(), token).await
             }
             Step::Park { instance, why } => self.park(instance, why).await,
+            Step::Turn { instance, from, to, within } => self.turn(instance, from, to, *within, token).await,
+            Step::Quiet { instance, drain, end_older } => {
+                let deadline = Instant::now() + *drain + self.cluster.policy.statement;
+                let mut connection = self.connect(instance, deadline).await?;
+                sessions::quiet(&mut connection, *drain, *end_older, deadline).await.map_err(failed)?;
+                Ok(Evidence::default())
+            }
+            Step::KeepUp { instance, source, closely, within } => {
+                self.keep_up(instance, source, *closely, *within).await
+            }
             Step::Salvage { from, to, beyond, within, .. } => {
                 self.salvage(from, to, beyond, *within, token).await
             }
             Step::Fence { .. }
+            | Step::Block { .. }
+            | Step::Unmoved { .. }
             | Step::Kill { .. }
             | Step::StopReceiving { .. }
             | Step::WaitApplied { .. }
@@ -115,11 +137,17 @@ impl LiveWorld {
         let statement = self.cluster.policy.statement;
         match step {
             Step::WaitApplied { within, .. }
+            | Step::KeepUp { within, .. }
+            | Step::Turn { within, .. }
             | Step::CatchUpFrom { within, .. }
             | Step::Salvage { within, .. } => *within + statement,
+            Step::Quiet { drain, .. } => *drain + statement,
+            // Its agent gives it up by itself before: nothing of it happens later.
+            Step::Block { within, .. } => *within + BLOCK_GRACE,
             Step::StartServer { .. } => SERVER_START,
             Step::PointReplica { .. } | Step::Open { .. } | Step::Kill { .. } => statement * 2,
             Step::Fence { .. }
+            | Step::Unmoved { .. }
             | Step::StopReceiving { .. }
             | Step::StopReplicating { .. }
             | Step::ArmSource { .. }
@@ -140,7 +168,7 @@ impl LiveWorld {
         let within = self.patience(step);
         let Some(agent) = self.agents.get(step.instance()) else { return self.directly(step, within).await };
         let seen = agent.step(token, step, within).await?;
-        if let Step::Fence { instance, .. } = step
+        if let Step::Fence { instance, .. } | Step::Block { instance, .. } = step
             && step.is_satisfied(&seen)
         {
             self.fenced.note(&token.recovery, instance);
@@ -197,6 +225,18 @@ impl LiveWorld {
             .map_err(failed)
     }
 
+    /// What sessions do there; of the server that is to lead also what its replicas will need.
+    pub(super) async fn sessions(
+        &self,
+        instance: &InstanceId,
+        leads_next: bool,
+        deadline: Instant,
+    ) -> Result<Sessions, StepError> {
+        let mut connection = self.connect(instance, deadline).await?;
+        let replication = leads_next.then_some(&self.env.replication);
+        sessions::sessions(&mut connection, replication, deadline).await.map_err(failed)
+    }
+
     async fn report(&self, connection: &mut Connection, deadline: Instant) -> Result<Evidence, StepError> {
         let report = probe::report(connection, deadline).await.map_err(failed)?;
         Ok(Evidence { report: Some(report), ..Evidence::default() })
@@ -248,12 +288,19 @@ impl LiveWorld {
         let patience = policy.lease * 2 + policy.statement;
         let mut votes = Votes::default();
         let mut outstanding: Vec<Outstanding> = Vec::new();
-        let mut asking: FuturesUnordered<_> =
-            self.voters.iter().map(|(host, voter)| vote(host, voter, &claim, patience)).collect();
+        // Each on a task of its own: a voter that is late still hears of it, and lifts its old grants.
+        let mut asking: FuturesUnordered<_> = self
+            .voters
+            .iter()
+            .map(|(host, voter)| {
+                self.tracker.spawn(vote(host.clone(), Arc::clone(voter), claim.clone(), patience))
+            })
+            .collect();
         // A voter that misses the first claim of all knows of no generation, and must wait before it grants anything.
         let all = proof == Proof::Adoption;
         while all || votes.accepted.len() < majority {
-            let Some((host, answer)) = asking.next().await else { break };
+            let Some(voted) = asking.next().await else { break };
+            let (host, answer) = voted.map_err(failed)?;
             match answer {
                 Ok(Claimed::Accepted { outstanding: more }) => {
                     outstanding.extend(more);
@@ -277,6 +324,72 @@ impl LiveWorld {
         let terms = Terms::new("", self.voters.keys().cloned().collect(), policy);
         sleep(terms.wait_after_claim(&outstanding)).await;
         Ok(Evidence { votes: Some(votes), ..Evidence::default() })
+    }
+
+    /// Waits for a moment when the replica is close. For a while a better one than needed is waited for: writers pay for it.
+    async fn keep_up(
+        &self,
+        instance: &InstanceId,
+        source: &InstanceId,
+        closely: Duration,
+        within: Duration,
+    ) -> Result<Evidence, StepError> {
+        let began = Instant::now();
+        let (deadline, statement) = (began + within, self.cluster.policy.statement);
+        let (mut writes, mut applies) =
+            tokio::try_join!(self.connect(source, deadline), self.connect(instance, deadline))?;
+        loop {
+            let by = Instant::now() + statement;
+            let set = probe::report(&mut writes, by).await.map_err(failed)?.executed;
+            let asked = Instant::now();
+            let left = deadline.saturating_duration_since(asked);
+            let applied = Step::WaitApplied { instance: instance.clone(), set, within: left };
+            let done = control::apply(&mut applies, &applied, &self.env).await;
+            let behind = asked.elapsed();
+            let wanted = if began.elapsed() < closely * 4 { closely / 25 } else { closely };
+            match done {
+                Ok(()) if behind <= wanted => {
+                    return Ok(Evidence { behind: Some(behind), ..Evidence::default() });
+                }
+                Ok(()) if Instant::now() < deadline => {}
+                Ok(()) | Err(ControlError::NotApplied { .. }) => {
+                    return Err(StepError::Failed(format!(
+                        "it was not close at any moment within {} s; wait for a quieter hour, lighten its load, or raise \
+                         --wait-lag",
+                        within.as_secs()
+                    )));
+                }
+                Err(error) => return Err(failed(error)),
+            }
+        }
+    }
+
+    /// Stopped first, then awaited at the new source: MariaDB refuses for good a replica that asks for what its source lacks.
+    async fn turn(
+        &self,
+        instance: &InstanceId,
+        from: &InstanceId,
+        to: &InstanceId,
+        within: Duration,
+        token: &Token,
+    ) -> Result<Evidence, StepError> {
+        let deadline = Instant::now() + within;
+        let left = || deadline.saturating_duration_since(Instant::now());
+        let stop = Step::StopReceiving { instance: instance.clone(), source: from.clone() };
+        let stopped = self.at_server(&stop, token).await?;
+        let set = stopped
+            .report
+            .map(|report| report.known())
+            .ok_or_else(|| StepError::NoEffect("what it received was not read".to_owned()))?;
+        let applied = |instance: &InstanceId| Step::WaitApplied {
+            instance: instance.clone(),
+            set: set.clone(),
+            within: left(),
+        };
+        let (here, there) = (applied(instance), applied(to));
+        tokio::try_join!(self.at_server(&here, token), self.at_server(&there, token))?;
+        let point = Step::PointReplica { instance: instance.clone(), source: to.clone(), acker: true };
+        self.at_server(&point, token).await
     }
 
     async fn register(
@@ -382,14 +495,14 @@ fn salvaged(complete: bool, transactions: u64, trouble: String) -> Evidence {
 
 /// One voter's answer; asked again while a grant binds it, and while there is patience.
 async fn vote(
-    host: &str,
-    voter: &AgentClient,
-    claim: &Claim,
+    host: String,
+    voter: Arc<AgentClient>,
+    claim: Claim,
     patience: Duration,
 ) -> (String, Result<Claimed, CallError>) {
     let deadline = Instant::now() + patience;
     loop {
-        let answer = voter.claim(claim, CALL).await;
+        let answer = voter.claim(&claim, CALL).await;
         let pause = match &answer {
             Ok(Claimed::HeldBack { remaining, .. }) => (*remaining).min(CLAIM_AGAIN),
             Ok(
@@ -399,10 +512,10 @@ async fn vote(
                 | Claimed::Taken { .. }
                 | Claimed::NoVote,
             )
-            | Err(_) => return (host.to_owned(), answer),
+            | Err(_) => return (host, answer),
         };
         if Instant::now() + pause >= deadline {
-            return (host.to_owned(), answer);
+            return (host, answer);
         }
         sleep(pause.max(Duration::from_millis(2))).await;
     }

@@ -8,6 +8,7 @@ pub mod handle;
 mod leadership;
 mod live_world;
 mod monitor;
+mod planned;
 pub mod reload;
 pub mod snapshot;
 mod teller;
@@ -159,6 +160,7 @@ async fn start_cluster(config: &ClusterConfig, common: &Common) -> Result<Cluste
         agents,
         voters,
         store: store.clone(),
+        tracker: tracker.clone(),
         fenced: Default::default(),
     };
     let task = ClusterTask {
@@ -175,6 +177,7 @@ async fn start_cluster(config: &ClusterConfig, common: &Common) -> Result<Cluste
         tracker: tracker.clone(),
         stop: stop.clone(),
         running: None,
+        abort: CancellationToken::new(),
         led: Err(JUST_STARTED.to_owned()),
         to_resume: false,
         last_told: String::new(),

@@ -24,6 +24,36 @@ pub struct FailoverAsk {
     pub by: String,
 }
 
+/// An operator's word for a planned change of primary.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwitchoverAsk {
+    /// To this one; else to the best.
+    pub to: Option<InstanceId>,
+    /// How long writers may wait at most; past it everything is taken back.
+    pub write_block: Duration,
+    /// How far behind the target may be, and how long it may take to catch up before writers are blocked.
+    pub wait_lag: Duration,
+    /// How long transactions that are open may take to end before writers are blocked.
+    pub drain: Duration,
+    /// Sessions with long transactions are ended before writers are blocked, instead of standing in the way.
+    pub kill_long_transactions: bool,
+    /// Who asked, for the history.
+    pub by: String,
+}
+
+impl Default for SwitchoverAsk {
+    fn default() -> Self {
+        Self {
+            to: None,
+            write_block: Duration::from_secs(2),
+            wait_lag: Duration::from_secs(10),
+            drain: Duration::from_millis(500),
+            kill_long_transactions: false,
+            by: String::new(),
+        }
+    }
+}
+
 /// A plan that was taken back, or a repair that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Undone {

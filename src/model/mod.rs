@@ -10,5 +10,6 @@ pub mod observation;
 pub mod policy;
 pub mod record;
 pub mod report;
+pub mod sessions;
 pub mod time;
 pub mod view;

@@ -12,6 +12,7 @@ pub mod greeting;
 mod parse;
 pub mod probe;
 pub mod record;
+pub mod sessions;
 
 pub use client::{Account, Connection, Target, Tls};
 pub use control::{ControlEnv, ControlError};

@@ -12,7 +12,7 @@ use mha::decide::plan::{Plan, PlanKind, Stage, Step};
 use mha::execute::Outcome;
 use mha::execute::journal::{Entry, Recovery, What};
 use mha::http::ApiState;
-use mha::manager::event::{Ask, Event, Proposal};
+use mha::manager::event::{Ask, Event, Proposal, Then};
 use mha::manager::handle::ClusterHandle;
 use mha::manager::snapshot::{Doing, MemberSnapshot, Snapshot};
 use mha::model::ballot::Generation;
@@ -167,7 +167,7 @@ pub(crate) fn plan(kind: PlanKind) -> Plan {
             let open = Step::Open { instance: host("db1"), generation: Generation(1) };
             ("adopt orders: db1 leads, generation 1", vec![Stage::new("open", vec![open])], None)
         }
-        PlanKind::Isolate | PlanKind::Rejoin | PlanKind::Repair => {
+        PlanKind::Isolate | PlanKind::Switchover | PlanKind::Rejoin | PlanKind::Repair => {
             ("db1 is to acknowledge nothing more (dead primary)", vec![Stage::new("isolate", isolate)], None)
         }
     };
@@ -319,6 +319,29 @@ async fn answer(
                 let plans = vec![plan(PlanKind::Isolate), plan(PlanKind::Promote)];
                 let sentence = "db1 is dead: fail over to db2".to_owned();
                 let _ = answer.send(Proposal { sentence, plans, blockers: script.refusals.clone() });
+            }
+            Ask::Switchover { then, .. } => {
+                let plans = vec![plan(PlanKind::Switchover), plan(PlanKind::Promote)];
+                let sentence = "switchover db1 -> db2".to_owned();
+                let blockers = script.refusals.clone();
+                match then {
+                    Then::Propose(answer) => {
+                        let _ = answer.send(Proposal { sentence, plans, blockers });
+                    }
+                    Then::Begin(answer) => {
+                        let _ = answer.send(refused(&script.refusals).map(|()| "r1".to_owned()));
+                        if script.refusals.is_empty() {
+                            play(&store, &recovery).await;
+                        }
+                    }
+                }
+            }
+            Ask::Abort { answer } => {
+                let _ = answer.send(
+                    refused(&script.refusals)
+                        .map(|()| "called off".to_owned())
+                        .map_err(|reasons| reasons.join("; ")),
+                );
             }
             Ask::AdoptPlan { answer, .. } => {
                 let _ = answer.send(refused(&script.refusals).map(|()| plan(PlanKind::Adopt)));

@@ -51,6 +51,8 @@ struct Findings {
     /// From the fault to the client's first acknowledgement by another server.
     since_fault_ms: Option<f64>,
     new_server: Option<u32>,
+    /// The longest time without any client's acknowledgement that ended after the fault.
+    gap_ms: Option<f64>,
     acked: usize,
     /// Acknowledged, and not on the final primary.
     lost: usize,
@@ -87,11 +89,16 @@ fn findings(records: &[Record], rows: &[(u32, u64)], args: &Args) -> Findings {
     // Invariant: an acknowledgement of the old primary after `back` is split, never the start of the outage.
     let gone = back
         .and_then(|back| mine.iter().rfind(|ack| ack.server == args.old && ack.at_us < back.at_us).copied());
+    let gap = acks
+        .windows(2)
+        .filter(|pair| pair[1].at_us >= args.fault_us)
+        .max_by_key(|pair| pair[1].at_us.saturating_sub(pair[0].at_us));
     let ms = |from: u64, to: u64| to.saturating_sub(from) as f64 / 1_000.0;
     Findings {
         outage_ms: back.zip(gone).map(|(back, gone)| ms(gone.at_us, back.at_us)),
         since_fault_ms: back.map(|back| ms(args.fault_us, back.at_us)),
         new_server: back.map(|back| back.server),
+        gap_ms: gap.map(|pair| ms(pair[0].at_us, pair[1].at_us)),
         acked: acks.len(),
         lost: told.keys().filter(|row| !held.contains_key(*row)).count(),
         duplicated: foreign
@@ -164,7 +171,7 @@ mod tests {
             &[ack(1, 1, 1_000, 1), ack(1, 2, 3_000, 1), ack(1, 3, 90_000, 2)],
             &[(1, 1), (1, 2), (1, 3)],
         );
-        assert_eq!(found.outage_ms, Some(87.0));
+        assert_eq!((found.outage_ms, found.gap_ms), (Some(87.0), Some(87.0)));
         assert_eq!((found.acked, found.lost, found.duplicated, found.split), (3, 0, 0, 0));
     }
 

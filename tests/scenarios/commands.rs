@@ -14,6 +14,7 @@ use mha::model::report::{SemiSync, ThreadError};
 use mha::model::time::Moment;
 use mha::model::view::ClusterView;
 
+use crate::planned;
 use crate::world::{Host, MANAGER, Plight, World, pair};
 
 type Done = Result<(), String>;
@@ -56,6 +57,10 @@ pub(crate) fn perform(world: &mut Option<World>, line: &str) -> Done {
         ["forget"] => forget(world),
         ["isolated", rest @ ..] => isolated(world, rest),
         ["operator", "asks", "failover", rest @ ..] => asks_failover(world, rest),
+        ["operator", "asks", "switchover", rest @ ..] => planned::asks(world, rest),
+        [name, "session", seconds, rest @ ..] => planned::session(world, name, seconds, rest),
+        [name, "has", "no", "replication", "account"] => planned::no_replication_account(world, name),
+        [name, "binlog", rest @ ..] => planned::binlog_filter(world, name, &rest.join(" ")),
         ["operator", "asks", "nothing"] => asks_nothing(world),
         ["operator", "asks", "adoption", rest @ ..] => asks_adoption(world, rest),
         [name, fact @ ..] => {

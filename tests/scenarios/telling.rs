@@ -9,12 +9,16 @@ use mha::decide::lint::lint;
 use mha::decide::plan::{Plan, PlanKind};
 use mha::decide::{Action, Decision, decide};
 
+use crate::planned;
 use crate::world::World;
 
 /// Decides, and tells all of it.
 pub(crate) fn tell(world: &mut World, name: &str) -> String {
     world.observe();
     let mut out = String::new();
+    if let Some(ask) = world.asks_switchover.take() {
+        return planned::tell(world, &ask, name);
+    }
     if let Some(primary) = world.asks_adoption.take() {
         match adopt(&world.view, primary.as_ref()) {
             Ok(plan) => show(&mut out, &plan, name),
@@ -80,7 +84,7 @@ fn promotion(out: &mut String, world: &World, decision: &Decision, name: &str) {
     }
 }
 
-fn show(out: &mut String, plan: &Plan, name: &str) {
+pub(crate) fn show(out: &mut String, plan: &Plan, name: &str) {
     let broken = lint(plan);
     assert!(broken.is_empty(), "{name}: an unsound plan: {broken:?}\n{plan}");
     line(out, "", &plan.to_string());
@@ -89,6 +93,6 @@ fn show(out: &mut String, plan: &Plan, name: &str) {
     }
 }
 
-fn line(out: &mut String, label: &str, text: &str) {
+pub(crate) fn line(out: &mut String, label: &str, text: &str) {
     writeln!(out, "{label}{text}").expect("writing to a string cannot fail");
 }

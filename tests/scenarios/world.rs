@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeZone, Utc};
 use mha::decide::failover::Isolation;
+use mha::decide::switchover::Surveys;
 use mha::model::ballot::{Ballot, Generation};
 use mha::model::cluster::Cluster;
 use mha::model::gtid::GtidSet;
 use mha::model::instance::{Flavor, Identity, InstanceId, Version};
-use mha::model::intent::Intents;
+use mha::model::intent::{Intents, SwitchoverAsk};
 use mha::model::observation::{Access, AgentStatus, Observation, Probe, Process, Unseen, Vantage};
 use mha::model::report::{Replication, Report, SemiSync, Settings, ThreadError, ThreadState};
 use mha::model::time::Moment;
@@ -93,6 +94,8 @@ pub(crate) struct World {
     granted: BTreeMap<String, Moment>,
     pub(crate) isolation: Option<Isolation>,
     pub(crate) asks_adoption: Option<Option<InstanceId>>,
+    pub(crate) asks_switchover: Option<SwitchoverAsk>,
+    pub(crate) surveys: Surveys,
     /// A generation that voters beside the members accepted.
     pub(crate) witnesses_accepted: Generation,
 }
@@ -187,6 +190,8 @@ impl World {
             granted: BTreeMap::new(),
             isolation: None,
             asks_adoption: None,
+            asks_switchover: None,
+            surveys: Surveys::new(),
             witnesses_accepted: Generation(0),
         }
     }

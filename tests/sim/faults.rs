@@ -140,6 +140,7 @@ impl Sim {
             let what = match (recovery.plan(PlanKind::Promote), recovery.kind) {
                 (Some(_), _) => "manager killed in promote",
                 (None, PlanKind::Isolate) => "manager killed in isolate",
+                (None, PlanKind::Switchover) => "manager killed in a block",
                 (None, PlanKind::Adopt | PlanKind::Promote | PlanKind::Rejoin | PlanKind::Repair) => {
                     "manager killed in another plan"
                 }

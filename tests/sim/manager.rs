@@ -182,7 +182,7 @@ impl Manager {
     async fn act(&mut self, plan: &Plan) {
         let ask = self.intents.failover.clone().filter(|_| plan.kind == PlanKind::Isolate);
         let about = match plan.kind {
-            PlanKind::Isolate | PlanKind::Promote => self.view.primary().cloned(),
+            PlanKind::Isolate | PlanKind::Switchover | PlanKind::Promote => self.view.primary().cloned(),
             PlanKind::Adopt | PlanKind::Rejoin | PlanKind::Repair => None,
         };
         let about = about

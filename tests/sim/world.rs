@@ -82,6 +82,11 @@ impl SimWorld {
         let epoch = match step {
             Step::Open { .. } => self.ask(h, |sim| sim.hosts[h].kept.epoch).await,
             Step::Fence { .. }
+            | Step::KeepUp { .. }
+            | Step::Turn { .. }
+            | Step::Quiet { .. }
+            | Step::Block { .. }
+            | Step::Unmoved { .. }
             | Step::Kill { .. }
             | Step::StopReceiving { .. }
             | Step::Salvage { .. }

@@ -42,6 +42,11 @@ pub fn permits(role: Role, step: &Step) -> Result<(), Refusal> {
         | Step::StartServer { as_replica: true, .. } => Err(Refusal::Leads(generation)),
         Step::StartServer { as_replica: false, .. }
         | Step::Fence { .. }
+        | Step::KeepUp { .. }
+        | Step::Turn { .. }
+        | Step::Quiet { .. }
+        | Step::Block { .. }
+        | Step::Unmoved { .. }
         | Step::StopReceiving { .. }
         | Step::Salvage { .. }
         | Step::WaitApplied { .. }

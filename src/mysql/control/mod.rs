@@ -116,6 +116,11 @@ pub async fn apply(conn: &mut Connection, step: &Step, env: &ControlEnv) -> Resu
         Step::SetReadOnly { on, .. } => set_read_only(conn, *on, deadline).await,
         Step::Furnish { semi_sync, .. } => furnish::furnish(conn, *semi_sync, env, deadline).await,
         Step::Fence { .. }
+        | Step::Block { .. }
+        | Step::Unmoved { .. }
+        | Step::KeepUp { .. }
+        | Step::Quiet { .. }
+        | Step::Turn { .. }
         | Step::Kill { .. }
         | Step::Salvage { .. }
         | Step::Claim { .. }

@@ -1,0 +1,64 @@
+//! The first half of a switchover at the old primary's host: read-only by the server's own word, then closed to clients with its
+//! replicas' streams spared. A refusal before the fence leaves every client connected; nothing of it happens after the answer.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::sql::connect_admin;
+use super::state::Shared;
+use super::steps;
+use crate::decide::lease::holder::Input;
+use crate::execute::world::StepError;
+use crate::model::ballot::Generation;
+use crate::mysql::client::Connection;
+use crate::mysql::control;
+
+/// What ending a statement that waits, and closing the access, may take of the block's time.
+const RESERVE: Duration = Duration::from_millis(300);
+/// How long ending our own statement may take.
+const KILL_WITHIN: Duration = Duration::from_millis(250);
+
+/// Blocks writers by `deadline`.
+///
+/// # Errors
+/// Why they are not, or not all, blocked; the caller opens the server again.
+pub(super) async fn block(
+    shared: &Shared,
+    generation: Generation,
+    deadline: Instant,
+) -> Result<(), StepError> {
+    let failed = |error: crate::mysql::fault::ClientError| StepError::Failed(error.to_string());
+    // Of its own: when it hangs it is ended by its number, and nothing else with it.
+    let mut conn = connect_admin(shared, deadline).await.map_err(failed)?;
+    let rows = conn.query("SELECT CONNECTION_ID() AS id", deadline).await.map_err(failed)?;
+    let id: u64 = rows
+        .first()
+        .and_then(|row| row.number("id"))
+        .ok_or_else(|| StepError::Failed("the server does not say which session this is".to_owned()))?;
+    steps::spare_replicas(shared).await;
+    let by = deadline.checked_sub(RESERVE).unwrap_or(deadline);
+    // Commits in flight end and are answered; what begins after them is refused. Whoever waits here with them waits for `by` only.
+    if let Err(error) = control::set_read_only(&mut conn, true, by).await {
+        end(shared, id).await;
+        return Err(StepError::Failed(format!(
+            "it could not be made read-only in time: somebody holds a lock (LOCK TABLES, a long statement, DDL), or nobody acknowledges commits: {error}"
+        )));
+    }
+    shared.order(Input::Fence { generation }).await?;
+    conn.close(deadline).await;
+    Ok(())
+}
+
+/// Ends a statement of ours that may still wait: done later, it would close a server that serves again.
+async fn end(shared: &Shared, id: u64) {
+    let by = Instant::now() + KILL_WITHIN;
+    let ended = async {
+        let mut conn: Connection = connect_admin(shared, by).await?;
+        conn.query(&format!("KILL {id}"), by).await.map(drop)
+    };
+    if let Err(error) = ended.await {
+        // 1094: it is gone already, which is what is wanted.
+        tracing::debug!(session = id, error = %error, "not ended");
+    }
+}

@@ -1,0 +1,145 @@
+//! What stands in the way of a planned change. Every one says what to do about it.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::diagnose::Verdict;
+use super::guard::Blocker;
+use crate::model::cluster::ClusterName;
+use crate::model::instance::{InstanceId, Version};
+use crate::model::sessions::{Doing, Session};
+use crate::model::time::human;
+
+/// One reason not to begin.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Obstacle {
+    NotAdopted {
+        cluster: ClusterName,
+    },
+    /// `mode = "observe"`.
+    Observing,
+    /// The primary does not serve.
+    NotHealthy {
+        verdict: Verdict,
+        evidence: Vec<String>,
+    },
+    /// It leads already.
+    IsPrimary(InstanceId),
+    NotEligible {
+        instance: InstanceId,
+        reasons: Vec<String>,
+    },
+    /// A lease and a fence are needed at both ends.
+    NoAgent(InstanceId),
+    AgentStopping(InstanceId),
+    Behind {
+        instance: InstanceId,
+        by: Duration,
+        allowed: Duration,
+    },
+    /// The old primary could not follow a server so much newer.
+    OlderPrimary {
+        primary: InstanceId,
+        version: Version,
+        target: InstanceId,
+    },
+    /// The write heartbeat does not come back: somebody holds a lock, or nobody acknowledges.
+    WritesHang {
+        instance: InstanceId,
+        since: Duration,
+    },
+    Busy {
+        instance: InstanceId,
+        session: Session,
+    },
+    NoReplicationAccount(InstanceId),
+    BinlogFilter {
+        instance: InstanceId,
+        filter: String,
+    },
+    /// Its sessions could not be looked at.
+    Unseen {
+        instance: InstanceId,
+        why: String,
+    },
+    /// It never answered this manager.
+    NotSeen(InstanceId),
+    /// A reason a failover has too.
+    Other(Blocker),
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotAdopted { cluster } => {
+                write!(f, "no primary is recorded; run \"mhactl adopt {cluster}\" first")
+            }
+            Self::Observing => f.write_str("mode is \"observe\": set mode \"manual\" or \"auto\" first"),
+            Self::NotHealthy { verdict, evidence } => write!(
+                f,
+                "a switchover needs a primary that serves, and this one is \"{verdict}\" ({}); see \"mhactl failover\"",
+                evidence.join("; ")
+            ),
+            Self::IsPrimary(instance) => {
+                write!(f, "{instance} is the primary already; name another with --to")
+            }
+            Self::NotEligible { instance, reasons } => {
+                write!(
+                    f,
+                    "{instance} may not lead: {}; mend that, or name another with --to",
+                    reasons.join("; ")
+                )
+            }
+            Self::NoAgent(instance) => {
+                write!(f, "no word from the agent on {}; start mha-agent there", instance.host)
+            }
+            Self::AgentStopping(instance) => {
+                write!(f, "{} is being stopped; wait until it is back", instance.host)
+            }
+            Self::Behind { instance, by, allowed } => write!(
+                f,
+                "{instance} is {} behind, {} are allowed; wait, lighten its load, or raise --wait-lag",
+                human(*by),
+                human(*allowed)
+            ),
+            Self::OlderPrimary { primary, version, target } => write!(
+                f,
+                "{primary} ({version}) is older than {target} and could not follow it; upgrade {primary} first, or allow it with allow_newer_primary"
+            ),
+            Self::WritesHang { instance, since } => write!(
+                f,
+                "writes on {instance} hang for {}; look for locks and for ackers that are gone",
+                human(*since)
+            ),
+            Self::Busy { instance, session } => {
+                let what = match &session.doing {
+                    Doing::Transaction { .. } => "let it end, end it, or add --kill-long-transactions",
+                    Doing::ChangesSchema => "let it end",
+                    Doing::WaitsForLock(_) => "find who holds the lock and let it go",
+                    Doing::LocksTables(_) | Doing::LocksEverything => "let it unlock, or end it",
+                    Doing::WaitsForAck => "bring an acker back; it must not be ended",
+                };
+                write!(f, "on {instance} {session}; {what}")
+            }
+            Self::NoReplicationAccount(instance) => write!(
+                f,
+                "{instance} has no replication account, so nobody could follow it; create it on the primary"
+            ),
+            Self::BinlogFilter { instance, filter } => write!(
+                f,
+                "{instance} filters its binary log ({filter}), so its replicas would miss rows; remove the filter"
+            ),
+            Self::Unseen { instance, why } => {
+                write!(
+                    f,
+                    "the sessions of {instance} cannot be seen ({why}); grant the admin account PROCESS"
+                )
+            }
+            Self::NotSeen(instance) => write!(f, "{instance} has not answered yet; ask again in a moment"),
+            Self::Other(blocker) => write!(f, "{blocker}"),
+        }
+    }
+}

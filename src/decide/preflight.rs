@@ -1,0 +1,199 @@
+//! Everything in the way of a switchover, found at once and before anything is touched.
+
+use std::time::Duration;
+
+use super::candidate::{Ranking, rank};
+use super::diagnose::{Verdict, diagnose};
+use super::failover::agent_is_heard;
+use super::guard;
+use super::obstacle::Obstacle;
+use super::proof::{majority, second_writer};
+use super::switchover::Surveys;
+use crate::model::cluster::Mode;
+use crate::model::instance::InstanceId;
+use crate::model::intent::SwitchoverAsk;
+use crate::model::report::Report;
+use crate::model::sessions::{Doing, Session};
+use crate::model::time::Moment;
+use crate::model::view::ClusterView;
+
+/// A heartbeat in flight for longer than this is a sign of a lock.
+const HANGS: Duration = Duration::from_secs(1);
+
+/// The server to promote, or everything in the way.
+///
+/// # Errors
+/// Every obstacle found.
+pub(super) fn preflight(
+    view: &ClusterView,
+    ask: &SwitchoverAsk,
+    surveys: &Surveys,
+    now: Moment,
+) -> Result<InstanceId, Vec<Obstacle>> {
+    let Some(record) = &view.record else {
+        return Err(vec![Obstacle::NotAdopted { cluster: view.cluster.name.clone() }]);
+    };
+    let mut found = Vec::new();
+    if view.cluster.mode == Mode::Observe {
+        found.push(Obstacle::Observing);
+    }
+    let diagnosis = diagnose(view, now);
+    if !serves(diagnosis.verdict) {
+        let evidence = diagnosis.evidence.clone();
+        found.push(Obstacle::NotHealthy { verdict: diagnosis.verdict, evidence });
+    }
+    let ranking = rank(view, |instance| view.of(instance).and_then(|seen| seen.latest()));
+    let target = choose(&ranking, &record.primary, ask, &mut found);
+    at_primary(view, &record.primary, ask, surveys, &mut found);
+    if let Some(target) = &target {
+        at_target(view, &record.primary, target, ask, surveys, &mut found);
+    }
+    found.extend(
+        [majority(view), second_writer(view, target.as_ref())].into_iter().flatten().map(Obstacle::Other),
+    );
+    match target {
+        Some(target) if found.is_empty() => Ok(target),
+        Some(_) | None => Err(found),
+    }
+}
+
+fn serves(verdict: Verdict) -> bool {
+    match verdict {
+        Verdict::Healthy | Verdict::Degraded => true,
+        Verdict::NotAdopted
+        | Verdict::Starting
+        | Verdict::DeadPrimary
+        | Verdict::SilentPrimary
+        | Verdict::HungPrimary
+        | Verdict::UnreachablePrimary
+        | Verdict::ManagerCutOff
+        | Verdict::OverloadedPrimary
+        | Verdict::MisconfiguredPrimary
+        | Verdict::BlockedForAcks
+        | Verdict::ClosedPrimary
+        | Verdict::DeadPrimaryAndReplicas
+        | Verdict::SplitBrain => false,
+    }
+}
+
+fn choose(
+    ranking: &Ranking,
+    primary: &InstanceId,
+    ask: &SwitchoverAsk,
+    found: &mut Vec<Obstacle>,
+) -> Option<InstanceId> {
+    let Some(wanted) = &ask.to else {
+        let best = ranking.best().map(|best| best.instance.clone());
+        if best.is_none() {
+            found.extend(guard::nobody(ranking).map(Obstacle::Other));
+        }
+        return best;
+    };
+    if wanted == primary {
+        found.push(Obstacle::IsPrimary(wanted.clone()));
+        return None;
+    }
+    let reasons = match ranking.candidates.iter().find(|candidate| candidate.instance == *wanted) {
+        Some(candidate) => candidate.against.iter().map(ToString::to_string).collect(),
+        None => vec!["it is no member of this cluster".to_owned()],
+    };
+    if !reasons.is_empty() {
+        found.push(Obstacle::NotEligible { instance: wanted.clone(), reasons });
+    }
+    Some(wanted.clone())
+}
+
+fn at_primary(
+    view: &ClusterView,
+    primary: &InstanceId,
+    ask: &SwitchoverAsk,
+    surveys: &Surveys,
+    found: &mut Vec<Obstacle>,
+) {
+    agent(view, primary, found);
+    let stuck = view.of(primary).and_then(|seen| seen.agent_now()?.heartbeat_stuck);
+    if let Some(since) = stuck.filter(|since| *since > HANGS) {
+        found.push(Obstacle::WritesHang { instance: primary.clone(), since });
+    }
+    match surveys.get(primary) {
+        Some(Ok(survey)) => found.extend(
+            survey
+                .sessions
+                .iter()
+                .filter(|session| is_in_the_way(session, ask))
+                .map(|session| Obstacle::Busy { instance: primary.clone(), session: session.clone() }),
+        ),
+        Some(Err(why)) => {
+            found.push(Obstacle::Unseen { instance: primary.clone(), why: why.clone() });
+        }
+        None => {}
+    }
+}
+
+fn is_in_the_way(session: &Session, ask: &SwitchoverAsk) -> bool {
+    match &session.doing {
+        Doing::Transaction { .. } => session.since > ask.write_block && !ask.kill_long_transactions,
+        Doing::ChangesSchema | Doing::WaitsForLock(_) | Doing::WaitsForAck => session.since > HANGS,
+        Doing::LocksTables(_) | Doing::LocksEverything => true,
+    }
+}
+
+fn at_target(
+    view: &ClusterView,
+    primary: &InstanceId,
+    target: &InstanceId,
+    ask: &SwitchoverAsk,
+    surveys: &Surveys,
+    found: &mut Vec<Obstacle>,
+) {
+    let report = |instance: &InstanceId| view.of(instance).and_then(|seen| seen.latest());
+    agent(view, target, found);
+    if let Some(by) = report(target).and_then(lag).filter(|by| *by > ask.wait_lag) {
+        found.push(Obstacle::Behind { instance: target.clone(), by, allowed: ask.wait_lag });
+    }
+    if let (Some(old), Some(new)) = (report(primary), report(target)) {
+        let series = |report: &Report| (report.identity.version.major, report.identity.version.minor);
+        if series(old) < series(new) && !view.cluster.policy.allow_newer_primary {
+            let version = old.identity.version;
+            let (primary, target) = (primary.clone(), target.clone());
+            found.push(Obstacle::OlderPrimary { primary, version, target });
+        }
+    }
+    match surveys.get(target) {
+        Some(Ok(survey)) => {
+            if survey.replication_account == Some(false) {
+                found.push(Obstacle::NoReplicationAccount(target.clone()));
+            }
+            if let Some(filter) = survey.binlog_filter.clone() {
+                found.push(Obstacle::BinlogFilter { instance: target.clone(), filter });
+            }
+            let holds =
+                |session: &&Session| matches!(session.doing, Doing::LocksTables(_) | Doing::LocksEverything);
+            found.extend(
+                survey
+                    .sessions
+                    .iter()
+                    .filter(holds)
+                    .map(|session| Obstacle::Busy { instance: target.clone(), session: session.clone() }),
+            );
+        }
+        Some(Err(why)) => {
+            found.push(Obstacle::Unseen { instance: target.clone(), why: why.clone() });
+        }
+        None => {}
+    }
+}
+
+/// How far behind its newest transaction is; the write heartbeat tells best.
+fn lag(report: &Report) -> Option<Duration> {
+    let own = || report.channel()?.seconds_behind.map(Duration::from_secs);
+    report.heartbeat_age.or_else(own)
+}
+
+fn agent(view: &ClusterView, instance: &InstanceId, found: &mut Vec<Obstacle>) {
+    if !agent_is_heard(view, instance) {
+        found.push(Obstacle::NoAgent(instance.clone()));
+    } else if view.of(instance).and_then(|seen| seen.agent_now()).is_some_and(|agent| agent.stopping) {
+        found.push(Obstacle::AgentStopping(instance.clone()));
+    }
+}

@@ -1,0 +1,100 @@
+//! Commands of a play about planned changes, each with an example, and what is told of them.
+
+use std::time::Duration;
+
+use mha::decide::switchover::{Blocked, block, promote, target_of};
+use mha::model::intent::SwitchoverAsk;
+use mha::model::sessions::{Doing, Session, Sessions};
+
+use crate::telling::{line, show};
+use crate::world::World;
+
+type Done = Result<(), String>;
+
+/// `operator asks switchover`, `operator asks switchover --to db3 --kill-long-transactions`
+pub(crate) fn asks(world: &mut World, words: &[&str]) -> Done {
+    let mut ask = SwitchoverAsk { by: "anna".to_owned(), ..SwitchoverAsk::default() };
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        match *word {
+            "--to" => {
+                let name = words.next().ok_or("--to HOST")?;
+                ask.to = Some(name.parse().map_err(|error| format!("{error}"))?);
+            }
+            "--kill-long-transactions" => ask.kill_long_transactions = true,
+            _ => return Err(format!("{word:?} is no option")),
+        }
+    }
+    world.asks_switchover = Some(ask);
+    Ok(())
+}
+
+/// `db1 session 30 transaction idle`, `db1 session 5 ddl`, `db1 session 2 waits`, `db1 session 9 locks app.t`, `db1 session 9 ftwrl`,
+/// `db1 session 3 waits-for-ack`: a session that has been at it for so many seconds.
+pub(crate) fn session(world: &mut World, name: &str, seconds: &str, words: &[&str]) -> Done {
+    let doing = match words {
+        ["transaction"] => Doing::Transaction { idle: false, rows: 7 },
+        ["transaction", "idle"] => Doing::Transaction { idle: true, rows: 7 },
+        ["ddl"] => Doing::ChangesSchema,
+        ["waits"] => Doing::WaitsForLock("Waiting for table metadata lock".to_owned()),
+        ["locks", table] => Doing::LocksTables((*table).to_owned()),
+        ["ftwrl"] => Doing::LocksEverything,
+        ["waits-for-ack"] => Doing::WaitsForAck,
+        _ => return Err("no such session".to_owned()),
+    };
+    let since = Duration::from_secs(seconds.parse().map_err(|_| "seconds".to_owned())?);
+    survey(world, name, |sessions| {
+        let id = 40 + sessions.sessions.len() as u64;
+        let (user, host) = ("app".to_owned(), "10.0.0.7".to_owned());
+        sessions.sessions.push(Session { id, user, host, since, doing, text: String::new() });
+    })
+}
+
+/// `db2 has no replication account`
+pub(crate) fn no_replication_account(world: &mut World, name: &str) -> Done {
+    survey(world, name, |sessions| sessions.replication_account = Some(false))
+}
+
+/// `db2 binlog only app`
+pub(crate) fn binlog_filter(world: &mut World, name: &str, filter: &str) -> Done {
+    survey(world, name, |sessions| sessions.binlog_filter = Some(filter.to_owned()))
+}
+
+fn survey(world: &mut World, name: &str, change: impl FnOnce(&mut Sessions)) -> Done {
+    let instance = world.host(name)?.instance.clone();
+    if let Ok(sessions) = world.surveys.entry(instance).or_insert_with(|| Ok(Sessions::default())) {
+        change(sessions);
+    }
+    Ok(())
+}
+
+/// The first plan and, if nothing more is written, the second; or everything in the way.
+pub(crate) fn tell(world: &World, ask: &SwitchoverAsk, name: &str) -> String {
+    let mut out = String::new();
+    let plan = match block(&world.view, ask, &world.surveys, world.now) {
+        Ok(plan) => plan,
+        Err(obstacles) => {
+            obstacles.iter().for_each(|why| line(&mut out, "in the way: ", &why.to_string()));
+            return out;
+        }
+    };
+    show(&mut out, &plan, name);
+    for step in plan.stages.iter().rev().flat_map(|stage| &stage.undo) {
+        line(&mut out, "  undo: ", &step.to_string());
+    }
+    let blocked = target_of(&plan)
+        .and_then(|target| Blocked::supposed(&world.view, &target))
+        .expect("a primary that answers")
+        .after(&plan);
+    line(&mut out, "if nothing more is written:", "");
+    match promote(&world.view, &blocked) {
+        Ok(plan) => {
+            show(&mut out, &plan, name);
+            for step in plan.stages.iter().rev().flat_map(|stage| &stage.undo) {
+                line(&mut out, "  undo: ", &step.to_string());
+            }
+        }
+        Err(obstacles) => obstacles.iter().for_each(|why| line(&mut out, "refused: ", &why.to_string())),
+    }
+    out
+}
