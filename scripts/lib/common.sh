@@ -18,6 +18,9 @@ mysql_prefix() {
     fi
 }
 
+# Where Compose 2 is unpacked; Debian 12 has 1.29.
+compose2_prefix() { printf '%s\n' "${MHA_COMPOSE2_PREFIX:-/opt/mha-lab/compose2}"; }
+
 # Debian keeps the servers in sbin, which an ordinary user's PATH leaves out.
 PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 # The distribution's Python, the one that sees python3-pymysql.

@@ -15,7 +15,7 @@ engine_alive() { [ "$(cat "/proc/$(engine_pid)/comm" 2>/dev/null)" = dockerd ]; 
 start_engine() {
     ! engine_alive || die "an engine of scripts/compose-test runs already (pid $(engine_pid))"
     mkdir -p "$RUN_ENGINE" "$ENGINE/data"
-    dockerd --iptables=false --ip6tables=false --ip-forward=false --bridge=none --data-root "$ENGINE/data" \
+    dockerd --iptables=false --ip6tables=false --ip-forward=false --bridge=none --cgroup-parent mha-compose --data-root "$ENGINE/data" \
         --exec-root "$RUN_ENGINE/exec" --pidfile "$RUN_ENGINE/docker.pid" --host "$DOCKER_HOST" \
         >"$ENGINE/dockerd.log" 2>&1 &
     local deadline=$((SECONDS + 60))
@@ -26,7 +26,7 @@ start_engine() {
     done
 }
 
-# SIGTERM ends it, its containers and its containerd.
+# SIGTERM ends it, its containers and its containerd. What it kept in /run and of control groups goes too; images stay.
 stop_engine() {
     engine_alive || return 0
     local pid deadline=$((SECONDS + 60))
@@ -36,6 +36,8 @@ stop_engine() {
         [ $SECONDS -lt $deadline ] || die "dockerd (pid $pid) does not end"
         sleep 0.1
     done
+    rm -rf "$RUN_ENGINE"
+    find /sys/fs/cgroup -maxdepth 2 -type d -name mha-compose -exec rmdir {} + 2>/dev/null || true
 }
 
 image_exists() { [ -n "$(docker image ls --quiet "$1")" ]; }
@@ -80,11 +82,18 @@ local_images() { # flavor
     rm -rf "$out"
 }
 
+need_programs() {
+    [ -z "${MHA_BIN:-}" ] || return 0
+    need_rust
+    install_tools gcc:gcc libc6-dev:cc
+    (cd "$SCRIPTS/.." && cargo build --release --bins --examples)
+}
+
 program() { # name
     local dir path
     dir=$(bin_dir)
     for path in "$dir/$1" "$dir/examples/$1"; do
         [ ! -x "$path" ] || { printf '%s\n' "$path" && return; }
     done
-    die "no $1 in $dir: cargo build --release --bins --examples, or set MHA_BIN"
+    die "no $1 in $dir, which is MHA_BIN"
 }
