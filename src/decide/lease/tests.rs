@@ -237,6 +237,20 @@ fn one_voter_that_knows_more_does_not_fence_a_holder_but_forbids_reopening() {
 }
 
 #[test]
+fn it_says_that_nobody_hears_it_only_once_closed_for_that() {
+    let mut holder = opened();
+    let closing = holder.handle(Input::Tick, at(3_000)).unwrap();
+    assert!(closing.contains(&Effect::Close), "{closing:?}");
+    assert_eq!(holder.unheard_since(at(2_999)), None);
+    assert_eq!(holder.unheard_since(at(3_000)), Some(at(0)));
+    // A refusal is an answer: nobody can say that a failover would do better.
+    let one = holder.handle(superseded("db2", 3_500), at(3_510)).unwrap();
+    assert_eq!((one, holder.unheard_since(at(3_510))), (Vec::new(), Some(at(0))));
+    holder.handle(granted("db1", 1, 3_500), at(3_511)).unwrap();
+    assert_eq!(holder.unheard_since(at(3_511)), None);
+}
+
+#[test]
 fn it_steps_down_when_no_majority_can_grant_any_more() {
     let mut holder = opened();
     holder.handle(superseded("db3", 500), at(600)).unwrap();
