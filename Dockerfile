@@ -36,7 +36,7 @@ RUN if command -v apt-get; then \
     && rm -rf /var/lib/mysql/* && mkdir -p /var/lib/mysql /var/lib/mha-agent && chown mysql:mysql /var/lib/mysql /var/lib/mha-agent \
     && ln -sf /run/client.cnf /root/.my.cnf
 COPY --from=programs /out/mha-agent /usr/local/bin/
-COPY scripts/lib/server-config.sh docker/db docker/db-health docker/server-start /usr/local/lib/mha/
+COPY scripts/lib/server-config.sh docker/db docker/db-health docker/server-start docker/clone /usr/local/lib/mha/
 ENV FLAVOR=${FLAVOR}
 EXPOSE 3306 8421
 ENTRYPOINT ["/usr/local/lib/mha/db"]

@@ -37,7 +37,7 @@ stop_engine() {
         sleep 0.1
     done
     rm -rf "$RUN_ENGINE"
-    find /sys/fs/cgroup -maxdepth 2 -type d -name mha-compose -exec rmdir {} + 2>/dev/null || true
+    find /sys/fs/cgroup -depth -type d -path '*/mha-compose*' -exec rmdir {} + 2>/dev/null || true
 }
 
 image_exists() { [ -n "$(docker image ls --quiet "$1")" ]; }
