@@ -9,6 +9,7 @@ mod diag;
 mod events;
 pub mod filter;
 pub mod frames;
+pub mod heard;
 pub mod listeners;
 mod netlink;
 mod nft;
