@@ -1,6 +1,7 @@
 //! A server that returned, and a primary that was closed: compared first, then led back, or parked with the reason.
 
 use super::candidate::is_passed_over;
+use super::extra::{self, Returned};
 use super::failover::{acks_in_force, next_generation};
 use super::guard::Blocker;
 use super::plan::{Plan, PlanKind, Proof, Stage, Step};
@@ -96,9 +97,13 @@ fn returning(
     if *reported_at > asked_at {
         return None;
     }
+    let returned = Returned { view, record, intents, instance, agent, report, primary };
+    if let Some(plan) = extra::unfinished(returned) {
+        return Some(plan);
+    }
     let extra = of_ours(report, primary).minus(&primary.executed);
     if !extra.is_empty() {
-        return Some(park(view, instance, &format!("it has transactions the primary lacks: {extra}")));
+        return Some(extra::remedy(returned, &extra));
     }
     Some(follow(view, record, instance, primary))
 }
@@ -125,7 +130,7 @@ fn is_member(view: &ClusterView, instance: &InstanceId) -> bool {
     view.cluster.member(instance).is_some()
 }
 
-fn plan(view: &ClusterView, kind: PlanKind, title: String, stages: Vec<Stage>) -> Plan {
+pub(super) fn plan(view: &ClusterView, kind: PlanKind, title: String, stages: Vec<Stage>) -> Plan {
     Plan { cluster: view.cluster.name.clone(), kind, title, stages, commit: None, basis: Vec::new() }
 }
 
@@ -148,13 +153,23 @@ fn restart(view: &ClusterView, record: &ClusterRecord, instance: &InstanceId) ->
     plan(view, PlanKind::Rejoin, format!("{instance} led once: restart it fenced, as a replica"), stages)
 }
 
-fn park(view: &ClusterView, instance: &InstanceId, why: &str) -> Plan {
+pub(super) fn park(view: &ClusterView, instance: &InstanceId, why: &str) -> Plan {
     let stage = Stage::new("park", vec![Step::Park { instance: instance.clone(), why: why.to_owned() }]);
     plan(view, PlanKind::Rejoin, format!("park {instance}: {why}"), vec![stage])
 }
 
 /// Its history is the primary's: a replica again. The larger R is recorded before the acker is armed (H4).
 fn follow(view: &ClusterView, record: &ClusterRecord, instance: &InstanceId, primary: &Report) -> Plan {
+    let title = format!("{instance} has nothing the primary lacks: it follows {}", record.primary);
+    plan(view, PlanKind::Rejoin, title, follow_stages(view, record, instance, primary))
+}
+
+pub(super) fn follow_stages(
+    view: &ClusterView,
+    record: &ClusterRecord,
+    instance: &InstanceId,
+    primary: &Report,
+) -> Vec<Stage> {
     let lossless = view.cluster.policy.durability == Durability::Lossless;
     let mut ackers = record.ackers.clone();
     if lossless && !ackers.contains(instance) {
@@ -192,12 +207,7 @@ fn follow(view: &ClusterView, record: &ClusterRecord, instance: &InstanceId, pri
         ));
         stages.push(Stage::new("lossless", vec![register(acks, None)]));
     }
-    plan(
-        view,
-        PlanKind::Rejoin,
-        format!("{instance} has nothing the primary lacks: it follows {}", record.primary),
-        stages,
-    )
+    stages
 }
 
 /// The recorded primary runs and is closed. If it has everything every member that answers has, it leads again under its

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::extra::Remedy;
 use super::instance::InstanceId;
 use super::time::Moment;
 
@@ -88,6 +89,9 @@ pub struct Intents {
     /// What taking a recovery back could not do, as its outcome says it: each line begins with whom it is about.
     #[serde(default)]
     pub left: Vec<String>,
+    /// What an operator wants done with a member's extra transactions, instead of what policy says.
+    #[serde(default)]
+    pub remedies: Vec<(InstanceId, Remedy)>,
 }
 
 impl Intents {
@@ -101,6 +105,17 @@ impl Intents {
     /// How many attempts at `instance` failed in a row.
     pub fn failures(&self, instance: &InstanceId) -> u32 {
         self.undone.iter().find(|undone| undone.instance == *instance).map_or(0, |undone| undone.times)
+    }
+
+    /// What an operator wants done with what only `instance` has.
+    pub fn remedy(&self, instance: &InstanceId) -> Option<Remedy> {
+        self.remedies.iter().find(|(about, _)| about == instance).map(|(_, remedy)| *remedy)
+    }
+
+    /// Notes an operator's word, or forgets it.
+    pub fn note_remedy(&mut self, instance: &InstanceId, remedy: Option<Remedy>) {
+        self.remedies.retain(|(about, _)| about != instance);
+        self.remedies.extend(remedy.map(|remedy| (instance.clone(), remedy)));
     }
 
     /// Notes a failed attempt.

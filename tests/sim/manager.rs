@@ -377,6 +377,10 @@ impl Sim {
                     "m{m} records {primary}, generation {generation}, acks {acks}, {} acker(s)",
                     ackers.len()
                 ));
+                let mut doubted = old.clone();
+                if let Some(record) = &mut doubted {
+                    record.note_doubt(primary, ackers, (*acks, degraded.is_some()), token.automatic);
+                }
                 Some(ClusterRecord {
                     generation: *generation,
                     primary: primary.clone(),
@@ -386,6 +390,7 @@ impl Sim {
                     degraded,
                     parked: old.as_ref().map_or_else(Vec::new, |old| old.parked.clone()),
                     failovers,
+                    doubted: doubted.map_or_else(Vec::new, |record| record.doubted),
                     adopted_at: old.map_or(now, |old| old.adopted_at),
                 })
             }

@@ -8,6 +8,7 @@ mod furnish;
 mod heartbeat;
 mod point;
 mod receive;
+mod rewind;
 mod salvage;
 mod semi_sync;
 
@@ -23,6 +24,7 @@ use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
 
 pub use self::heartbeat::{HEARTBEAT_SCHEMA, write_heartbeat};
+pub use self::rewind::{Undo, reset, undo};
 pub use self::salvage::apply_salvage;
 
 /// What steps need beside themselves.
@@ -130,6 +132,8 @@ pub async fn apply(conn: &mut Connection, step: &Step, env: &ControlEnv) -> Resu
         | Step::HoldVip { .. }
         | Step::LoseVip { .. }
         | Step::StartServer { .. }
+        | Step::SaveExtra { .. }
+        | Step::Rewind { .. }
         | Step::Park { .. } => Err(ControlError::NotSql(step.to_string())),
     }
 }
