@@ -44,7 +44,8 @@ fn current(shared: &Shared) -> PathBuf {
 /// # Errors
 /// When its file cannot be read.
 pub(super) fn known(shared: &Shared) -> Result<Option<Saved>, durable::DurableError> {
-    durable::read(&current(shared))
+    // What was settled is written as nothing.
+    durable::read::<Option<Saved>>(&current(shared)).map(Option::flatten)
 }
 
 /// What is in the transactions that are saved here now.
@@ -272,7 +273,7 @@ async fn put_back(shared: &Shared, saved: &mut Saved, deadline: Instant) -> Resu
         Ok(()) => Ok(()),
         Err(error) => {
             // The server said no, and kept nothing: asking again would end the same way. A person decides.
-            if !error.is_unanswered() {
+            if error.is_refusal() {
                 saved.obstacle = Some(format!("putting them back failed, and changed nothing: {error}"));
                 keep(shared, Some(saved.clone())).await.map_err(failed)?;
             }

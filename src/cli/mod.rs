@@ -4,6 +4,7 @@
 mod args;
 mod client;
 mod commands;
+mod dossier;
 mod error;
 mod open;
 mod output;

@@ -22,45 +22,87 @@ const ATTEMPTS: u32 = 5;
 /// What to do next for some member that is not where it belongs, while the primary serves. One at a time.
 pub fn rejoin(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan> {
     let record = view.record.as_ref()?;
-    let primary = view.of(&record.primary)?.report()?;
-    let (asked_at, _) = view.of(&record.primary)?.last_report.as_ref()?;
     let next = |(instance, seen): (&InstanceId, &Seen)| {
-        if record.parked.iter().any(|parked| parked.instance == *instance)
-            || intents.pause(instance, now).is_some()
-        {
+        let parked = record.parked.iter().any(|parked| parked.instance == *instance);
+        if parked || intents.pause(instance, now).is_some() {
             return None;
         }
-        let stale = |at: Moment| intents.settled_at.is_some_and(|settled| at <= settled);
-        if seen.manager.as_ref().is_none_or(|look| stale(look.at))
-            || seen.agent.as_ref().is_none_or(|said| stale(said.at))
-        {
-            return None;
-        }
-        let agent = seen.agent_now()?;
-        if intents.failures(instance) >= ATTEMPTS {
-            let why = intents
-                .undone
-                .iter()
-                .find(|undone| undone.instance == *instance)
-                .map_or("", |undone| &undone.why);
-            return Some(park(
-                view,
-                instance,
-                &format!("{ATTEMPTS} attempts to bring it back failed; the last: {why}"),
-            ));
-        }
-        let gone = matches!(agent.process, Process::Gone { .. });
-        // What its server was asked before the last recovery ended shows the world that recovery changed.
-        if !gone && seen.agent.as_ref().is_none_or(|said| stale(said.at.back(said.status.server_age))) {
-            return None;
-        }
-        returning(view, record, intents, (instance, seen), agent, (*asked_at, primary))
+        step(view, record, intents, (instance, seen))
     };
     // Starting a server takes long: first those that run.
     let runs =
         |seen: &Seen| seen.agent_now().is_some_and(|agent| !matches!(agent.process, Process::Gone { .. }));
     let first = view.replicas().filter(|(_, seen)| runs(seen)).find_map(next);
     first.or_else(|| view.replicas().find_map(next))
+}
+
+/// What to do next about one member, whether it is parked or not.
+///
+/// # Errors
+/// Why nothing is to be done, or nothing yet.
+pub fn about(
+    view: &ClusterView,
+    intents: &Intents,
+    instance: &InstanceId,
+    now: Moment,
+) -> Result<Plan, String> {
+    let record = view.record.as_ref().ok_or("the cluster is not adopted")?;
+    if record.primary == *instance {
+        return Err(format!("{instance} is the primary"));
+    }
+    let seen = view.of(instance).ok_or_else(|| format!("{instance} was never seen"))?;
+    let Some(agent) = seen.agent_now() else {
+        return Err(format!("no word from the agent on {}", instance.host));
+    };
+    if let Some((remaining, why)) = intents.pause(instance, now) {
+        return Err(format!("the last attempt failed ({why}), next in {} s", remaining.as_secs() + 1));
+    }
+    if view.of(&record.primary).is_none_or(|primary| primary.report().is_none()) {
+        return Err(format!("{} does not answer: there is nothing to compare it with", record.primary));
+    }
+    step(view, record, intents, (instance, seen)).ok_or_else(|| match agent.access {
+        Access::Closed => {
+            format!("{instance} is fenced and not compared with {} yet; ask again", record.primary)
+        }
+        Access::Admitted | Access::Held { .. } => {
+            format!("{instance} is where it belongs: nothing is to be done")
+        }
+    })
+}
+
+fn step(
+    view: &ClusterView,
+    record: &ClusterRecord,
+    intents: &Intents,
+    (instance, seen): (&InstanceId, &Seen),
+) -> Option<Plan> {
+    let primary = view.of(&record.primary)?.report()?;
+    let (asked_at, _) = view.of(&record.primary)?.last_report.as_ref()?;
+    let stale = |at: Moment| intents.settled_at.is_some_and(|settled| at <= settled);
+    if seen.manager.as_ref().is_none_or(|look| stale(look.at))
+        || seen.agent.as_ref().is_none_or(|said| stale(said.at))
+    {
+        return None;
+    }
+    let agent = seen.agent_now()?;
+    if intents.failures(instance) >= ATTEMPTS {
+        let why = intents
+            .undone
+            .iter()
+            .find(|undone| undone.instance == *instance)
+            .map_or("", |undone| &undone.why);
+        return Some(park(
+            view,
+            instance,
+            &format!("{ATTEMPTS} attempts to bring it back failed; the last: {why}"),
+        ));
+    }
+    let gone = matches!(agent.process, Process::Gone { .. });
+    // What its server was asked before the last recovery ended shows the world that recovery changed.
+    if !gone && seen.agent.as_ref().is_none_or(|said| stale(said.at.back(said.status.server_age))) {
+        return None;
+    }
+    returning(view, record, intents, (instance, seen), agent, (*asked_at, primary))
 }
 
 fn returning(

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::event::{Ask, Event, Proposal, Started};
 use super::leadership::Leadership;
 use super::live_world::LiveWorld;
+use super::returning::settles;
 use super::snapshot::Snapshot;
 use super::watchers::Watchers;
 use crate::clock;
@@ -229,7 +230,7 @@ impl ClusterTask {
     }
 
     /// Stores the recovery, then runs it beside the loop. The answer is its id.
-    async fn begin(&mut self, plan: Plan, ask: Option<FailoverAsk>) -> Started {
+    pub(super) async fn begin(&mut self, plan: Plan, ask: Option<FailoverAsk>) -> Started {
         if let Some(busy) = self.busy() {
             return Err(vec![busy]);
         }
@@ -319,6 +320,9 @@ impl ClusterTask {
             Ok(Outcome::Done) => {
                 tracing::warn!(cluster = %name, %about, "recovery done");
                 self.intents.note_done(about);
+                if self.recovery.borrow().as_ref().is_some_and(|ended| settles(ended)) {
+                    self.intents.note_remedy(about, None);
+                }
             }
             Ok(Outcome::Undone { why, left }) => {
                 tracing::error!(cluster = %name, %about, why, left = left.join("; "), "recovery taken back");
@@ -362,15 +366,17 @@ impl ClusterTask {
             Ask::Acknowledge { answer } => {
                 let _ = answer.send(self.amend(|record| record.failovers.clear()).await);
             }
+            Ask::ProposeRejoin { instance, how, answer } => self.propose_rejoin(instance, how, answer),
+            Ask::Rejoin { instance, how, answer } => {
+                let _ = answer.send(self.rejoin(&instance, how).await);
+            }
             Ask::Unpark { instance, answer } => {
-                self.intents.note_done(&instance);
-                let _ =
-                    answer.send(self.amend(|record| record.parked.retain(|p| p.instance != instance)).await);
+                let _ = answer.send(self.unpark(&instance).await);
             }
         }
     }
 
-    async fn amend(
+    pub(super) async fn amend(
         &mut self,
         change: impl FnOnce(&mut crate::model::record::ClusterRecord),
     ) -> Result<(), String> {
@@ -405,7 +411,7 @@ impl ClusterTask {
                 }
             }
         }
-        Proposal { sentence: decision.sentence, plans, blockers }
+        Proposal { sentence: decision.sentence, plans, blockers, dossier: None }
     }
 
     async fn failover(&mut self, ask: FailoverAsk, now: Moment) -> Started {

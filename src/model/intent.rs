@@ -55,6 +55,28 @@ impl Default for SwitchoverAsk {
     }
 }
 
+/// How an operator wants a returned member dealt with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum How {
+    /// As policy says.
+    #[default]
+    Auto,
+    Flashback,
+    Park,
+}
+
+impl How {
+    /// What is done instead of what policy says.
+    pub fn remedy(self) -> Option<Remedy> {
+        match self {
+            Self::Auto => None,
+            Self::Flashback => Some(Remedy::Flashback),
+            Self::Park => Some(Remedy::Park),
+        }
+    }
+}
+
 /// A plan that was taken back, or a repair that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Undone {

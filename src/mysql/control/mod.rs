@@ -78,6 +78,24 @@ pub enum ControlError {
 }
 
 impl ControlError {
+    /// The server or this program refused, for a reason of its own: asking again ends the same way.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Client(error) | Self::Salvage { error, .. } => {
+                error.code.is_some() && !error.is_unanswered()
+            }
+            Self::Unsupported { .. } => true,
+            Self::Unapplied { .. }
+            | Self::BothStopped { .. }
+            | Self::ApplierStopped { .. }
+            | Self::NotApplied { .. }
+            | Self::NotAttached { .. }
+            | Self::WouldRelease { .. }
+            | Self::NoEffect { .. }
+            | Self::NotSql(_) => false,
+        }
+    }
+
     /// Whether the effect is unknown: a statement was sent and no answer came.
     pub fn is_unanswered(&self) -> bool {
         match self {

@@ -13,7 +13,7 @@ use crate::mysql::client::Connection;
 use crate::mysql::dialect::literal;
 use crate::mysql::probe::standing;
 
-/// So much is sent at once, in bytes of statements; the server takes more.
+/// So much is sent at once, in bytes of events; the server takes more.
 const BATCH: usize = 512 << 10;
 /// The heartbeat's table has this row only between the two halves of a rewind: it says that the first one is done.
 const MARK: &str = "DELETE FROM mha.heartbeat WHERE id=2";
@@ -59,23 +59,18 @@ async fn undo_within(conn: &mut Connection, undo: &Undo<'_>, deadline: Instant) 
         return Ok(());
     }
     refuse(conn, undo, deadline).await?;
-    let mut begin = format!("BINLOG '{}'", base64(undo.format));
+    // One at a time: in a list of statements this one answers as if it were the last.
+    conn.query(&binlog(undo.format), deadline).await?;
     if conn.dialect().flavor() == Flavor::MySql {
         // The format event makes the session expect a GTID; without one nothing of it is logged.
-        begin.push_str("; SET SESSION gtid_next='AUTOMATIC'");
+        conn.query("SET SESSION gtid_next='AUTOMATIC'", deadline).await?;
     }
-    begin.push_str("; BEGIN");
-    conn.query(&begin, deadline).await?;
-    let mut batch = String::new();
+    conn.query("BEGIN", deadline).await?;
+    let mut batch = Vec::new();
     for (index, event) in undo.events.iter().enumerate() {
-        if !batch.is_empty() {
-            batch.push_str("; ");
-        }
-        batch.push_str("BINLOG '");
-        batch.push_str(&base64(event));
-        batch.push('\'');
+        batch.extend_from_slice(event);
         if batch.len() > BATCH || index + 1 == undo.events.len() {
-            conn.query(&batch, deadline).await?;
+            conn.query(&binlog(&batch), deadline).await?;
             batch.clear();
         }
     }
@@ -181,6 +176,10 @@ async fn close_again(conn: &mut Connection, closed: bool, deadline: Instant) -> 
         conn.query(close, deadline).await?;
     }
     Ok(())
+}
+
+fn binlog(events: &[u8]) -> String {
+    format!("BINLOG '{}'", base64(events))
 }
 
 fn base64(bytes: &[u8]) -> String {
