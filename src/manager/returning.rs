@@ -12,7 +12,7 @@ use crate::decide::plan::{Plan, Step};
 use crate::decide::rejoin;
 use crate::execute::journal::Recovery;
 use crate::model::instance::InstanceId;
-use crate::model::intent::How;
+use crate::model::intent::{How, Intents};
 
 /// How long the agent may take to say what is in extra transactions.
 const DOSSIER_WITHIN: Duration = Duration::from_secs(3);
@@ -26,10 +26,19 @@ pub(super) fn settles(ended: &Recovery) -> bool {
 impl ClusterTask {
     /// What would be done about it now, as if it were not parked.
     fn would_do(&self, instance: &InstanceId, how: How) -> Result<Plan, Vec<String>> {
+        self.would_do_with(self.intents.clone(), instance, how)
+    }
+
+    fn would_do_with(
+        &self,
+        mut intents: Intents,
+        instance: &InstanceId,
+        how: How,
+    ) -> Result<Plan, Vec<String>> {
         if self.view.cluster.member(instance).is_none() {
             return Err(vec![format!("{instance} is no member of {}", self.view.cluster.name)]);
         }
-        let (mut view, mut intents) = (self.view.clone(), self.intents.clone());
+        let mut view = self.view.clone();
         if let Some(record) = &mut view.record {
             record.parked.retain(|parked| parked.instance != *instance);
         }
@@ -78,7 +87,9 @@ impl ClusterTask {
 
     /// Refused where it would only be parked again, with what to ask for instead.
     pub(super) async fn unpark(&mut self, instance: &InstanceId) -> Result<(), String> {
-        if let Ok(plan) = self.would_do(instance, How::Auto)
+        // Nothing is done by it: what was seen before the last recovery ended will do.
+        let intents = Intents { settled_at: None, ..self.intents.clone() };
+        if let Ok(plan) = self.would_do_with(intents, instance, How::Auto)
             && let Some(Step::Park { why, .. }) = plan.steps().next()
         {
             return Err(format!(
