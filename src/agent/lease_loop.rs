@@ -351,12 +351,13 @@ impl Keeper {
     fn publish(&mut self) {
         let Some(holder) = &self.holder else { return };
         let mut seen = self.shared.seen();
-        let was = (seen.kept, seen.open_until.is_some());
-        let is = (holder.kept(), holder.open_until().is_some());
+        let was = (seen.kept, seen.open_until.is_some(), seen.unheard_since.is_some());
         (seen.kept, seen.open_until) = (holder.kept(), holder.open_until());
+        seen.unheard_since = holder.unheard_since(clock::now());
+        let is = (seen.kept, seen.open_until.is_some(), seen.unheard_since.is_some());
         drop(seen);
         if was != is {
-            tracing::info!(role = ?is.0.role, open = is.1, epoch = is.0.epoch, "role");
+            tracing::info!(role = ?is.0.role, open = is.1, unheard = is.2, epoch = is.0.epoch, "role");
             self.shared.announce_change();
         }
     }

@@ -8,11 +8,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::durable;
+use super::host::heard::Heard;
 use super::sql::connect_admin;
 use super::state::Shared;
 use crate::clock;
 use crate::model::observation::Unseen;
 use crate::model::report::{Replication, Report, ThreadState};
+use crate::model::time::Moment;
 use crate::mysql::client::Connection;
 use crate::mysql::probe;
 
@@ -26,12 +28,20 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// What a stream's progress is judged by.
 type Progress = (u64, String, Option<String>);
 
+/// The stream as it was when it was last looked at.
+#[derive(Debug, Default)]
+struct Stream {
+    progress: Option<Progress>,
+    /// `None` where the kernel gives no socket: then the server's counters alone tell, to the second.
+    heard: Option<Heard>,
+}
+
 /// Runs until cancelled.
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut every = tokio::time::interval(ASK_EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut conn = None;
-    let mut progress = None;
+    let mut stream = Stream { progress: None, heard: Heard::open().ok() };
     let mut round = 0_u32;
     loop {
         every.tick().await;
@@ -41,7 +51,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
         let outcome = ask(&shared, &mut conn, report).await;
         round = round.wrapping_add(1);
         let before = shared.seen().last_identity;
-        take_in(&shared, asked, outcome, &mut progress);
+        let came = came_at(&mut stream, &outcome).await;
+        take_in(&shared, asked, outcome, (&mut stream.progress, came));
         let after = shared.seen().last_identity;
         if let Some(identity) = after.filter(|_| before != after) {
             let path = identity_path(&shared);
@@ -78,9 +89,9 @@ async fn ask(shared: &Shared, slot: &mut Option<Connection>, report: bool) -> Re
 
 fn take_in(
     shared: &Shared,
-    asked: crate::model::time::Moment,
+    asked: Moment,
     outcome: Result<Option<Report>, Unseen>,
-    progress: &mut Option<Progress>,
+    (progress, came): (&mut Option<Progress>, Option<Moment>),
 ) {
     let mut seen = shared.seen();
     seen.asked_at = None;
@@ -98,7 +109,8 @@ fn take_in(
                 if moved.is_none() {
                     seen.stream_moved_at = None;
                 } else if moved != *progress || seen.stream_moved_at.is_none() {
-                    seen.stream_moved_at = Some(asked);
+                    let came = came.map_or(asked, |came| came.min(asked));
+                    seen.stream_moved_at = seen.stream_moved_at.max(Some(came));
                 }
                 *progress = moved;
                 seen.last_identity = Some((report.identity.flavor, report.identity.version));
@@ -122,6 +134,17 @@ fn take_in(
     if changed {
         shared.announce_change();
     }
+}
+
+/// When the stream last brought a byte, if it has moved since it was last looked at and the kernel tells.
+async fn came_at(stream: &mut Stream, outcome: &Result<Option<Report>, Unseen>) -> Option<Moment> {
+    let report = outcome.as_ref().ok()?.as_ref()?;
+    let channel = report.channel().filter(|channel| channel.receiver == ThreadState::Running)?;
+    if stream.progress.as_ref() == Some(&measure(channel)) {
+        return None;
+    }
+    let ago = stream.heard.as_mut()?.from(&channel.source).await?;
+    Some(clock::now().back(ago))
 }
 
 fn measure(channel: &Replication) -> Progress {

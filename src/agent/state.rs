@@ -42,6 +42,8 @@ pub struct Seen {
     pub membership: Option<Membership>,
     pub kept: Kept,
     pub open_until: Option<Moment>,
+    /// Since when no majority of voters answers it, while that keeps it closed.
+    pub unheard_since: Option<Moment>,
     /// As last read back; what is held runs out at `open_until`.
     pub access: Access,
     pub vip: bool,
@@ -97,6 +99,7 @@ impl Shared {
             membership: None,
             kept: Kept::default(),
             open_until: None,
+            unheard_since: None,
             access: Access::Admitted,
             vip: false,
             process: ServerProcess::Unknown("not looked for yet".to_owned()),
@@ -217,6 +220,7 @@ impl Shared {
                 ServerProcess::Gone(at) => Process::Gone { since: now.since(*at) },
             },
             access,
+            unheard: seen.unheard_since.map(|since| now.since(since)),
             vip: seen.vip,
             server: seen.server.clone(),
             server_age: now.since(seen.polled_at),

@@ -33,6 +33,7 @@ fn tone(verdict: Verdict) -> Tone {
         | Verdict::MisconfiguredPrimary
         | Verdict::BlockedForAcks
         | Verdict::ClosedPrimary
+        | Verdict::IsolatedPrimary
         | Verdict::DeadPrimaryAndReplicas
         | Verdict::SplitBrain => Tone::Bad,
     }

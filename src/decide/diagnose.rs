@@ -42,6 +42,8 @@ pub enum Verdict {
     BlockedForAcks,
     /// It runs, is the recorded primary, and is closed or read-only.
     ClosedPrimary,
+    /// It runs and its agent is heard, but no majority of voters answers it: closed, and nothing will open it again there.
+    IsolatedPrimary,
     /// Dead, and every replica too.
     DeadPrimaryAndReplicas,
     /// Two servers take writes.
@@ -52,7 +54,7 @@ impl Verdict {
     /// The verdicts a failover may follow from.
     pub fn calls_for_failover(self) -> bool {
         match self {
-            Self::DeadPrimary | Self::SilentPrimary | Self::HungPrimary => true,
+            Self::DeadPrimary | Self::SilentPrimary | Self::HungPrimary | Self::IsolatedPrimary => true,
             Self::NotAdopted
             | Self::Starting
             | Self::Healthy
@@ -85,6 +87,7 @@ impl fmt::Display for Verdict {
             Self::MisconfiguredPrimary => "misconfigured primary",
             Self::BlockedForAcks => "blocked for acknowledgements",
             Self::ClosedPrimary => "closed primary",
+            Self::IsolatedPrimary => "isolated primary",
             Self::DeadPrimaryAndReplicas => "dead primary and replicas",
             Self::SplitBrain => "split brain",
         })
@@ -222,6 +225,9 @@ fn alive_but_no(primary: &InstanceId, unseen: &Unseen) -> Diagnosis {
 
 /// The primary answers this manager.
 fn living(view: &ClusterView, primary: &InstanceId, seen: &Seen, report: &Report, now: Moment) -> Diagnosis {
+    if let Some(text) = isolated(view, seen, now) {
+        return Diagnosis::new(Verdict::IsolatedPrimary, Some(primary), vec![text]);
+    }
     let policy = &view.cluster.policy;
     let semi_sync = &report.semi_sync;
     let stuck = seen.agent_now().and_then(|agent| agent.heartbeat_stuck).unwrap_or(Duration::ZERO);
@@ -262,6 +268,23 @@ fn living(view: &ClusterView, primary: &InstanceId, seen: &Seen, report: &Report
     Diagnosis::new(Verdict::Healthy, Some(primary), vec![format!("{primary} answers and takes writes")])
 }
 
+/// Its agent is heard here and by no majority of voters, so it is closed: by its own fresh word. Sessions that wait there for
+/// an acknowledgement have no client any more.
+fn isolated(view: &ClusterView, seen: &Seen, now: Moment) -> Option<String> {
+    let agent = seen.agent_now()?;
+    let age = now.since(seen.agent.as_ref()?.at);
+    let unheard = agent.unheard.filter(|_| agent.access == Access::Closed)? + age;
+    (!is_old(view, age)).then(|| {
+        format!("agent: no majority of voters has answered it for {}, clients kept out", human(unheard))
+    })
+}
+
+/// A host that stands still keeps its connections open: what its agent said then is no word of now.
+fn is_old(view: &ClusterView, age: Duration) -> bool {
+    let policy = &view.cluster.policy;
+    age > (policy.silence / 2).max(policy.poll_every)
+}
+
 fn closed(primary: &InstanceId, seen: &Seen, report: &Report) -> Option<String> {
     if report.read_only {
         return Some(format!("{primary} is the recorded primary and read-only"));
@@ -286,7 +309,8 @@ fn unanswering(
     let verdict = match seen.agent_now() {
         Some(agent) => {
             let age = now.since(seen.agent.as_ref().map_or(now, |said| said.at));
-            by_agent(view, agent, age, unseen, &mut evidence)
+            let alone = isolated(view, seen, now);
+            by_agent(view, agent, age, unseen, alone, &mut evidence)
         }
         None => assumed_dead(view, primary).map(|lines| {
             evidence.extend(lines);
@@ -302,7 +326,10 @@ fn unanswering(
         }
         Liveness::Unknown => Verdict::UnreachablePrimary,
     });
-    if verdict.calls_for_failover() && !view.replicas().any(|(_, replica)| replica.latest().is_some()) {
+    if verdict != Verdict::IsolatedPrimary
+        && verdict.calls_for_failover()
+        && !view.replicas().any(|(_, replica)| replica.latest().is_some())
+    {
         evidence.push("no replica answers either".to_owned());
         return Diagnosis::new(Verdict::DeadPrimaryAndReplicas, Some(primary), evidence);
     }
@@ -336,11 +363,11 @@ fn by_agent(
     agent: &AgentStatus,
     age: Duration,
     unseen: Option<&Unseen>,
+    isolated: Option<String>,
     evidence: &mut Vec<String>,
 ) -> Option<Verdict> {
     let policy = &view.cluster.policy;
-    // A host that stands still keeps its connections open: what its agent said last is no word of now.
-    if age > (policy.silence / 2).max(policy.poll_every) && !matches!(agent.process, Process::Gone { .. }) {
+    if is_old(view, age) && !matches!(agent.process, Process::Gone { .. }) {
         evidence.push(format!("agent: its last word is {} old", human(age)));
         return None;
     }
@@ -367,6 +394,10 @@ fn by_agent(
         }
         Process::Running { pid, .. } => {
             evidence.push(format!("agent: process {pid} runs and answers"));
+            if let Some(text) = isolated {
+                evidence.push(text);
+                return Some(Verdict::IsolatedPrimary);
+            }
             if agent.access == Access::Closed {
                 evidence.push("agent: no majority's lease, clients kept out".to_owned());
                 return Some(Verdict::ClosedPrimary);

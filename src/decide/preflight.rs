@@ -71,6 +71,7 @@ fn serves(verdict: Verdict) -> bool {
         | Verdict::MisconfiguredPrimary
         | Verdict::BlockedForAcks
         | Verdict::ClosedPrimary
+        | Verdict::IsolatedPrimary
         | Verdict::DeadPrimaryAndReplicas
         | Verdict::SplitBrain => false,
     }

@@ -1,6 +1,8 @@
 //! The promote plan, stage by stage: caught up, claimed, armed, opened; then traffic, then redundancy. Who leads and whether anybody may
 //! was decided before (`failover`, `proof`, `feeding`): nothing is refused here.
 
+use std::time::Duration;
+
 use super::candidate::{Against, Candidate, Ranking};
 use super::failover::{Isolation, acks_in_force, next_generation};
 use super::feeding::Feeding;
@@ -21,6 +23,9 @@ pub(super) struct Handover {
     /// Those that replicate from the leader already.
     pub(super) turned: Vec<InstanceId>,
 }
+
+/// No applier takes less for a transaction: so long the dead server's log can be read without anybody waiting for it.
+const APPLYING: Duration = Duration::from_micros(50);
 
 /// Everything the promote plan is made of.
 #[derive(Debug)]
@@ -194,7 +199,9 @@ impl<'a> Promotion<'a> {
         // Where everything acknowledged is among what was heard, the log only spares the old primary a rebuild.
         let nothing_in_it = matches!(promise(self.view), Promise::Lossless(_))
             && !self.ask.is_some_and(|ask| ask.accept_loss);
-        let within = if required || !nothing_in_it { policy.salvage_async } else { policy.salvage_lossless };
+        let owed = APPLYING * u32::try_from(self.candidate.to_apply).unwrap_or(u32::MAX);
+        let spared = policy.salvage_lossless.max(owed).min(policy.salvage_async);
+        let within = if required || !nothing_in_it { policy.salvage_async } else { spared };
         Some(Step::Salvage {
             from: self.isolation.primary.clone(),
             to: self.leader(),

@@ -50,6 +50,7 @@ fn serves(verdict: Verdict) -> bool {
         | Verdict::HungPrimary
         | Verdict::UnreachablePrimary
         | Verdict::ClosedPrimary
+        | Verdict::IsolatedPrimary
         | Verdict::DeadPrimaryAndReplicas
         | Verdict::SplitBrain => false,
     }

@@ -72,7 +72,7 @@ fn act(
         return asked(view, diagnosis, ranking, ask);
     }
     match diagnosis.verdict {
-        Verdict::DeadPrimary | Verdict::SilentPrimary | Verdict::HungPrimary => {
+        Verdict::DeadPrimary | Verdict::SilentPrimary | Verdict::HungPrimary | Verdict::IsolatedPrimary => {
             unplanned(view, intents, diagnosis, ranking, now, wall)
         }
         Verdict::Healthy | Verdict::Degraded if view.cluster.mode != Mode::Observe => {
@@ -173,7 +173,12 @@ fn asked(view: &ClusterView, diagnosis: &Diagnosis, ranking: &Ranking, ask: &Fai
         return Action::Refuse { blockers: vec![Blocker::NotAdopted { cluster: view.cluster.name.clone() }] };
     };
     let dead = match diagnosis.verdict {
-        Verdict::DeadPrimary | Verdict::SilentPrimary | Verdict::HungPrimary => true,
+        Verdict::DeadPrimary
+        | Verdict::SilentPrimary
+        | Verdict::HungPrimary
+        | Verdict::IsolatedPrimary
+        // Nobody is served there, and the one who asks may know that this will last.
+        | Verdict::ClosedPrimary => true,
         Verdict::UnreachablePrimary => ask.old_primary_is_dead,
         Verdict::NotAdopted
         | Verdict::Starting
@@ -183,7 +188,6 @@ fn asked(view: &ClusterView, diagnosis: &Diagnosis, ranking: &Ranking, ask: &Fai
         | Verdict::OverloadedPrimary
         | Verdict::MisconfiguredPrimary
         | Verdict::BlockedForAcks
-        | Verdict::ClosedPrimary
         | Verdict::DeadPrimaryAndReplicas
         | Verdict::SplitBrain => false,
     };
@@ -215,6 +219,7 @@ fn sentence(view: &ClusterView, diagnosis: &Diagnosis, action: &Action) -> Strin
             | Verdict::MisconfiguredPrimary
             | Verdict::BlockedForAcks
             | Verdict::ClosedPrimary
+            | Verdict::IsolatedPrimary
             | Verdict::DeadPrimaryAndReplicas
             | Verdict::SplitBrain => {
                 with(&format!("{name}: {} {primary}", diagnosis.verdict), &diagnosis.evidence)

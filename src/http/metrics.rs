@@ -34,7 +34,7 @@ const DEEPEST: u32 = 1_000;
 /// How many may have ended between two looks.
 const RECENT: u32 = 64;
 
-const VERDICTS: [Verdict; 15] = [
+const VERDICTS: [Verdict; 16] = [
     Verdict::NotAdopted,
     Verdict::Starting,
     Verdict::Healthy,
@@ -48,6 +48,7 @@ const VERDICTS: [Verdict; 15] = [
     Verdict::MisconfiguredPrimary,
     Verdict::BlockedForAcks,
     Verdict::ClosedPrimary,
+    Verdict::IsolatedPrimary,
     Verdict::DeadPrimaryAndReplicas,
     Verdict::SplitBrain,
 ];

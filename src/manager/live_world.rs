@@ -145,8 +145,8 @@ impl LiveWorld {
             | Step::Turn { within, .. }
             | Step::CatchUpFrom { within, .. }
             | Step::SaveExtra { within, .. }
-            | Step::Rewind { within, .. }
-            | Step::Salvage { within, .. } => *within + statement,
+            | Step::Rewind { within, .. } => *within + statement,
+            Step::Salvage { within, .. } => *within + self.cluster.policy.catch_up + statement,
             Step::Quiet { drain, .. } => *drain + statement,
             // Its agent gives it up by itself before: nothing of it happens later.
             Step::Block { within, .. } => *within + BLOCK_GRACE,
@@ -475,12 +475,13 @@ impl LiveWorld {
         if log.transactions == 0 {
             return Ok(salvaged(log.complete, 0, log.trouble));
         }
-        let left = deadline.saturating_duration_since(Instant::now()).max(self.cluster.policy.statement);
-        // What is brought comes after everything received: the candidate has applied that first.
-        let applied = Step::WaitApplied { instance: to.clone(), set: beyond.clone(), within: left };
-        if let Err(error) = writer.step(token, &applied, left).await {
+        // What is brought comes after everything received: the candidate has applied that first, which the failover waits for anyway.
+        let owed = self.cluster.policy.catch_up;
+        let applied = Step::WaitApplied { instance: to.clone(), set: beyond.clone(), within: owed };
+        if let Err(error) = writer.step(token, &applied, owed + self.cluster.policy.statement).await {
             return Ok(salvaged(false, 0, error.to_string()));
         }
+        let left = deadline.saturating_duration_since(Instant::now()).max(self.cluster.policy.statement);
         let bring = BringRequest { token: token.clone(), statements: log.statements, within: left };
         match writer.bring(&bring).await {
             Ok(evidence) => {

@@ -191,6 +191,7 @@ fn urgency(verdict: Verdict) -> Urgency {
         | Verdict::MisconfiguredPrimary
         | Verdict::BlockedForAcks
         | Verdict::ClosedPrimary
+        | Verdict::IsolatedPrimary
         | Verdict::DeadPrimaryAndReplicas
         | Verdict::SplitBrain => Urgency::Critical,
     }

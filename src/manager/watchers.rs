@@ -79,6 +79,7 @@ impl Watchers {
             | Verdict::MisconfiguredPrimary
             | Verdict::BlockedForAcks
             | Verdict::ClosedPrimary
+            | Verdict::IsolatedPrimary
             | Verdict::DeadPrimaryAndReplicas
             | Verdict::SplitBrain => false,
         };

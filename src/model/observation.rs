@@ -167,6 +167,9 @@ pub struct AgentStatus {
     pub epoch: u64,
     pub process: Process,
     pub access: Access,
+    /// It leads and is closed: for how long no majority of voters has answered its requests for the lease (no fewer than the
+    /// lease's own length). `None` while it serves, asks for nothing, or is refused rather than unheard.
+    pub unheard: Option<Duration>,
     pub vip: bool,
     /// Its own poll through the socket, and how old it is.
     pub server: Result<Report, Unseen>,

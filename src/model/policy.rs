@@ -84,7 +84,7 @@ impl Default for Policy {
             silence: Duration::from_secs(3),
             lease: Duration::from_secs(3),
             renew_every: Duration::from_millis(500),
-            fence_within: Duration::from_millis(300),
+            fence_within: Duration::from_millis(200),
             clock_error_permille: 10,
             durability: Durability::Lossless,
             without_ackers: WithoutAckers::Block,

@@ -142,8 +142,9 @@ impl Lab {
         instants.windows(2).map(|pair| Duration::from_micros(pair[1].saturating_sub(pair[0]))).max().unwrap()
     }
 
-    /// Ends the writers and compares all they were told with what the primary holds.
-    pub(crate) fn check(&mut self, primary: &str, fault_us: u64) -> Value {
+    /// Ends the writers and compares all they were told with what the primary holds. `old`: the id of the server that
+    /// led until the fault.
+    pub(crate) fn check(&mut self, primary: &str, fault_us: u64, old: u32) -> Value {
         // By the pids of the client's host: nothing else of that name runs there.
         let end = r#"own=$(readlink /proc/self/ns/net); for p in /proc/[0-9]*; do
             [ "$(cat "$p/comm" 2>/dev/null)" = writer ] && [ "$(readlink "$p/ns/net")" = "$own" ] && kill "${p#/proc/}"; done; true"#;
@@ -160,7 +161,7 @@ impl Lab {
             .args(logs)
             .arg("--rows")
             .arg(&rows)
-            .args(["--fault-us", &fault_us.to_string(), "--old", "1"])
+            .args(["--fault-us", &fault_us.to_string(), "--old", &old.to_string()])
             .output()
             .unwrap();
         assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));

@@ -84,7 +84,7 @@ fn a_returned_primarys_own_transactions(flavor: &str) {
         |host: &str| lab.sql(host, &format!("SELECT COUNT(*) FROM app.writes WHERE client >= {STRANGER}"));
     let third = ["db1", "db2", "db3"].into_iter().find(|host| *host != old && *host != last).unwrap();
     assert_eq!((rows(&last), rows(third), rows(&old)), ("0".into(), "0".into(), "1".into()));
-    let found = lab.check(&last, fault);
+    let found = lab.check(&last, fault, 1);
     for wrong in ["lost", "duplicated"] {
         assert_eq!(found[wrong], 0, "{found}");
     }
@@ -107,7 +107,7 @@ fn mysql_two_failovers_in_a_row_under_load_end_healthy() {
     let third = other_primary(&lab, &second);
     let healed = lab.wait("all three well", SOON, Lab::is_healthy);
     println!("two failovers in a row: healthy {} ms after the second", healed.as_millis());
-    let found = lab.check(&third, fault);
+    let found = lab.check(&third, fault, 1);
     for wrong in ["lost", "duplicated"] {
         assert_eq!(found[wrong], 0, "{found}");
     }

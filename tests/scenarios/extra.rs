@@ -28,7 +28,7 @@ pub(crate) fn saved(world: &mut World, name: &str, what: &[&str]) -> Done {
         last_at: None,
         benign: table == "mha.heartbeat",
         obstacle: (statements > 0)
-            .then(|| "\"ALTER TABLE t\" is a statement, which no rows tell how to take back".to_owned()),
+            .then(|| "\"ALTER TABLE …\" is a statement, which no rows tell how to take back".to_owned()),
         file: format!("extra/{name}.binlog"),
         sha256: "5e".repeat(32),
         rewinding: None,

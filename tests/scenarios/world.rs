@@ -95,6 +95,8 @@ pub(crate) struct World {
     pub(crate) cuts: BTreeSet<(String, String)>,
     /// When voters that are no members last granted the lease.
     granted: BTreeMap<String, Moment>,
+    /// When a majority of voters last answered the primary.
+    majority_at: Moment,
     pub(crate) isolation: Option<Isolation>,
     pub(crate) asks_adoption: Option<Option<InstanceId>>,
     pub(crate) asks_switchover: Option<SwitchoverAsk>,
@@ -192,6 +194,7 @@ impl World {
             origin: 1,
             cuts: BTreeSet::new(),
             granted: BTreeMap::new(),
+            majority_at: now,
             isolation: None,
             asks_adoption: None,
             asks_switchover: None,
@@ -271,6 +274,14 @@ impl World {
             .map(|voter| voter.host.clone())
             .filter(|voter| holder.is_some_and(|holder| self.can_talk(voter, &holder.instance.host)));
         let granting: Vec<String> = granting.collect();
+        let votes = |voter: &&String| {
+            let host = self.hosts.iter().find(|host| host.instance.host == **voter);
+            host.is_none_or(|host| host.agent_up && host.is_host_up())
+        };
+        let majority = self.view.cluster.majority().unwrap_or(0);
+        if granting.iter().filter(votes).count() >= majority {
+            self.majority_at = now;
+        }
         self.granted.extend(granting.into_iter().map(|voter| (voter, now)));
         for (host, (stream, granted)) in self.hosts.iter_mut().zip(alive) {
             if stream {
@@ -338,7 +349,9 @@ impl World {
                 (self.running(host), Duration::ZERO, Ok(self.report(host)))
             }
         };
-        let closed = host.closed || matches!(host.plight, Plight::Gone(_));
+        let unheard = Some(self.now.since(self.majority_at))
+            .filter(|span| leads && *span >= self.view.cluster.policy.lease && host.answers());
+        let closed = host.closed || unheard.is_some() || matches!(host.plight, Plight::Gone(_));
         let access = match (closed, leads) {
             (true, _) => Access::Closed,
             (false, true) => Access::Held { remaining: Duration::from_millis(2_500) },
@@ -354,6 +367,7 @@ impl World {
             epoch: 0,
             process,
             access,
+            unheard,
             vip: leads && !closed && host.has_vip && self.view.cluster.vip.is_some(),
             server,
             server_age: Duration::ZERO,

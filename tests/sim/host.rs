@@ -387,6 +387,7 @@ impl Sim {
             epoch: host.kept.epoch,
             process,
             access,
+            unheard: self.holder(h).and_then(|holder| Some(now.since(holder.unheard_since(now)?))),
             vip: self.has_vip(h),
             server,
             server_age: Duration::ZERO,

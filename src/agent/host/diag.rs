@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use super::netlink::{Message, Netlink, NetlinkError, find_attribute};
 
@@ -11,6 +12,11 @@ const FAMILY: i32 = 4;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const SOCK_DESTROY: u16 = 21;
 const INET_DIAG_MARK: u16 = 15;
+const INET_DIAG_INFO: u16 = 2;
+/// The extension that asks for [`INET_DIAG_INFO`].
+const WITH_INFO: u8 = 1 << (INET_DIAG_INFO - 1);
+/// Where `tcpi_last_data_recv`, in milliseconds, is in `struct tcp_info`.
+const LAST_DATA_RECEIVED: usize = 52;
 /// Family, protocol, extensions, padding, states.
 const REQUEST_FIXED: usize = 8;
 /// Ports, addresses, interface and cookie of `struct inet_diag_sockid`.
@@ -21,6 +27,7 @@ const ANSWER_FIXED: usize = 72;
 /// Every TCP state in which a peer is there: not LISTEN (10), CLOSE (7), TIME_WAIT (6).
 const CONNECTED: u32 = !(1 << 10 | 1 << 7 | 1 << 6);
 const LISTENING: u32 = 1 << 10;
+const ESTABLISHED: u8 = 1;
 /// Where the inode is in `struct inet_diag_msg`.
 const ANSWER_INODE: usize = 68;
 
@@ -31,6 +38,8 @@ struct Connection {
     local: SocketAddr,
     remote: SocketAddr,
     mark: u32,
+    /// How long ago data last came; only of an established connection, and only where it was asked for.
+    heard: Option<Duration>,
     id: [u8; SOCKET_ID],
 }
 
@@ -96,11 +105,22 @@ impl Diag {
         Ok(cut)
     }
 
+    /// How long ago data last came from `endpoint` on any connection to it, except those that carry `mark`.
+    pub(super) async fn heard(
+        &self,
+        endpoint: SocketAddr,
+        mark: u32,
+    ) -> Result<Option<Duration>, NetlinkError> {
+        let connections = self.list_with(endpoint.port(), End::Remote, WITH_INFO).await?;
+        let others = connections.iter().filter(|found| found.remote == endpoint && found.mark != mark);
+        Ok(others.filter_map(|found| found.heard).min())
+    }
+
     /// Everybody who listens on a TCP port, in order.
     pub(super) async fn listeners(&self) -> Result<Vec<Listener>, NetlinkError> {
         let mut found = Vec::new();
         for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
-            let ask = request(SOCK_DIAG_BY_FAMILY, family, LISTENING, &[0; SOCKET_ID]);
+            let ask = request(SOCK_DIAG_BY_FAMILY, family, 0, LISTENING, &[0; SOCKET_ID]);
             let answers = self.netlink.dump(&ask).await?;
             found.extend(answers.iter().filter_map(|answer| decode_listener(answer)));
         }
@@ -109,6 +129,10 @@ impl Diag {
     }
 
     async fn list(&self, port: u16, end: End) -> Result<Vec<Connection>, NetlinkError> {
+        self.list_with(port, end, 0).await
+    }
+
+    async fn list_with(&self, port: u16, end: End, more: u8) -> Result<Vec<Connection>, NetlinkError> {
         let mut found = Vec::new();
         for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
             let mut id = [0; SOCKET_ID];
@@ -117,7 +141,8 @@ impl Diag {
                 End::Remote => 2,
             };
             id[at..at + 2].copy_from_slice(&port.to_be_bytes());
-            let answers = self.netlink.dump(&request(SOCK_DIAG_BY_FAMILY, family, CONNECTED, &id)).await?;
+            let answers =
+                self.netlink.dump(&request(SOCK_DIAG_BY_FAMILY, family, more, CONNECTED, &id)).await?;
             found.extend(answers.iter().filter_map(|answer| decode(answer)));
         }
         Ok(found)
@@ -125,7 +150,10 @@ impl Diag {
 
     /// 1 when it was there to cut, 0 when it had gone by itself.
     async fn destroy(&self, connection: &Connection) -> Result<usize, NetlinkError> {
-        match self.netlink.request(&request(SOCK_DESTROY, connection.family, CONNECTED, &connection.id)).await
+        match self
+            .netlink
+            .request(&request(SOCK_DESTROY, connection.family, 0, CONNECTED, &connection.id))
+            .await
         {
             Ok(()) => Ok(1),
             Err(error) if error.refused_with() == Some(libc::ENOENT) => Ok(0),
@@ -134,9 +162,9 @@ impl Diag {
     }
 }
 
-fn request(kind: u16, family: u8, states: u32, id: &[u8; SOCKET_ID]) -> Message {
+fn request(kind: u16, family: u8, more: u8, states: u32, id: &[u8; SOCKET_ID]) -> Message {
     let mut fixed = Vec::with_capacity(REQUEST_FIXED + SOCKET_ID);
-    fixed.extend([family, libc::IPPROTO_TCP as u8, 0, 0]);
+    fixed.extend([family, libc::IPPROTO_TCP as u8, more, 0]);
     fixed.extend(states.to_ne_bytes());
     fixed.extend(id);
     Message::new(kind, 0, &fixed)
@@ -165,7 +193,12 @@ fn decode(answer: &[u8]) -> Option<Connection> {
     let mark = find_attribute(answer.get(ANSWER_FIXED..)?, INET_DIAG_MARK)
         .and_then(|value| value.first_chunk())
         .map_or(0, |value| u32::from_ne_bytes(*value));
-    Some(Connection { family, local, remote, mark, id })
+    let established = answer.get(1) == Some(&ESTABLISHED);
+    let heard = find_attribute(answer.get(ANSWER_FIXED..)?, INET_DIAG_INFO)
+        .filter(|_| established)
+        .and_then(|info| info.get(LAST_DATA_RECEIVED..)?.first_chunk())
+        .map(|value| Duration::from_millis(u64::from(u32::from_ne_bytes(*value))));
+    Some(Connection { family, local, remote, mark, heard, id })
 }
 
 #[cfg(test)]

@@ -365,10 +365,10 @@ impl Walk {
     fn statement(&mut self, text: String, ours: bool) {
         self.contents.statements += 1;
         self.contents.benign &= ours;
-        self.contents.hinder(format!(
-            "\"{}\" is a statement, which no rows tell how to take back",
-            text.chars().take(80).collect::<String>().replace('\n', " ")
-        ));
+        // Its first words alone: what follows may be a password, and this is told everywhere.
+        let words: Vec<&str> = text.split_whitespace().take(2).collect();
+        self.contents
+            .hinder(format!("\"{} …\" is a statement, which no rows tell how to take back", words.join(" ")));
         self.list(Found::Statement(text), 1);
     }
 

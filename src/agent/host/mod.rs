@@ -10,6 +10,7 @@ mod events;
 pub mod extra;
 pub mod filter;
 pub mod frames;
+pub mod heard;
 pub mod listeners;
 mod netlink;
 mod nft;

@@ -190,7 +190,8 @@ impl Splitter<'_> {
                 let statement = self.rest[..at].trim_ascii().to_vec();
                 self.rest = &left[self.delimiter.len()..];
                 self.note_mode(&statement);
-                return if statement.is_empty() { self.next_statement() } else { Ok(Some(statement)) };
+                let nothing = statement.is_empty() || for_the_client(&statement);
+                return if nothing { self.next_statement() } else { Ok(Some(statement)) };
             }
             at += self.token(left)?;
         }
@@ -259,6 +260,13 @@ impl Splitter<'_> {
     }
 }
 
+/// MySQL's tool tells the client program which character set follows; the server does not know the command, and is told
+/// by the next statement.
+fn for_the_client(statement: &[u8]) -> bool {
+    let name = statement.strip_prefix(b"/*!\\C ").and_then(|rest| rest.strip_suffix(b" */"));
+    name.is_some_and(|name| name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::tail::Place;
@@ -267,6 +275,14 @@ mod tests {
     fn split(text: &str) -> Vec<String> {
         let found = statements(text.as_bytes()).unwrap();
         found.into_iter().map(|statement| String::from_utf8(statement).unwrap()).collect()
+    }
+
+    #[test]
+    fn what_is_for_the_client_program_is_not_sent_to_the_server() {
+        let text = "DELIMITER /*!*/;\n/*!\\C utf8mb4 *//*!*/;\nSET @@session.character_set_client=255/*!*/;\nBEGIN\n/*!*/;\n";
+        assert_eq!(split(text), ["SET @@session.character_set_client=255", "BEGIN"]);
+        let ours = "DELIMITER /*!*/;\n/*!\\C utf8mb4 */ insert t values (1)/*!*/;\n";
+        assert_eq!(split(ours).len(), 1, "only the command alone");
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub async fn changes(
         let mut told = Vec::new();
         for change in &group.changes {
             match change {
-                Found::Statement(text) => told.push(Change::Statement { text: cut(text, LONGEST_STATEMENT) }),
+                Found::Statement(text) => told.push(Change::Statement { text: shown(text) }),
                 Found::Rows { table, kind, rows: count } => {
                     for _ in 0..*count {
                         let row = rows.next_if(|row| row.kind == *kind && row.table == *table);
@@ -68,6 +68,16 @@ fn change_of(kind: RowKind, table: &str, row: Option<Row>) -> Change {
         RowKind::Updated => Change::Updated { table, before, after },
         RowKind::Deleted => Change::Deleted { table, before },
     }
+}
+
+/// The statement, without what may be a password.
+fn shown(text: &str) -> String {
+    let upper = text.to_ascii_uppercase();
+    if ["IDENTIFIED", "PASSWORD"].iter().any(|word| upper.contains(word)) {
+        let words: Vec<&str> = text.split_whitespace().take(2).collect();
+        return format!("{} … (not shown: a password may be in it; the file has it)", words.join(" "));
+    }
+    cut(text, LONGEST_STATEMENT)
 }
 
 fn cut(text: &str, longest: usize) -> String {
@@ -143,6 +153,12 @@ impl Reading {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_password_is_shown() {
+        assert!(!shown("CREATE USER a IDENTIFIED BY 'secret'").contains("secret"));
+        assert_eq!(shown("ALTER TABLE t ADD c INT"), "ALTER TABLE t ADD c INT");
+    }
 
     #[test]
     fn rows_are_read_with_both_sides() {

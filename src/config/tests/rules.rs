@@ -269,7 +269,7 @@ const WARNINGS: &[Case] = &[
     (
         (AUTO, "lease = \"10s\""),
         &[
-            "replaced only after 10400ms, when its lease and fence are surely over, whatever `silence` (3s) says",
+            "replaced only after 10300ms, when its lease and fence are surely over, whatever `silence` (3s) says",
         ],
     ),
     ((AUTO, "statement = \"1m\""), &["a statement that hangs would hold up a failover for 1m"]),

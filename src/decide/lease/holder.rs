@@ -7,10 +7,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use super::Terms;
 use super::refusal::Refusal;
+pub use super::role::{Kept, Role, Start};
 pub use super::signal::{Effect, Input};
 use super::voter::Renewed;
 use crate::model::ballot::Generation;
@@ -18,62 +17,6 @@ use crate::model::time::Moment;
 
 /// Between two questions whether the set contains every reachable member's.
 const COMPARE_EVERY: Duration = Duration::from_secs(1);
-
-/// What this host is to its cluster.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "role", rename_all = "snake_case")]
-pub enum Role {
-    /// Not adopted: nothing is closed, nothing is held.
-    #[default]
-    Unmanaged,
-    /// Adopted, and its host or its replicating server restarted since it was told what to be: closed until told again.
-    Unknown,
-    /// Open for reads without a lease.
-    Replica,
-    /// Holding the lease, or isolated and asking for it.
-    Primary { generation: Generation },
-    /// Closed by command; asks for nothing until opened.
-    Fenced { generation: Generation },
-    /// Another generation was accepted by voters; closed until the manager says what becomes of it.
-    Deposed { generation: Generation },
-}
-
-impl Role {
-    /// The highest generation this host has led or been fenced for.
-    pub fn generation(self) -> Option<Generation> {
-        match self {
-            Self::Primary { generation } | Self::Fenced { generation } | Self::Deposed { generation } => {
-                Some(generation)
-            }
-            Self::Unmanaged | Self::Unknown | Self::Replica => None,
-        }
-    }
-}
-
-/// What survives the agent's process.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Kept {
-    #[serde(flatten)]
-    pub role: Role,
-    /// Grows with each fence and each opening. An order to open carries the one its sender saw, so that an order that
-    /// was on its way while a fence was answered is refused.
-    pub epoch: u64,
-    /// Whether the cluster's address belongs here while the lease is held.
-    pub vip: bool,
-}
-
-/// What the agent found when it started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Start {
-    /// The run file is of this boot, so what it says of the kernel holds.
-    pub same_boot: bool,
-    /// Until when the kernel was told to let clients pass, if of this boot.
-    pub until: Option<Moment>,
-    /// The server process runs.
-    pub server_up: bool,
-    /// It is the same process as before the restart.
-    pub same_server: bool,
-}
 
 /// The machine.
 #[derive(Debug, Clone)]
@@ -101,6 +44,8 @@ pub struct Holder {
     restarted: bool,
     asked_at: Option<Moment>,
     renew_at: Moment,
+    /// When the last renewal that each voter answered, whatever it said, was sent.
+    answered: BTreeMap<String, Moment>,
 }
 
 impl Holder {
@@ -122,6 +67,7 @@ impl Holder {
             restarted: !same,
             asked_at: None,
             renew_at: now,
+            answered: BTreeMap::new(),
         };
         let effects = match kept.role {
             Role::Unmanaged => Vec::new(),
@@ -165,6 +111,18 @@ impl Holder {
         self.open_until.is_some_and(|until| until > now)
     }
 
+    /// Closed for want of a majority, since when so many voters have answered none of its requests that no majority can grant it
+    /// anything; `None` while it serves, asks for nothing, or is refused rather than unheard.
+    pub fn unheard_since(&self, now: Moment) -> Option<Moment> {
+        self.renews()?;
+        let mut heard: Vec<Moment> =
+            self.answered.values().map(|sent_at| *sent_at.max(&self.since)).collect();
+        heard.sort_unstable_by(|a, b| b.cmp(a));
+        let since = self.terms.majority.checked_sub(1).and_then(|nth| heard.get(nth).copied());
+        let since = since.unwrap_or(self.since);
+        (!self.holds(now) && now.since(since) >= self.terms.lease).then_some(since)
+    }
+
     /// Voters that know a higher generation than this primary's.
     pub fn superseded_by(&self) -> &BTreeMap<String, Generation> {
         &self.higher
@@ -174,6 +132,7 @@ impl Holder {
     pub fn set_terms(&mut self, terms: Terms) {
         self.grants.retain(|voter, _| terms.voters.contains(voter));
         self.higher.retain(|voter, _| terms.voters.contains(voter));
+        self.answered.retain(|voter, _| terms.voters.contains(voter));
         self.terms = terms;
     }
 
@@ -244,6 +203,8 @@ impl Holder {
         if !ours || sent_at < self.since || !self.terms.voters.contains(&from) {
             return;
         }
+        let heard = self.answered.entry(from.clone()).or_insert(sent_at);
+        *heard = sent_at.max(*heard);
         match answer {
             Renewed::Granted { lasts } => {
                 // From when it was asked: the voter's clock began later than that.

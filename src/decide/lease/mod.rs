@@ -9,6 +9,7 @@
 pub mod holder;
 pub mod refusal;
 pub mod relearn;
+mod role;
 mod signal;
 pub mod voter;
 

@@ -149,7 +149,7 @@ fn the_wait_covers_clocks_that_run_apart() {
     let outstanding = |ms, lasts| Outstanding { granted_ago: Duration::from_millis(ms), lasts };
     assert_eq!(terms.wait_after_claim(&[]), Duration::ZERO);
     let wait = terms.wait_after_claim(&[outstanding(2_000, T), outstanding(1_000, T)]);
-    assert_eq!(wait, Duration::from_millis(2_000 + 30 + 303));
+    assert_eq!(wait, Duration::from_millis(2_000 + 30 + 202));
     assert_eq!(terms.wait_after_claim(&[outstanding(60_000, T)]), Duration::ZERO);
 }
 
@@ -234,6 +234,20 @@ fn one_voter_that_knows_more_does_not_fence_a_holder_but_forbids_reopening() {
     assert_eq!(holder.role(), Role::Deposed { generation: Generation(1) });
     let refused = holder.handle(Input::Open { generation: Generation(1), epoch: 1 }, at(3_100));
     assert_eq!(refused, Err(Refusal::Superseded(Generation(1))));
+}
+
+#[test]
+fn it_says_that_nobody_hears_it_only_once_closed_for_that() {
+    let mut holder = opened();
+    let closing = holder.handle(Input::Tick, at(3_000)).unwrap();
+    assert!(closing.contains(&Effect::Close), "{closing:?}");
+    assert_eq!(holder.unheard_since(at(2_999)), None);
+    assert_eq!(holder.unheard_since(at(3_000)), Some(at(0)));
+    // A refusal is an answer: nobody can say that a failover would do better.
+    let one = holder.handle(superseded("db2", 3_500), at(3_510)).unwrap();
+    assert_eq!((one, holder.unheard_since(at(3_510))), (Vec::new(), Some(at(0))));
+    holder.handle(granted("db1", 1, 3_500), at(3_511)).unwrap();
+    assert_eq!(holder.unheard_since(at(3_511)), None);
 }
 
 #[test]
