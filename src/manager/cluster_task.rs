@@ -129,6 +129,7 @@ impl ClusterTask {
             self.to_resume = false;
             self.resume().await;
         }
+        self.make_way(&decision);
         if self.running.is_none()
             && self.led.is_ok()
             && !self.to_resume
@@ -147,6 +148,17 @@ impl ClusterTask {
             self.led.as_ref().err().cloned(),
         );
         self.board.send_replace(Arc::new(snapshot));
+    }
+
+    /// A failover does not wait until a returned server is back.
+    fn make_way(&self, decision: &Decision) {
+        let Action::Act(plan) = &decision.action else { return };
+        let running = self.recovery.borrow().clone().filter(|_| self.running.is_some());
+        let rejoins = running.is_some_and(|it| it.kind == PlanKind::Rejoin && it.outcome().is_none());
+        if plan.kind == PlanKind::Isolate && rejoins && !self.abort.is_cancelled() {
+            tracing::warn!(cluster = %self.view.cluster.name, "a failover is due: what runs is left");
+            self.abort.cancel();
+        }
     }
 
     fn tell(&mut self, decision: &Decision) {
@@ -241,6 +253,13 @@ impl ClusterTask {
         }
         let recovery = self.stored(&plan, ask.clone()).await?;
         let id = recovery.id.clone();
+        if plan.kind == PlanKind::Rejoin {
+            let abort = self.abort.clone();
+            self.spawn(recovery, move |_, token, world, journal| async move {
+                recovery::begin_yielding(&plan, &abort, &token, &*world, &journal).await
+            });
+            return Ok(id);
+        }
         self.spawn(recovery, move |view, token, world, journal| async move {
             recovery::begin(&view, &plan, ask.as_ref(), &token, &*world, &journal).await
         });
