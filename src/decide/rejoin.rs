@@ -1,6 +1,8 @@
 //! A server that returned, and a primary that was closed: compared first, then led back, or parked with the reason.
 
 use super::candidate::is_passed_over;
+use std::fmt;
+
 use super::extra::{self, Returned};
 use super::failover::{acks_in_force, next_generation};
 use super::guard::Blocker;
@@ -36,36 +38,51 @@ pub fn rejoin(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan
     first.or_else(|| view.replicas().find_map(next))
 }
 
+/// Why nothing is to be done about a member that was asked about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Not {
+    /// It is known in a moment: both servers are looked at first.
+    Yet(String),
+    Ever(String),
+}
+
+impl fmt::Display for Not {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Yet(why) | Self::Ever(why) => f.write_str(why),
+        }
+    }
+}
+
 /// What to do next about one member, whether it is parked or not.
 ///
 /// # Errors
 /// Why nothing is to be done, or nothing yet.
-pub fn about(
-    view: &ClusterView,
-    intents: &Intents,
-    instance: &InstanceId,
-    now: Moment,
-) -> Result<Plan, String> {
-    let record = view.record.as_ref().ok_or("the cluster is not adopted")?;
+pub fn about(view: &ClusterView, intents: &Intents, instance: &InstanceId, now: Moment) -> Result<Plan, Not> {
+    let never = |why: String| Err(Not::Ever(why));
+    let Some(record) = view.record.as_ref() else {
+        return never("the cluster is not adopted".to_owned());
+    };
     if record.primary == *instance {
-        return Err(format!("{instance} is the primary"));
+        return never(format!("{instance} is the primary"));
     }
-    let seen = view.of(instance).ok_or_else(|| format!("{instance} was never seen"))?;
+    let Some(seen) = view.of(instance) else { return never(format!("{instance} was never seen")) };
     let Some(agent) = seen.agent_now() else {
-        return Err(format!("no word from the agent on {}", instance.host));
+        return never(format!("no word from the agent on {}", instance.host));
     };
     if let Some((remaining, why)) = intents.pause(instance, now) {
-        return Err(format!("the last attempt failed ({why}), next in {} s", remaining.as_secs() + 1));
+        let seconds = remaining.as_secs() + 1;
+        return never(format!("the last attempt failed ({why}), next in {seconds} s"));
     }
     if view.of(&record.primary).is_none_or(|primary| primary.report().is_none()) {
-        return Err(format!("{} does not answer: there is nothing to compare it with", record.primary));
+        return never(format!("{} does not answer: there is nothing to compare it with", record.primary));
     }
     step(view, record, intents, (instance, seen)).ok_or_else(|| match agent.access {
         Access::Closed => {
-            format!("{instance} is fenced and not compared with {} yet; ask again", record.primary)
+            Not::Yet(format!("{instance} is fenced, and not compared with {} yet", record.primary))
         }
         Access::Admitted | Access::Held { .. } => {
-            format!("{instance} is where it belongs: nothing is to be done")
+            Not::Ever(format!("{instance} is where it belongs: nothing is to be done"))
         }
     })
 }

@@ -16,6 +16,9 @@ const LONGEST: Duration = Duration::from_secs(3_600);
 /// The shortest write block: a server's own deadlines are whole seconds.
 const SHORTEST_BLOCK: Duration = Duration::from_millis(1_500);
 
+/// How often a member is looked at again before an operator is told that nothing is known: within the time an ask may take.
+const LOOKS: u32 = 10;
+
 pub(super) async fn switchover(
     State(api): Api,
     Path(name): Path<String>,
@@ -67,10 +70,11 @@ pub(super) async fn rejoin(
     tracing::info!(cluster = %handle.name, %instance, ?how, dry_run, by = shown_name(&by), "rejoin asked for");
     let asked = instance.clone();
     if dry_run {
-        let proposed = handle.ask(|answer| Ask::ProposeRejoin { instance: asked, how, answer }).await;
+        let proposed =
+            handle.ask(|answer| Ask::ProposeRejoin { instance: asked, how, looks: LOOKS, answer }).await;
         return answer(proposed.map_err(ApiError::no_answer)?);
     }
-    let started = handle.ask(|answer| Ask::Rejoin { instance: asked, how, answer }).await;
+    let started = handle.ask(|answer| Ask::Rejoin { instance: asked, how, looks: LOOKS, answer }).await;
     let next = "mend what is named; \"mhactl rejoin --dry-run\" shows what would be done";
     begun(started.map_err(ApiError::no_answer)?, format!("nothing of {instance} was begun"), next)
 }

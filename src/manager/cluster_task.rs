@@ -385,8 +385,13 @@ impl ClusterTask {
             Ask::Acknowledge { answer } => {
                 let _ = answer.send(self.amend(|record| record.failovers.clear()).await);
             }
-            Ask::ProposeRejoin { instance, how, answer } => self.propose_rejoin(instance, how, answer),
-            Ask::Rejoin { instance, how, answer } => {
+            ask @ (Ask::ProposeRejoin { looks: 1.., .. } | Ask::Rejoin { looks: 1.., .. })
+                if self.knows_later(&ask) =>
+            {
+                self.look_again(ask);
+            }
+            Ask::ProposeRejoin { instance, how, answer, .. } => self.propose_rejoin(instance, how, answer),
+            Ask::Rejoin { instance, how, answer, .. } => {
                 let _ = answer.send(self.rejoin(&instance, how).await);
             }
             Ask::Unpark { instance, answer } => {

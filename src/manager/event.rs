@@ -89,12 +89,16 @@ pub enum Ask {
     ProposeRejoin {
         instance: InstanceId,
         how: How,
+        /// How often it is looked again, where nothing is known yet.
+        looks: u32,
         answer: oneshot::Sender<Proposal>,
     },
     /// Bring a returned or parked member back.
     Rejoin {
         instance: InstanceId,
         how: How,
+        /// How often it is looked again, where nothing is known yet.
+        looks: u32,
         answer: oneshot::Sender<Started>,
     },
     /// Take a parked member back into automatic hands.

@@ -166,8 +166,12 @@ fn parked_with_dossier(lab: &Lab, host: &str) {
         shown.contains("statement ALTER TABLE") && shown.contains("inserted app.writes (9000, 1,"),
         "{shown}"
     );
-    let (done, said) = lab.attempt(&["ctl", "unpark", host]);
-    assert!(!done && said.contains("mhactl rejoin"), "{said}");
+    // Refused at once, or when both servers were looked at.
+    lab.wait("unpark says what to do instead", SOON, |lab| {
+        let (done, said) = lab.attempt(&["ctl", "unpark", host]);
+        assert!(!done, "{said}");
+        said.contains("mhactl rejoin")
+    });
     let saved = std::fs::read_dir(lab.dir.join(host).join("agent/extra")).unwrap();
     let names: Vec<String> =
         saved.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
