@@ -20,6 +20,7 @@ pub mod manager;
 pub mod model;
 pub mod mysql;
 pub mod notify;
+pub mod random;
 pub mod store;
 pub mod telemetry;
 mod tls;

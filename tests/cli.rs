@@ -238,6 +238,33 @@ async fn nobody_there_is_told_as_such() {
 }
 
 #[tokio::test]
+async fn direct_reads_a_configuration_and_leaves_a_manager_alone() {
+    let (code, _, said) = run("http://127.0.0.1:1", &["--direct", "-c", "/nowhere.toml", "status"]).await;
+    assert_eq!(code, 2, "{said}");
+    assert!(said.contains("/nowhere.toml"), "{said}");
+    let manager = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (password, file) = (dir.path().join("password"), dir.path().join("manager.toml"));
+    std::fs::write(&password, "secret\n").unwrap();
+    std::fs::set_permissions(&password, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let account = |user: &str| format!("{{ user = {user:?}, password = {{ file = {password:?} }} }}");
+    let text = format!(
+        "[manager]\nlisten = \"{}\"\ndata_dir = {:?}\n[defaults]\nagents = false\nadmin = {}\nreplication = {}\nheartbeat = {}\n\
+         [[cluster]]\nname = \"orders\"\n[[cluster.instance]]\nhost = \"db1\"\n[[cluster.instance]]\nhost = \"db2\"\n",
+        manager.local_addr().unwrap(),
+        dir.path(),
+        account("mha"),
+        account("mha_repl"),
+        account("mha_heartbeat"),
+    );
+    std::fs::write(&file, text).unwrap();
+    let (code, _, said) =
+        run("http://127.0.0.1:1", &["--direct", "-c", file.to_str().unwrap(), "failover", "--yes"]).await;
+    assert_eq!(code, 3, "{said}");
+    assert!(said.contains("somebody listens at") && said.contains("without --direct"), "{said}");
+}
+
+#[tokio::test]
 async fn a_configuration_is_checked_without_a_manager() {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/manager.toml");
     let dir = tempfile::tempdir().unwrap();

@@ -12,13 +12,13 @@ signal_host() {
 }
 
 # Append a rule to the input chain of a host.
-rule() { # host rule…
+rule() { # host rule…: of what comes over the wire; a reset by the host's own filter in a peer's name comes over lo
     local host=$1
     shift
     in_host "$host" nft -f - <<END
 add table inet lab
 add chain inet lab input { type filter hook input priority -300; }
-add rule inet lab input $*
+add rule inet lab input iifname != "lo" $*
 END
 }
 

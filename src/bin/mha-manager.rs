@@ -37,7 +37,8 @@ async fn serve(flags: Flags) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-    let (store, clusters, running) = mha::manager::start(&config, &tracker, &stop).await?;
+    let (store, clusters, running) =
+        mha::manager::start(&config, mha::manager::Part::Leads, &tracker, &stop).await?;
     let api = mha::http::ApiState::new(clusters, store, config.token.clone(), stop.clone());
     let listener = tokio::net::TcpListener::bind(config.listen).await?;
     tracing::info!(listen = %config.listen, "manager started");

@@ -33,6 +33,12 @@ pub(super) struct Flags {
     /// The file that holds the manager's token.
     #[arg(long, global = true, value_name = "FILE", env = "MHA_TOKEN_FILE")]
     pub(super) token_file: Option<PathBuf>,
+    /// Use no manager, for when none runs: look, propose and act by the configuration and store of --config.
+    #[arg(long, global = true)]
+    pub(super) direct: bool,
+    /// A manager's configuration, for --direct and `open`.
+    #[arg(short, long, global = true, value_name = "FILE", default_value = "/etc/mha/manager.toml")]
+    pub(super) config: PathBuf,
     /// Print the API's JSON instead of text for people.
     #[arg(long, global = true)]
     pub(super) json: bool,
@@ -144,15 +150,12 @@ pub(super) enum Command {
     },
     /// Open the last primary by hand, at its agent, when no manager is there. A majority of voters must still agree.
     Open {
-        /// The member, as [[cluster.instance]] of --config has it.
+        /// The member, as [[cluster.instance]] of --config has it; its agent and token are found there.
         #[arg(value_name = "HOST", required_unless_present = "agent", conflicts_with = "agent")]
         instance: Option<InstanceId>,
         /// Its agent, such as http://db1:8421; then --token-file holds the agent's token.
         #[arg(long, value_name = "URL")]
         agent: Option<String>,
-        /// Where HOST's agent and its token are found.
-        #[arg(short, long, value_name = "FILE", default_value = "/etc/mha/manager.toml")]
-        config: PathBuf,
         /// Do it without asking.
         #[arg(long)]
         yes: bool,
@@ -164,6 +167,25 @@ pub(super) enum Command {
     },
     /// Print a completion script for a shell.
     Completions { shell: Shell },
+}
+
+impl Command {
+    /// Whether it may change something: then `--direct` asks the voters for the lead.
+    pub(super) fn acts(&self) -> bool {
+        match self {
+            Self::Adopt { .. } | Self::Abort { .. } | Self::Ack { .. } | Self::Unpark { .. } => true,
+            Self::Failover { dry_run, .. }
+            | Self::Switchover { dry_run, .. }
+            | Self::Rejoin { dry_run, .. } => !dry_run,
+            Self::Status { .. }
+            | Self::Topology { .. }
+            | Self::History { .. }
+            | Self::Follow { .. }
+            | Self::Open { .. }
+            | Self::Config { .. }
+            | Self::Completions { .. } => false,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]

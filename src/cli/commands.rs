@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::args::{Command, ConfigCommand, Flags};
 use super::client::{Client, Reply};
+use super::direct::Direct;
 use super::error::{CliError, Exit};
 use super::open::{Where, open};
 use super::output::{Screen, Tone, clean_json};
@@ -21,6 +22,7 @@ use crate::http::contract::{
     AbortRequest, AcknowledgeRequest, AdoptRequest, Begun, Clusters, Done, FailoverRequest, FollowLine,
     History, RejoinRequest, SwitchoverRequest, Topology, UnparkRequest,
 };
+use crate::manager::Part;
 use crate::manager::event::Proposal;
 use crate::manager::snapshot::Snapshot;
 use crate::model::instance::InstanceId;
@@ -33,29 +35,55 @@ const AGAIN: Duration = Duration::from_secs(1);
 type Ended = Result<Exit, CliError>;
 
 pub(super) async fn run(flags: Flags, screen: Screen) -> Ended {
-    let Flags { manager, token_file, json, command } = flags;
-    if let Command::Open { instance, agent, config, yes } = command {
-        let at = Where { instance, agent, token_file, config };
-        return open(at, yes, screen, json).await;
-    }
-    let desk = || {
-        Ok::<_, CliError>(Desk { client: Client::new(Settings::find(manager, token_file)?)?, screen, json })
-    };
+    let Flags { manager, token_file, direct, config, json, command } = flags;
     match command {
+        Command::Open { instance, agent, yes } => {
+            let at = Where { instance, agent, token_file, config };
+            open(at, yes, screen, json).await
+        }
         Command::Config { command: ConfigCommand::Check { file, agent } } => check(screen, json, file, agent),
-        Command::Open { .. } => Err(CliError::usage("nothing was opened", "")),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Flags::command(), "mhactl", &mut script);
             screen.print(String::from_utf8_lossy(&script).trim_end());
             Ok(Exit::Done)
         }
-        Command::Status { cluster, watch } => desk()?.status(cluster.as_deref(), watch).await,
-        Command::Topology { cluster } => desk()?.topology(cluster).await,
-        Command::Adopt { cluster, primary, yes } => desk()?.adopt(cluster, primary, yes).await,
+        Command::Status { .. }
+        | Command::Topology { .. }
+        | Command::Adopt { .. }
+        | Command::Failover { .. }
+        | Command::Switchover { .. }
+        | Command::Abort { .. }
+        | Command::History { .. }
+        | Command::Follow { .. }
+        | Command::Ack { .. }
+        | Command::Rejoin { .. }
+        | Command::Unpark { .. } => {
+            if !direct {
+                return ask(Settings::find(manager, token_file)?, command, screen, json).await;
+            }
+            let part = if command.acts() { Part::Obeys } else { Part::Watches };
+            let own = Direct::start(&config, part).await?;
+            let ended = ask(own.settings(), command, screen, json).await;
+            own.end().await;
+            ended
+        }
+    }
+}
+
+/// The commands that ask a manager.
+async fn ask(settings: Settings, command: Command, screen: Screen, json: bool) -> Ended {
+    let desk = Desk { client: Client::new(settings)?, screen, json };
+    match command {
+        Command::Config { .. } | Command::Open { .. } | Command::Completions { .. } => {
+            Err(CliError::usage("no manager is asked that", ""))
+        }
+        Command::Status { cluster, watch } => desk.status(cluster.as_deref(), watch).await,
+        Command::Topology { cluster } => desk.topology(cluster).await,
+        Command::Adopt { cluster, primary, yes } => desk.adopt(cluster, primary, yes).await,
         Command::Failover { cluster, dry_run, to, accept_loss, old_primary_is_dead, yes } => {
             let request = FailoverRequest { to, accept_loss, old_primary_is_dead, by: caller(), dry_run };
-            desk()?.failover(cluster, request, yes).await
+            desk.failover(cluster, request, yes).await
         }
         Command::Switchover {
             cluster,
@@ -77,24 +105,21 @@ pub(super) async fn run(flags: Flags, screen: Screen) -> Ended {
                 by: caller(),
                 dry_run,
             };
-            desk()?.switchover(cluster, request, yes).await
+            desk.switchover(cluster, request, yes).await
         }
-        Command::Abort { cluster } => desk()?.do_now(cluster, "abort", &AbortRequest { by: caller() }).await,
-        Command::History { cluster, id, limit } => desk()?.history(cluster, id, limit).await,
+        Command::Abort { cluster } => desk.do_now(cluster, "abort", &AbortRequest { by: caller() }).await,
+        Command::History { cluster, id, limit } => desk.history(cluster, id, limit).await,
         Command::Follow { cluster } => {
-            let desk = desk()?;
             let cluster = desk.cluster(cluster).await?;
             desk.follow(&cluster, None, !json).await.map(|_| Exit::Done)
         }
-        Command::Ack { cluster } => {
-            desk()?.do_now(cluster, "ack", &AcknowledgeRequest { by: caller() }).await
-        }
+        Command::Ack { cluster } => desk.do_now(cluster, "ack", &AcknowledgeRequest { by: caller() }).await,
         Command::Rejoin { instance, cluster, how, dry_run, yes } => {
             let request = RejoinRequest { instance, how, by: caller(), dry_run };
-            desk()?.rejoin(cluster, request, yes).await
+            desk.rejoin(cluster, request, yes).await
         }
         Command::Unpark { instance, cluster } => {
-            desk()?.do_now(cluster, "unpark", &UnparkRequest { instance, by: caller() }).await
+            desk.do_now(cluster, "unpark", &UnparkRequest { instance, by: caller() }).await
         }
     }
 }

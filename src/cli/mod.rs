@@ -1,9 +1,10 @@
-//! The operator's tool. It knows nothing the API does not say, the manager's or (`open`) an agent's: text for
+//! The operator's tool. It knows nothing the API does not say, the manager's (or that of `--direct`), or (`open`) an agent's: text for
 //! people and JSON for programs come from the same answer.
 
 mod args;
 mod client;
 mod commands;
+mod direct;
 mod dossier;
 mod error;
 mod open;

@@ -19,7 +19,7 @@ struct File {
 }
 
 /// What to ask, and how.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Settings {
     pub(super) manager: String,
     pub(super) token: Option<SecretString>,

@@ -132,7 +132,12 @@ fn returning(
 ) -> Option<Plan> {
     let fenced = agent.access == Access::Closed;
     if let Process::Gone { .. } = agent.process {
-        return (fenced && view.cluster.policy.restart && !agent.stopping)
+        // One that was admitted in the moment in which its server died is not closed: that comes with the start.
+        let closed = match agent.access {
+            Access::Closed | Access::Admitted => true,
+            Access::Held { .. } => false,
+        };
+        return (closed && view.cluster.policy.restart && !agent.stopping)
             .then(|| start(view, record, instance, agent));
     }
     let report = agent.server.as_ref().ok()?;
@@ -195,7 +200,7 @@ pub(super) fn plan(view: &ClusterView, kind: PlanKind, title: String, stages: Ve
 
 /// An agent whose server died while it led asks for no lease, and so hears of no later generation: it is told first.
 fn start(view: &ClusterView, record: &ClusterRecord, instance: &InstanceId, agent: &AgentStatus) -> Plan {
-    let led = agent.held.is_some() && agent.fenced.is_none();
+    let led = agent.held.is_some() && agent.fenced.is_none() || agent.access != Access::Closed;
     let fence = Step::Fence { instance: instance.clone(), generation: record.generation };
     let mut stages: Vec<Stage> = led.then(|| Stage::new("fence", vec![fence])).into_iter().collect();
     stages

@@ -9,6 +9,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::Part;
 use super::event::{Ask, Event, Proposal, Started};
 use super::leadership::Leadership;
 use super::live_world::LiveWorld;
@@ -51,6 +52,7 @@ pub(super) struct ClusterTask {
     pub(super) recovery: watch::Sender<Option<Arc<Recovery>>>,
     pub(super) tracker: TaskTracker,
     pub(super) stop: CancellationToken,
+    pub(super) part: Part,
     pub(super) running: Option<InstanceId>,
     /// Ends the running operation before its commit point. A new one for each.
     pub(super) abort: CancellationToken,
@@ -73,7 +75,10 @@ impl ClusterTask {
     pub(super) async fn run(mut self) {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        self.take_lead(Duration::ZERO);
+        match self.part {
+            Part::Leads | Part::Obeys => self.take_lead(Duration::ZERO),
+            Part::Watches => self.led = Err("it only shows".to_owned()),
+        }
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -130,7 +135,9 @@ impl ClusterTask {
             self.resume().await;
         }
         self.make_way(&decision);
-        if self.running.is_none()
+        let meant = self.part == Part::Leads || self.intents.failover.is_some();
+        if meant
+            && self.running.is_none()
             && self.led.is_ok()
             && !self.to_resume
             && let Action::Act(plan) = &decision.action

@@ -51,6 +51,17 @@ use crate::store::{Store, StoreError};
 /// Why a manager that has not asked the voters yet does not lead.
 const JUST_STARTED: &str = "just started";
 
+/// What a manager takes upon itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// It asks the voters to obey it, goes on with what an earlier one left, and acts.
+    Leads,
+    /// It leads too, and begins nothing that no operator asked for.
+    Obeys,
+    /// It looks and proposes; no voter hears of it.
+    Watches,
+}
+
 /// Why the service could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -72,6 +83,7 @@ struct Common {
     connections: Connections,
     store: Store,
     notifier: Notifier,
+    part: Part,
     tracker: TaskTracker,
     stop: CancellationToken,
 }
@@ -82,6 +94,7 @@ struct Common {
 /// When the store cannot be opened or read, or this host's vote cannot be served.
 pub async fn start(
     config: &ManagerConfig,
+    part: Part,
     tracker: &TaskTracker,
     stop: &CancellationToken,
 ) -> Result<(Store, Vec<ClusterHandle>, Running), StartError> {
@@ -90,7 +103,8 @@ pub async fn start(
     let own = vote::serve(config, tracker, stop).await?;
     let (on_event, target) = watch::channel(config.on_event.clone());
     let notifier = Notifier::start(target, store.clone(), tracker, stop);
-    let common = Common { own, connections, store, notifier, tracker: tracker.clone(), stop: stop.clone() };
+    let common =
+        Common { own, connections, store, notifier, part, tracker: tracker.clone(), stop: stop.clone() };
     let mut handles = Vec::new();
     for cluster in &config.clusters {
         handles.push(start_cluster(cluster, &common).await?);
@@ -100,7 +114,7 @@ pub async fn start(
 }
 
 async fn start_cluster(config: &ClusterConfig, common: &Common) -> Result<ClusterHandle, StartError> {
-    let Common { own, connections, store, notifier, tracker, stop } = common;
+    let Common { own, connections, store, notifier, part, tracker, stop } = common;
     let cluster = &config.cluster;
     let record = store.record(&cluster.name).await?;
     let token = config.agent_token.clone().unwrap_or_else(|| SecretString::from(String::new()));
@@ -177,6 +191,7 @@ async fn start_cluster(config: &ClusterConfig, common: &Common) -> Result<Cluste
         recovery,
         tracker: tracker.clone(),
         stop: stop.clone(),
+        part: *part,
         running: None,
         abort: CancellationToken::new(),
         led: Err(JUST_STARTED.to_owned()),

@@ -19,6 +19,9 @@ use crate::model::report::ThreadState;
 use crate::model::time::millis;
 use crate::model::view::{ClusterView, Seen};
 
+/// The state of a member nobody has looked at.
+pub const NOT_ASKED: &str = "not asked yet";
+
 /// What the manager does about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -156,7 +159,7 @@ fn member_snapshot(view: &ClusterView, instance: &InstanceId, seen: &Seen) -> Me
     let state = match (report, agent) {
         (Some(_), _) => "ok".to_owned(),
         (None, Some(agent)) if matches!(agent.process, Process::Gone { .. }) => "not running".to_owned(),
-        (None, _) => seen.unseen().map_or_else(|| "not asked yet".to_owned(), ToString::to_string),
+        (None, _) => seen.unseen().map_or_else(|| NOT_ASKED.to_owned(), ToString::to_string),
     };
     let is_primary = view.primary() == Some(instance);
     let parked =

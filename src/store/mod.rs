@@ -26,6 +26,12 @@ pub enum StoreError {
         "cannot open the store {path}: {source}; check the directory's owner and free space (data_dir in [manager])"
     )]
     Open { path: PathBuf, source: rusqlite::Error },
+    #[error(
+        "cannot lock {path}: {source}; check the directory's owner and free space (data_dir in [manager])"
+    )]
+    Lock { path: PathBuf, source: std::io::Error },
+    #[error("another manager of this host uses this store ({path} is locked); stop it, or ask it")]
+    Taken { path: PathBuf },
     #[error("the store failed: {0}; no plan is begun before it can be written down")]
     Sql(#[from] rusqlite::Error),
     #[error(

@@ -1,7 +1,8 @@
 //! The tables, and nothing else that knows SQL of our own store.
 
-use std::io::Read as _;
+use std::fs::{File, TryLockError};
 use std::path::Path;
+use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -11,6 +12,7 @@ use crate::model::ballot::Ballot;
 use crate::model::cluster::ClusterName;
 use crate::model::record::ClusterRecord;
 use crate::notify::Told;
+use crate::random;
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -31,6 +33,26 @@ const TOLD_KEPT: i64 = 1_000;
 #[derive(Debug)]
 pub(super) struct Database {
     connection: Connection,
+    /// Held for as long as this is: one manager to a store.
+    _lock: File,
+}
+
+/// How long an earlier manager on this host may take to let go.
+const LET_GO: Duration = Duration::from_secs(1);
+const LET_GO_TRIES: u32 = 20;
+
+/// Locks the file beside the database (flock(2): it ends with the process, however that ends).
+fn lock(path: &Path) -> Result<File, StoreError> {
+    let failed = |source| StoreError::Lock { path: path.to_owned(), source };
+    let file = File::options().create(true).truncate(false).write(true).open(path).map_err(failed)?;
+    for _ in 0..LET_GO_TRIES {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LET_GO / LET_GO_TRIES),
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        }
+    }
+    Err(StoreError::Taken { path: path.to_owned() })
 }
 
 impl Database {
@@ -41,12 +63,13 @@ impl Database {
             connection.pragma_update(None, "journal_mode", "WAL")?;
             connection.pragma_update(None, "synchronous", "FULL")?;
             connection.pragma_update(None, "foreign_keys", true)?;
-            connection.busy_timeout(std::time::Duration::from_secs(2))?;
+            connection.busy_timeout(Duration::from_secs(2))?;
             connection.execute_batch(SCHEMA)?;
             Ok(connection)
         };
+        let lock = lock(&path.with_extension("lock"))?;
         let connection = open().map_err(|source| StoreError::Open { path: path.to_owned(), source })?;
-        Ok(Self { connection })
+        Ok(Self { connection, _lock: lock })
     }
 
     pub(super) fn record(&mut self, cluster: &ClusterName) -> Result<Option<ClusterRecord>, StoreError> {
@@ -179,7 +202,7 @@ impl Database {
         let manager = match self.meta("manager")? {
             Some(id) => id,
             None => {
-                let id = random_id()?;
+                let id = random::hex(8)?;
                 self.save_meta("manager", &id)?;
                 id
             }
@@ -190,11 +213,4 @@ impl Database {
     pub(super) fn save_ballot(&mut self, number: u64) -> Result<(), StoreError> {
         self.save_meta("ballot", &number.to_string())
     }
-}
-
-/// Eight random bytes in hexadecimal.
-fn random_id() -> std::io::Result<String> {
-    let mut bytes = [0_u8; 8];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -55,6 +55,16 @@ async fn what_was_written_is_there_after_reopening() {
 }
 
 #[tokio::test]
+async fn one_manager_has_a_store_and_a_second_is_told_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = Store::open(dir.path()).unwrap();
+    let second = Store::open(dir.path()).unwrap_err().to_string();
+    assert!(second.contains("another manager of this host uses this store"), "{second}");
+    drop(first);
+    Store::open(dir.path()).unwrap();
+}
+
+#[tokio::test]
 async fn a_recovery_is_unfinished_until_its_end_is_written() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).unwrap();

@@ -59,6 +59,13 @@ impl Lab {
         self.command(words).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap()
     }
 
+    /// `mhactl --direct`, where the manager would be.
+    pub(crate) fn direct(&self, words: &[&str]) -> String {
+        let config = self.dir.join("mgr/manager.toml").display().to_string();
+        let program = bin().join("mhactl").display().to_string();
+        self.run(&[&["exec", "mgr", &program, "--direct", "--config", &config][..], words].concat())
+    }
+
     /// `mhactl status --json`; nothing while the manager does not answer.
     pub(crate) fn status(&self) -> Option<Value> {
         serde_json::from_str(&self.attempt(&["ctl", "status", "--json"]).1).ok()

@@ -32,7 +32,8 @@ fn a_returned_primarys_own_transactions(flavor: &str) {
     lab.run(&["cut", "db1", "db2"]);
     lab.run(&["cut", "db1", "db3"]);
     seconds(0.5);
-    gone(&lab, "db1");
+    lab.run(&["kill-agent", "db1"]);
+    lab.run(&["kill9", "db1"]);
     let primary = other_primary(&lab, "db1");
     // Not before: its kernel would still deliver what the server had sent.
     lab.run(&["heal"]);
@@ -115,8 +116,13 @@ fn mysql_two_failovers_in_a_row_under_load_end_healthy() {
     lab.wait("all have the same rows", SOON, |_| sum("db1") == sum("db2") && sum("db2") == sum("db3"));
 }
 
-/// Server and agent of a host end at once.
+/// Server and agent of a host end at once, when the others could go on without them.
 fn gone(lab: &Lab, host: &str) {
+    lab.wait("somebody could lead instead", SOON, |lab| {
+        lab.status().is_some_and(|status| {
+            status["prospect"].as_str().is_some_and(|prospect| !prospect.contains("nobody would lead"))
+        })
+    });
     lab.run(&["kill-agent", host]);
     lab.run(&["kill9", host]);
 }
