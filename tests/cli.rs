@@ -173,6 +173,26 @@ async fn adoption_shows_its_plan_and_wants_a_word() {
 }
 
 #[tokio::test]
+async fn a_returned_members_extra_rows_are_shown_before_anything_is_done() {
+    let desk = Desk::new(healthy(), Script::default());
+    let api = api(desk.state(None)).await;
+    let (code, out, _) = run(&api.url, &["rejoin", "db1", "--how", "flashback", "--dry-run"]).await;
+    assert_eq!(code, 0);
+    golden("rejoin_dry_run", &out);
+    let (code, _, err) = run(&api.url, &["rejoin", "db1"]).await;
+    assert_eq!((code, err.contains("--yes")), (3, true), "{err}");
+    let (code, _, _) = run(&api.url, &["rejoin", "db1", "--yes"]).await;
+    assert_eq!(code, 0);
+    let (code, _, _) = run(&api.url, &["rejoin", "db1", "--how", "magic"]).await;
+    assert_eq!(code, 2);
+    let heard = desk.heard.lock().unwrap().join("\n");
+    assert!(
+        heard.contains("how: Flashback")
+            && heard.lines().filter(|ask| ask.starts_with("Rejoin")).count() == 1
+    );
+}
+
+#[tokio::test]
 async fn a_refusal_names_its_reasons_once() {
     let script = Script { refusals: vec!["the agent on db2 is not heard".to_owned()] };
     let desk = Desk::new(healthy(), script);

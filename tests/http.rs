@@ -287,5 +287,5 @@ async fn metrics_say_it_in_units_and_count_each_recovery_once() {
     }
     assert!(text.ends_with("# EOF\n"));
     let kinds = text.lines().filter(|line| line.starts_with("mha_cluster_verdict{")).count();
-    assert_eq!(kinds, 15);
+    assert_eq!(kinds, 16);
 }

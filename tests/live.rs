@@ -7,6 +7,8 @@
 
 #[path = "live/lab.rs"]
 mod lab;
+#[path = "live/rejoin.rs"]
+mod rejoin;
 
 use std::io::Write as _;
 use std::process::Child;

@@ -3,6 +3,8 @@
 
 #[path = "scenarios/commands.rs"]
 mod commands;
+#[path = "scenarios/extra.rs"]
+mod extra;
 #[path = "scenarios/planned.rs"]
 mod planned;
 #[path = "scenarios/properties.rs"]

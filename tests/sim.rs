@@ -13,6 +13,8 @@
 mod basics;
 #[path = "sim/check.rs"]
 mod check;
+#[path = "sim/extra.rs"]
+mod extra;
 #[path = "sim/faults.rs"]
 mod faults;
 #[path = "sim/host.rs"]

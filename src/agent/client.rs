@@ -19,6 +19,7 @@ use crate::decide::plan::{Evidence, Step};
 use crate::execute::world::{StepError, Token};
 use crate::model::ballot::{Ballot, Generation};
 use crate::model::cluster::ClusterName;
+use crate::model::extra::Dossier;
 use crate::model::instance::InstanceId;
 use crate::model::observation::AgentStatus;
 use crate::tls;
@@ -223,6 +224,14 @@ impl AgentClient {
     pub async fn bring(&self, request: &BringRequest) -> Result<Evidence, StepError> {
         let answer: Result<Evidence, StepError> = self.post(path::BRING, request, request.within).await?;
         answer
+    }
+
+    /// What is in the extra transactions that are saved there.
+    ///
+    /// # Errors
+    /// As every call; refused where none are.
+    pub async fn dossier(&self, within: Duration) -> Result<Dossier, CallError> {
+        self.get(path::EXTRA, within).await
     }
 
     /// The operator's order to open, without a manager.

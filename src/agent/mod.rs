@@ -7,6 +7,7 @@ pub mod boot;
 pub mod client;
 mod compare;
 pub mod durable;
+mod extra;
 pub mod hands;
 mod heartbeat;
 pub mod host;
@@ -97,6 +98,8 @@ pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<(), A
     let listener = listen(&shared).await?;
     if shared.config.server.is_some() {
         shared.seen().last_identity = durable::read(&poll::identity_path(&shared))?;
+        let saved = extra::known(&shared)?;
+        shared.seen().extra = saved;
         let found = watch::look(&shared).await;
         let keeper = Keeper::start(Arc::clone(&shared), found.clone()).await?;
         tracker.spawn(keeper.run(inbox));

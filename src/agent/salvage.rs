@@ -73,7 +73,7 @@ fn missing(flavor: Flavor, tail: &Tail, beyond: &GtidSet) -> Result<(Vec<Transac
     Ok((missing, reaches_back))
 }
 
-fn index_path(shared: &Shared) -> Result<PathBuf, String> {
+pub(super) fn index_path(shared: &Shared) -> Result<PathBuf, String> {
     let (server, _) = shared.server()?;
     server.binlog_index.clone().ok_or_else(|| "agent.toml says no `binlog_index`".to_owned())
 }

@@ -25,13 +25,14 @@ use super::wire::{
     Membership, OpenRequest, ProbeReply, ProbeRequest, Renew, Renewed, RequestRefused, SalvageReply,
     SalvageRequest, StepRequest, path,
 };
-use super::{resume, salvage, steps};
+use super::{extra, resume, salvage, steps};
 use crate::clock;
 use crate::decide::lease::LONGEST_GRANT;
 use crate::decide::lease::holder::Input;
 use crate::decide::plan::Evidence;
 use crate::execute::world::{StepError, Token};
 use crate::model::ballot::Ballot;
+use crate::model::extra::Dossier;
 use crate::model::observation::AgentStatus;
 use crate::mysql::client::Target;
 use crate::mysql::greeting::greeting;
@@ -101,6 +102,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route(path::PROBE, post(probe))
         .route(path::KNOWN, get(known))
         .route(path::SALVAGE, post(read_salvage))
+        .route(path::EXTRA, get(dossier))
         .route(path::OPEN, post(open))
         .route(path::RESTART_GRACE, post(restart_grace))
         .layer(DefaultBodyLimit::max(LONGEST_REQUEST))
@@ -187,6 +189,10 @@ async fn known(State(shared): State<Arc<Shared>>) -> Answer<Known> {
     let deadline = Instant::now() + Duration::from_secs(1);
     let report = fresh_report(&shared, &shared.spare, deadline).await.map_err(Refused::cannot)?;
     Ok(Json(Known { instance, known: report.known() }))
+}
+
+async fn dossier(State(shared): State<Arc<Shared>>) -> Answer<Dossier> {
+    Ok(Json(extra::dossier(&shared).await.map_err(Refused::cannot)?))
 }
 
 // === acting ===

@@ -18,6 +18,7 @@ use super::wire::Membership;
 use crate::clock;
 use crate::config::{AgentConfig, ServerConfig};
 use crate::decide::lease::holder::{Input, Kept, Role};
+use crate::model::extra::Saved;
 use crate::model::instance::{Flavor, Version};
 use crate::model::observation::{Access, AgentStatus, Process, Unseen};
 use crate::model::report::Report;
@@ -61,6 +62,8 @@ pub struct Seen {
     pub stopping: bool,
     /// Family and version of the server when it last answered: a dead one cannot be asked how it is started.
     pub last_identity: Option<(Flavor, Version)>,
+    /// Transactions the primary lacks, saved here.
+    pub extra: Option<Saved>,
 }
 
 /// Shared by all tasks of one agent.
@@ -109,6 +112,7 @@ impl Shared {
             stream_moved_at: None,
             stopping: false,
             last_identity: None,
+            extra: None,
         };
         let (changed, _) = watch::channel(0);
         let seen = Mutex::new(seen);
@@ -225,6 +229,7 @@ impl Shared {
             stream_still: seen.stream_moved_at.map(|moved| now.since(moved)),
             granted_ago: promised.granted_ago,
             stopping: seen.stopping,
+            extra: seen.extra.clone(),
         }
     }
 }

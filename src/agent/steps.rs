@@ -11,7 +11,7 @@ use super::ports;
 use super::sql::fresh_report;
 use super::state::{ServerProcess, Shared};
 use super::wire::StepRequest;
-use super::{block, start};
+use super::{block, extra, start};
 use crate::clock;
 use crate::decide::lease::holder::{Input, Role};
 use crate::decide::lease::refusal::{Refusal, permits};
@@ -112,6 +112,14 @@ pub(super) async fn apply(shared: &Shared, request: &StepRequest) -> Result<Evid
         | Step::Furnish { .. }
         | Step::SetReadOnly { .. } => {
             sql(shared, step, deadline).await?;
+            true
+        }
+        Step::SaveExtra { extra, within, .. } => {
+            extra::save(shared, extra, *within).await.map_err(StepError::Failed)?;
+            false
+        }
+        Step::Rewind { extra, keep, rows, .. } => {
+            extra::rewind(shared, extra, keep, *rows, deadline).await?;
             true
         }
         Step::Salvage { .. }

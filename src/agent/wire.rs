@@ -30,6 +30,7 @@ pub mod path {
     pub const KNOWN: &str = "/v1/known";
     pub const SALVAGE: &str = "/v1/salvage";
     pub const BRING: &str = "/v1/bring";
+    pub const EXTRA: &str = "/v1/extra";
     pub const OPEN: &str = "/v1/open";
     pub const RESTART_GRACE: &str = "/v1/restart-grace";
 }

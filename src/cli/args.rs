@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::model::instance::InstanceId;
+use crate::model::intent::How;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -124,6 +125,22 @@ pub(super) enum Command {
     Follow { cluster: Option<String> },
     /// Acknowledge past automatic failovers: the budget begins anew.
     Ack { cluster: Option<String> },
+    /// Bring a returned or parked member back. Shows what only it has and what would be done first, and asks.
+    Rejoin {
+        #[arg(value_name = "HOST")]
+        instance: InstanceId,
+        #[arg(long)]
+        cluster: Option<String>,
+        /// auto: as the configuration says; flashback: put the rows only it has back as they were; park: leave it alone.
+        #[arg(long, default_value = "auto", value_parser = how)]
+        how: How,
+        /// Show what only it has and what would be done, and change nothing.
+        #[arg(long)]
+        dry_run: bool,
+        /// Do it without asking.
+        #[arg(long, conflicts_with = "dry_run")]
+        yes: bool,
+    },
     /// Give a parked member back into automatic hands.
     Unpark {
         #[arg(value_name = "HOST")]
@@ -157,7 +174,9 @@ impl Command {
     pub(super) fn acts(&self) -> bool {
         match self {
             Self::Adopt { .. } | Self::Abort { .. } | Self::Ack { .. } | Self::Unpark { .. } => true,
-            Self::Failover { dry_run, .. } | Self::Switchover { dry_run, .. } => !dry_run,
+            Self::Failover { dry_run, .. }
+            | Self::Switchover { dry_run, .. }
+            | Self::Rejoin { dry_run, .. } => !dry_run,
             Self::Status { .. }
             | Self::Topology { .. }
             | Self::History { .. }
@@ -179,6 +198,15 @@ pub(super) enum ConfigCommand {
         #[arg(long)]
         agent: bool,
     },
+}
+
+fn how(text: &str) -> Result<How, String> {
+    match text {
+        "auto" => Ok(How::Auto),
+        "flashback" => Ok(How::Flashback),
+        "park" => Ok(How::Park),
+        _ => Err("it is auto, flashback or park".to_owned()),
+    }
 }
 
 /// `2s`, `500ms`, `1m`.

@@ -13,14 +13,14 @@ use super::error::{CliError, Exit};
 use super::open::{Where, open};
 use super::output::{Screen, Tone, clean_json};
 use super::settings::Settings;
-use super::{status, timeline};
+use super::{dossier, status, timeline};
 use crate::config;
 use crate::decide::plan::Plan;
 use crate::execute::Outcome;
 use crate::execute::journal::{Recovery, What};
 use crate::http::contract::{
     AbortRequest, AcknowledgeRequest, AdoptRequest, Begun, Clusters, Done, FailoverRequest, FollowLine,
-    History, SwitchoverRequest, Topology, UnparkRequest,
+    History, RejoinRequest, SwitchoverRequest, Topology, UnparkRequest,
 };
 use crate::manager::Part;
 use crate::manager::event::Proposal;
@@ -57,6 +57,7 @@ pub(super) async fn run(flags: Flags, screen: Screen) -> Ended {
         | Command::History { .. }
         | Command::Follow { .. }
         | Command::Ack { .. }
+        | Command::Rejoin { .. }
         | Command::Unpark { .. } => {
             if !direct {
                 return ask(Settings::find(manager, token_file)?, command, screen, json).await;
@@ -113,6 +114,10 @@ async fn ask(settings: Settings, command: Command, screen: Screen, json: bool) -
             desk.follow(&cluster, None, !json).await.map(|_| Exit::Done)
         }
         Command::Ack { cluster } => desk.do_now(cluster, "ack", &AcknowledgeRequest { by: caller() }).await,
+        Command::Rejoin { instance, cluster, how, dry_run, yes } => {
+            let request = RejoinRequest { instance, how, by: caller(), dry_run };
+            desk.rejoin(cluster, request, yes).await
+        }
         Command::Unpark { instance, cluster } => {
             desk.do_now(cluster, "unpark", &UnparkRequest { instance, by: caller() }).await
         }
@@ -284,6 +289,19 @@ impl Desk {
         self.begin(&cluster, &words, (&proposal_of, &request), only_show, yes).await
     }
 
+    async fn rejoin(&self, cluster: Option<String>, request: RejoinRequest, yes: bool) -> Ended {
+        let cluster = self.cluster(cluster).await?;
+        let proposal_of = RejoinRequest { dry_run: true, ..request.clone() };
+        let words = Words {
+            verb: "rejoin",
+            if_refused: "mend what is named; \"mhactl status\" shows how the member is",
+            note: "",
+            question: format!("Do this about {}?", request.instance),
+        };
+        let only_show = request.dry_run;
+        self.begin(&cluster, &words, (&proposal_of, &request), only_show, yes).await
+    }
+
     /// Shows what would be done, asks, begins, and follows to the end.
     async fn begin<R: serde::Serialize>(
         &self,
@@ -326,6 +344,7 @@ impl Desk {
             parts.push(format!("\n{}", self.screen.paint(Tone::Bad, "in the way:")));
             parts.extend(proposal.blockers.iter().map(|blocker| format!("  - {blocker}")));
         }
+        parts.extend(proposal.dossier.iter().map(|dossier| dossier::text(self.screen, dossier)));
         parts.join("\n")
     }
 

@@ -5,6 +5,7 @@ mod args;
 mod client;
 mod commands;
 mod direct;
+mod dossier;
 mod error;
 mod open;
 mod output;

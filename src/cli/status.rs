@@ -79,7 +79,7 @@ pub(super) fn screen(screen: Screen, of: &Snapshot) -> String {
     let lists = [
         ("refused", Tone::Bad, &of.refused),
         ("issues", Tone::Warn, &of.issues),
-        ("parked: \"mhactl unpark\" gives one back to automatic hands", Tone::Warn, &parked),
+        ("parked: \"mhactl rejoin HOST --dry-run\" shows what can be done", Tone::Warn, &parked),
         ("evidence", Tone::Quiet, &of.evidence),
     ];
     for (title, tone, items) in lists {

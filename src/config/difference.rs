@@ -162,6 +162,7 @@ fn thresholds(policy: &Policy) -> Vec<(&'static str, String)> {
         budget_window,
         restart,
         assume_dead_when_refused,
+        extra_transactions,
         fenced_reads,
         allow_newer_primary,
     } = policy;
@@ -185,6 +186,7 @@ fn thresholds(policy: &Policy) -> Vec<(&'static str, String)> {
         ("budget window", show(*budget_window)),
         ("restart", restart.to_string()),
         ("assume_dead_when_refused", assume_dead_when_refused.to_string()),
+        ("extra_transactions", extra_transactions.to_string()),
         ("fenced_reads", fenced_reads.to_string()),
         ("allow_newer_primary", allow_newer_primary.to_string()),
     ]

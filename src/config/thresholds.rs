@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::findings::{Findings, Span};
 use super::read::Table;
 use super::value::show;
+use crate::model::extra::Remedy;
 use crate::model::policy::{Durability, Policy, WithoutAckers};
 
 /// A key, its field, and the shortest and longest that makes sense in milliseconds.
@@ -39,7 +40,8 @@ const FLAGS: [FlagKey; 4] = [
     ("allow_newer_primary", |p| &mut p.allow_newer_primary),
 ];
 
-const OTHERS: [&str; 5] = ["clock_error_permille", "durability", "without_ackers", "acks", "budget"];
+const OTHERS: [&str; 6] =
+    ["clock_error_permille", "durability", "without_ackers", "acks", "budget", "extra_transactions"];
 
 /// Whether this is a threshold's key.
 pub(super) fn is_key(key: &str) -> bool {
@@ -93,6 +95,12 @@ impl Thresholds {
         if let Some(item) = table.get("without_ackers") {
             let value = item.word(&[("block", WithoutAckers::Block), ("degrade", WithoutAckers::Degrade)]);
             self.set("without_ackers", &item.at, value, |policy, value| policy.without_ackers = value);
+        }
+        if let Some(item) = table.get("extra_transactions") {
+            let value = item.word(&[("flashback", Remedy::Flashback), ("park", Remedy::Park)]);
+            self.set("extra_transactions", &item.at, value, |policy, value| {
+                policy.extra_transactions = value
+            });
         }
         self.overlay_budget(table);
     }
@@ -255,11 +263,19 @@ impl Thresholds {
         }
     }
 
-    /// The rules between thresholds and the number of members. Settles `without_ackers` where nobody wrote it.
+    /// The rules between thresholds and the number of members. Settles `without_ackers` and
+    /// `extra_transactions` where nobody wrote them.
     pub(super) fn check_members(&mut self, members: u32, findings: &Findings<'_>, cluster: &Span) {
         if !self.given("without_ackers") {
             self.policy.without_ackers =
                 if members >= 3 { WithoutAckers::Block } else { WithoutAckers::Degrade };
+        }
+        if !self.given("extra_transactions") {
+            // Where a commit waits for no other host, somebody may have been told of rows that only one has.
+            self.policy.extra_transactions = match self.policy.durability {
+                Durability::Lossless => Remedy::Flashback,
+                Durability::Async => Remedy::Park,
+            };
         }
         let policy = &self.policy;
         if policy.durability == Durability::Async {

@@ -11,6 +11,7 @@ pub fn lint(plan: &Plan) -> Vec<String> {
     threads(plan, &mut broken);
     blocks(plan, &mut broken);
     hands_over(plan, &mut broken);
+    rewinds(plan, &mut broken);
     for stage in &plan.stages {
         if stage.steps.is_empty() {
             broken.push(format!("stage {:?} has no steps", stage.name));
@@ -166,6 +167,8 @@ fn changes_a_server(step: &Step) -> bool {
         | Step::ForgetSource { .. }
         | Step::StartServer { .. }
         | Step::Furnish { .. }
+        | Step::SaveExtra { .. }
+        | Step::Rewind { .. }
         | Step::Park { .. } => false,
     }
 }
@@ -218,6 +221,23 @@ fn blocks(plan: &Plan, broken: &mut Vec<String>) {
     }
     if plan.kind == PlanKind::Switchover && !plan.steps().any(|step| matches!(step, Step::Block { .. })) {
         broken.push("a switchover that blocks nobody".to_owned());
+    }
+}
+
+/// I8: a history is forgotten only of a server no client reaches, in a plan that makes nobody primary.
+fn rewinds(plan: &Plan, broken: &mut Vec<String>) {
+    for (index, stage) in plan.stages.iter().enumerate() {
+        for step in &stage.steps {
+            let Step::Rewind { instance, .. } = step else { continue };
+            let fenced =
+                |step: &Step| matches!(step, Step::Fence { instance: fenced, .. } if fenced == instance);
+            if !plan.stages[..index].iter().any(|earlier| earlier.steps.iter().any(fenced)) {
+                broken.push(format!("{instance} would be set back before it is fenced"));
+            }
+            if plan.kind != PlanKind::Rejoin || !opened(plan).is_empty() {
+                broken.push(format!("{instance} would be set back by a plan that is no rejoin"));
+            }
+        }
     }
 }
 

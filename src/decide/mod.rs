@@ -5,6 +5,7 @@ pub mod adopt;
 pub mod candidate;
 pub mod diagnose;
 mod evidence;
+mod extra;
 pub mod failover;
 mod feeding;
 pub mod guard;

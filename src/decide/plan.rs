@@ -161,6 +161,23 @@ pub enum Step {
         #[serde(default)]
         semi_sync: bool,
     },
+    /// The transactions of `extra`, which the primary lacks, are saved on its host, with what is in them.
+    SaveExtra {
+        instance: InstanceId,
+        extra: GtidSet,
+        #[serde(rename = "within_ms", with = "millis")]
+        within: Duration,
+    },
+    /// Its history is exactly `keep`, without `extra`, which is saved; with `rows` what those changed is as it was before them.
+    /// Only of a server that is fenced.
+    Rewind {
+        instance: InstanceId,
+        extra: GtidSet,
+        keep: GtidSet,
+        rows: bool,
+        #[serde(rename = "within_ms", with = "millis")]
+        within: Duration,
+    },
     /// It is taken out of automatic hands until a person decides.
     Park { instance: InstanceId, why: String },
 }
@@ -191,6 +208,8 @@ impl Step {
             | Self::StartServer { instance, .. }
             | Self::SetReadOnly { instance, .. }
             | Self::Furnish { instance, .. }
+            | Self::SaveExtra { instance, .. }
+            | Self::Rewind { instance, .. }
             | Self::Park { instance, .. } => instance,
             Self::Salvage { to, .. } => to,
             Self::Claim { candidate, .. } => candidate,
@@ -324,6 +343,13 @@ impl Step {
             }
             Self::SetReadOnly { on, .. } => report.is_some_and(|report| report.read_only == *on),
             Self::Furnish { .. } => seen.furnished,
+            Self::SaveExtra { extra, .. } => agent
+                .and_then(|agent| agent.extra.as_ref())
+                .is_some_and(|saved| saved.set == *extra && saved.rewinding.is_none()),
+            Self::Rewind { keep, .. } => {
+                report.is_some_and(|report| report.executed == *keep)
+                    && agent.is_some_and(|agent| agent.extra.is_none())
+            }
             Self::Park { instance, .. } => seen
                 .record
                 .as_ref()
@@ -421,6 +447,11 @@ impl fmt::Display for Step {
                     "{instance} has the heartbeat table, and accounts for heartbeat and replication (made where missing"
                 )?;
                 f.write_str(if *semi_sync { "), semi-sync loaded" } else { ")" })
+            }
+            Self::SaveExtra { instance, extra, .. } => write!(f, "{instance} has {extra} saved beside it"),
+            Self::Rewind { instance, extra, keep, rows, .. } => {
+                let what = if *rows { ", the rows of those as they were before" } else { "" };
+                write!(f, "{instance} is set back to {keep}: without {extra}{what}")
             }
             Self::Park { instance, why } => write!(f, "{instance} parked: {why}"),
         }

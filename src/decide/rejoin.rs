@@ -1,6 +1,9 @@
 //! A server that returned, and a primary that was closed: compared first, then led back, or parked with the reason.
 
 use super::candidate::is_passed_over;
+use std::fmt;
+
+use super::extra::{self, Returned};
 use super::failover::{acks_in_force, next_generation};
 use super::guard::Blocker;
 use super::plan::{Plan, PlanKind, Proof, Stage, Step};
@@ -21,45 +24,102 @@ const ATTEMPTS: u32 = 5;
 /// What to do next for some member that is not where it belongs, while the primary serves. One at a time.
 pub fn rejoin(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan> {
     let record = view.record.as_ref()?;
-    let primary = view.of(&record.primary)?.report()?;
-    let (asked_at, _) = view.of(&record.primary)?.last_report.as_ref()?;
     let next = |(instance, seen): (&InstanceId, &Seen)| {
-        if record.parked.iter().any(|parked| parked.instance == *instance)
-            || intents.pause(instance, now).is_some()
-        {
+        let parked = record.parked.iter().any(|parked| parked.instance == *instance);
+        if parked || intents.pause(instance, now).is_some() {
             return None;
         }
-        let stale = |at: Moment| intents.settled_at.is_some_and(|settled| at <= settled);
-        if seen.manager.as_ref().is_none_or(|look| stale(look.at))
-            || seen.agent.as_ref().is_none_or(|said| stale(said.at))
-        {
-            return None;
-        }
-        let agent = seen.agent_now()?;
-        if intents.failures(instance) >= ATTEMPTS {
-            let why = intents
-                .undone
-                .iter()
-                .find(|undone| undone.instance == *instance)
-                .map_or("", |undone| &undone.why);
-            return Some(park(
-                view,
-                instance,
-                &format!("{ATTEMPTS} attempts to bring it back failed; the last: {why}"),
-            ));
-        }
-        let gone = matches!(agent.process, Process::Gone { .. });
-        // What its server was asked before the last recovery ended shows the world that recovery changed.
-        if !gone && seen.agent.as_ref().is_none_or(|said| stale(said.at.back(said.status.server_age))) {
-            return None;
-        }
-        returning(view, record, intents, (instance, seen), agent, (*asked_at, primary))
+        step(view, record, intents, (instance, seen))
     };
     // Starting a server takes long: first those that run.
     let runs =
         |seen: &Seen| seen.agent_now().is_some_and(|agent| !matches!(agent.process, Process::Gone { .. }));
     let first = view.replicas().filter(|(_, seen)| runs(seen)).find_map(next);
     first.or_else(|| view.replicas().find_map(next))
+}
+
+/// Why nothing is to be done about a member that was asked about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Not {
+    /// It is known in a moment: both servers are looked at first.
+    Yet(String),
+    Ever(String),
+}
+
+impl fmt::Display for Not {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Yet(why) | Self::Ever(why) => f.write_str(why),
+        }
+    }
+}
+
+/// What to do next about one member, whether it is parked or not.
+///
+/// # Errors
+/// Why nothing is to be done, or nothing yet.
+pub fn about(view: &ClusterView, intents: &Intents, instance: &InstanceId, now: Moment) -> Result<Plan, Not> {
+    let never = |why: String| Err(Not::Ever(why));
+    let Some(record) = view.record.as_ref() else {
+        return never("the cluster is not adopted".to_owned());
+    };
+    if record.primary == *instance {
+        return never(format!("{instance} is the primary"));
+    }
+    let Some(seen) = view.of(instance) else { return never(format!("{instance} was never seen")) };
+    let Some(agent) = seen.agent_now() else {
+        return never(format!("no word from the agent on {}", instance.host));
+    };
+    if let Some((remaining, why)) = intents.pause(instance, now) {
+        let seconds = remaining.as_secs() + 1;
+        return never(format!("the last attempt failed ({why}), next in {seconds} s"));
+    }
+    if view.of(&record.primary).is_none_or(|primary| primary.report().is_none()) {
+        return never(format!("{} does not answer: there is nothing to compare it with", record.primary));
+    }
+    step(view, record, intents, (instance, seen)).ok_or_else(|| match agent.access {
+        Access::Closed => {
+            Not::Yet(format!("{instance} is fenced, and not compared with {} yet", record.primary))
+        }
+        Access::Admitted | Access::Held { .. } => {
+            Not::Ever(format!("{instance} is where it belongs: nothing is to be done"))
+        }
+    })
+}
+
+fn step(
+    view: &ClusterView,
+    record: &ClusterRecord,
+    intents: &Intents,
+    (instance, seen): (&InstanceId, &Seen),
+) -> Option<Plan> {
+    let primary = view.of(&record.primary)?.report()?;
+    let (asked_at, _) = view.of(&record.primary)?.last_report.as_ref()?;
+    let stale = |at: Moment| intents.settled_at.is_some_and(|settled| at <= settled);
+    if seen.manager.as_ref().is_none_or(|look| stale(look.at))
+        || seen.agent.as_ref().is_none_or(|said| stale(said.at))
+    {
+        return None;
+    }
+    let agent = seen.agent_now()?;
+    if intents.failures(instance) >= ATTEMPTS {
+        let why = intents
+            .undone
+            .iter()
+            .find(|undone| undone.instance == *instance)
+            .map_or("", |undone| &undone.why);
+        return Some(park(
+            view,
+            instance,
+            &format!("{ATTEMPTS} attempts to bring it back failed; the last: {why}"),
+        ));
+    }
+    let gone = matches!(agent.process, Process::Gone { .. });
+    // What its server was asked before the last recovery ended shows the world that recovery changed.
+    if !gone && seen.agent.as_ref().is_none_or(|said| stale(said.at.back(said.status.server_age))) {
+        return None;
+    }
+    returning(view, record, intents, (instance, seen), agent, (*asked_at, primary))
 }
 
 fn returning(
@@ -72,7 +132,12 @@ fn returning(
 ) -> Option<Plan> {
     let fenced = agent.access == Access::Closed;
     if let Process::Gone { .. } = agent.process {
-        return (fenced && view.cluster.policy.restart && !agent.stopping)
+        // One that was admitted in the moment in which its server died is not closed: that comes with the start.
+        let closed = match agent.access {
+            Access::Closed | Access::Admitted => true,
+            Access::Held { .. } => false,
+        };
+        return (closed && view.cluster.policy.restart && !agent.stopping)
             .then(|| start(view, record, instance, agent));
     }
     let report = agent.server.as_ref().ok()?;
@@ -96,9 +161,13 @@ fn returning(
     if *reported_at > asked_at {
         return None;
     }
+    let returned = Returned { view, record, intents, instance, agent, report, primary };
+    if let Some(plan) = extra::unfinished(returned) {
+        return Some(plan);
+    }
     let extra = of_ours(report, primary).minus(&primary.executed);
     if !extra.is_empty() {
-        return Some(park(view, instance, &format!("it has transactions the primary lacks: {extra}")));
+        return Some(extra::remedy(returned, &extra));
     }
     Some(follow(view, record, instance, primary))
 }
@@ -125,13 +194,13 @@ fn is_member(view: &ClusterView, instance: &InstanceId) -> bool {
     view.cluster.member(instance).is_some()
 }
 
-fn plan(view: &ClusterView, kind: PlanKind, title: String, stages: Vec<Stage>) -> Plan {
+pub(super) fn plan(view: &ClusterView, kind: PlanKind, title: String, stages: Vec<Stage>) -> Plan {
     Plan { cluster: view.cluster.name.clone(), kind, title, stages, commit: None, basis: Vec::new() }
 }
 
 /// An agent whose server died while it led asks for no lease, and so hears of no later generation: it is told first.
 fn start(view: &ClusterView, record: &ClusterRecord, instance: &InstanceId, agent: &AgentStatus) -> Plan {
-    let led = agent.held.is_some() && agent.fenced.is_none();
+    let led = agent.held.is_some() && agent.fenced.is_none() || agent.access != Access::Closed;
     let fence = Step::Fence { instance: instance.clone(), generation: record.generation };
     let mut stages: Vec<Stage> = led.then(|| Stage::new("fence", vec![fence])).into_iter().collect();
     stages
@@ -148,13 +217,23 @@ fn restart(view: &ClusterView, record: &ClusterRecord, instance: &InstanceId) ->
     plan(view, PlanKind::Rejoin, format!("{instance} led once: restart it fenced, as a replica"), stages)
 }
 
-fn park(view: &ClusterView, instance: &InstanceId, why: &str) -> Plan {
+pub(super) fn park(view: &ClusterView, instance: &InstanceId, why: &str) -> Plan {
     let stage = Stage::new("park", vec![Step::Park { instance: instance.clone(), why: why.to_owned() }]);
     plan(view, PlanKind::Rejoin, format!("park {instance}: {why}"), vec![stage])
 }
 
 /// Its history is the primary's: a replica again. The larger R is recorded before the acker is armed (H4).
 fn follow(view: &ClusterView, record: &ClusterRecord, instance: &InstanceId, primary: &Report) -> Plan {
+    let title = format!("{instance} has nothing the primary lacks: it follows {}", record.primary);
+    plan(view, PlanKind::Rejoin, title, follow_stages(view, record, instance, primary))
+}
+
+pub(super) fn follow_stages(
+    view: &ClusterView,
+    record: &ClusterRecord,
+    instance: &InstanceId,
+    primary: &Report,
+) -> Vec<Stage> {
     let lossless = view.cluster.policy.durability == Durability::Lossless;
     let mut ackers = record.ackers.clone();
     if lossless && !ackers.contains(instance) {
@@ -192,12 +271,7 @@ fn follow(view: &ClusterView, record: &ClusterRecord, instance: &InstanceId, pri
         ));
         stages.push(Stage::new("lossless", vec![register(acks, None)]));
     }
-    plan(
-        view,
-        PlanKind::Rejoin,
-        format!("{instance} has nothing the primary lacks: it follows {}", record.primary),
-        stages,
-    )
+    stages
 }
 
 /// The recorded primary runs and is closed. If it has everything every member that answers has, it leads again under its

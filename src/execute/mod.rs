@@ -23,7 +23,7 @@ const PLANNED_TRIES: u32 = 3;
 /// Between two such tries.
 const FORWARD_PAUSE: Duration = Duration::from_millis(300);
 
-const ABORTED: &str = "an operator called it off";
+const ABORTED: &str = "it was called off, by an operator or for something more urgent";
 
 /// How a plan ended.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -66,8 +66,11 @@ pub struct Finished {
 pub struct Bounds {
     /// Past this instant everything is taken back, for that reason.
     pub by: Option<(Instant, String)>,
-    /// An operator called it off.
+    /// It was called off.
     pub abort: CancellationToken,
+    /// Calling it off leaves only what goes on without anybody waiting for it: any other step that was begun is seen to its end, so that
+    /// none of it happens beside what comes next.
+    pub gently: bool,
 }
 
 impl Bounds {
@@ -210,6 +213,38 @@ pub enum From {
     Undoing(usize),
 }
 
+/// Long, and about a server that is fenced and stays so: it is ended by its agent while something else begins.
+fn may_be_left(step: &Step) -> bool {
+    match step {
+        Step::StartServer { .. } | Step::SaveExtra { .. } | Step::Rewind { .. } => true,
+        Step::Fence { .. }
+        | Step::KeepUp { .. }
+        | Step::Turn { .. }
+        | Step::Quiet { .. }
+        | Step::Block { .. }
+        | Step::Unmoved { .. }
+        | Step::Kill { .. }
+        | Step::StopReceiving { .. }
+        | Step::Salvage { .. }
+        | Step::WaitApplied { .. }
+        | Step::CatchUpFrom { .. }
+        | Step::Claim { .. }
+        | Step::StopReplicating { .. }
+        | Step::ArmSource { .. }
+        | Step::PointReplica { .. }
+        | Step::AckersAttached { .. }
+        | Step::Register { .. }
+        | Step::Open { .. }
+        | Step::Admit { .. }
+        | Step::HoldVip { .. }
+        | Step::LoseVip { .. }
+        | Step::ForgetSource { .. }
+        | Step::SetReadOnly { .. }
+        | Step::Furnish { .. }
+        | Step::Park { .. } => false,
+    }
+}
+
 struct Run<'a, W, J> {
     plan: &'a Plan,
     earlier: Option<&'a Plan>,
@@ -286,7 +321,7 @@ impl<W: World, J: Journal> Run<'_, W, J> {
             let result = tokio::select! {
                 biased;
                 result = this.step(step, again) => result,
-                why = this.bounds.over(), if !committed => Err(StepError::Failed(why)),
+                why = this.bounds.over(), if !committed && (!this.bounds.gently || may_be_left(step)) => Err(StepError::Failed(why)),
             };
             (step, result, began.elapsed())
         }))

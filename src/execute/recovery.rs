@@ -42,6 +42,26 @@ pub async fn begin<W: World, J: Journal>(
     end(outcome, journal).await
 }
 
+/// Begins a plan that gives way: once `abort` is cancelled it goes no further, and a long step on a fenced server is left to its agent.
+///
+/// # Errors
+/// The journal's.
+pub async fn begin_yielding<W: World, J: Journal>(
+    plan: &Plan,
+    abort: &CancellationToken,
+    token: &Token,
+    world: &W,
+    journal: &J,
+) -> Result<Outcome, J::Error> {
+    let bounds = Bounds { by: None, abort: abort.clone(), gently: true };
+    let scope = Scope { bounds: &bounds, earlier: None, said: Vec::new() };
+    let outcome = match accept(plan, journal).await? {
+        Some(broken) => broken,
+        None => run_within(plan, From::Start, scope, token, world, journal).await?.outcome,
+    };
+    end(outcome, journal).await
+}
+
 /// Goes on with a recovery whose manager died: forward past the commit point, from the first stage not known done before it.
 ///
 /// # Errors
@@ -103,7 +123,7 @@ async fn block_then_promote<W: World, J: Journal>(
     world: &W,
     journal: &J,
 ) -> Result<Outcome, J::Error> {
-    let mut bounds = Bounds { by: None, abort: abort.clone() };
+    let mut bounds = Bounds { by: None, abort: abort.clone(), gently: false };
     let scope = Scope { bounds: &bounds, earlier: None, said: Vec::new() };
     let blocked = run_within(plan, From::Start, scope, token, world, journal).await?;
     if blocked.outcome != Outcome::Done {

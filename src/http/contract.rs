@@ -10,6 +10,7 @@ use crate::manager::snapshot::{MemberSnapshot, Snapshot};
 use crate::model::ballot::Generation;
 use crate::model::cluster::{ClusterName, Mode};
 use crate::model::instance::InstanceId;
+use crate::model::intent::How;
 use crate::notify::Told;
 
 /// `GET /health`.
@@ -206,6 +207,19 @@ pub struct UnparkRequest {
     pub instance: InstanceId,
     #[serde(default)]
     pub by: String,
+}
+
+/// `POST …/rejoin`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RejoinRequest {
+    pub instance: InstanceId,
+    #[serde(default)]
+    pub how: How,
+    #[serde(default)]
+    pub by: String,
+    #[serde(default)]
+    pub dry_run: bool,
 }
 
 /// A recovery was begun.

@@ -6,7 +6,7 @@ use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 
 use super::api::{Answer, Api, Body, answer, begun, read, shown_name};
-use super::contract::{AbortRequest, Done, SwitchoverRequest};
+use super::contract::{AbortRequest, Done, RejoinRequest, SwitchoverRequest};
 use super::error::ApiError;
 use crate::manager::event::{Ask, Then};
 use crate::model::intent::SwitchoverAsk;
@@ -15,6 +15,9 @@ use crate::model::intent::SwitchoverAsk;
 const LONGEST: Duration = Duration::from_secs(3_600);
 /// The shortest write block: a server's own deadlines are whole seconds.
 const SHORTEST_BLOCK: Duration = Duration::from_millis(1_500);
+
+/// How often a member is looked at again before an operator is told that nothing is known: within the time an ask may take.
+const LOOKS: u32 = 10;
 
 pub(super) async fn switchover(
     State(api): Api,
@@ -54,6 +57,26 @@ fn ask_of(request: SwitchoverRequest) -> Result<SwitchoverAsk, ApiError> {
         return Err(ApiError::bad_request("a wait of more than an hour", "ask for less"));
     }
     Ok(ask)
+}
+
+pub(super) async fn rejoin(
+    State(api): Api,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let handle = api.cluster(&name)?;
+    let RejoinRequest { instance, how, by, dry_run } = read(&headers, body)?;
+    tracing::info!(cluster = %handle.name, %instance, ?how, dry_run, by = shown_name(&by), "rejoin asked for");
+    let asked = instance.clone();
+    if dry_run {
+        let proposed =
+            handle.ask(|answer| Ask::ProposeRejoin { instance: asked, how, looks: LOOKS, answer }).await;
+        return answer(proposed.map_err(ApiError::no_answer)?);
+    }
+    let started = handle.ask(|answer| Ask::Rejoin { instance: asked, how, looks: LOOKS, answer }).await;
+    let next = "mend what is named; \"mhactl rejoin --dry-run\" shows what would be done";
+    begun(started.map_err(ApiError::no_answer)?, format!("nothing of {instance} was begun"), next)
 }
 
 pub(super) async fn abort(

@@ -13,6 +13,7 @@ use super::Part;
 use super::event::{Ask, Event, Proposal, Started};
 use super::leadership::Leadership;
 use super::live_world::LiveWorld;
+use super::returning::settles;
 use super::snapshot::Snapshot;
 use super::watchers::Watchers;
 use crate::clock;
@@ -133,6 +134,7 @@ impl ClusterTask {
             self.to_resume = false;
             self.resume().await;
         }
+        self.make_way(&decision);
         let meant = self.part == Part::Leads || self.intents.failover.is_some();
         if meant
             && self.running.is_none()
@@ -153,6 +155,17 @@ impl ClusterTask {
             self.led.as_ref().err().cloned(),
         );
         self.board.send_replace(Arc::new(snapshot));
+    }
+
+    /// A failover does not wait until a returned server is back.
+    fn make_way(&self, decision: &Decision) {
+        let Action::Act(plan) = &decision.action else { return };
+        let running = self.recovery.borrow().clone().filter(|_| self.running.is_some());
+        let rejoins = running.is_some_and(|it| it.kind == PlanKind::Rejoin && it.outcome().is_none());
+        if plan.kind == PlanKind::Isolate && rejoins && !self.abort.is_cancelled() {
+            tracing::warn!(cluster = %self.view.cluster.name, "a failover is due: what runs is left");
+            self.abort.cancel();
+        }
     }
 
     fn tell(&mut self, decision: &Decision) {
@@ -236,7 +249,7 @@ impl ClusterTask {
     }
 
     /// Stores the recovery, then runs it beside the loop. The answer is its id.
-    async fn begin(&mut self, plan: Plan, ask: Option<FailoverAsk>) -> Started {
+    pub(super) async fn begin(&mut self, plan: Plan, ask: Option<FailoverAsk>) -> Started {
         if let Some(busy) = self.busy() {
             return Err(vec![busy]);
         }
@@ -247,6 +260,13 @@ impl ClusterTask {
         }
         let recovery = self.stored(&plan, ask.clone()).await?;
         let id = recovery.id.clone();
+        if plan.kind == PlanKind::Rejoin {
+            let abort = self.abort.clone();
+            self.spawn(recovery, move |_, token, world, journal| async move {
+                recovery::begin_yielding(&plan, &abort, &token, &*world, &journal).await
+            });
+            return Ok(id);
+        }
         self.spawn(recovery, move |view, token, world, journal| async move {
             recovery::begin(&view, &plan, ask.as_ref(), &token, &*world, &journal).await
         });
@@ -326,6 +346,9 @@ impl ClusterTask {
             Ok(Outcome::Done) => {
                 tracing::warn!(cluster = %name, %about, "recovery done");
                 self.intents.note_done(about);
+                if self.recovery.borrow().as_ref().is_some_and(|ended| settles(ended)) {
+                    self.intents.note_remedy(about, None);
+                }
             }
             Ok(Outcome::Undone { why, left }) => {
                 tracing::error!(cluster = %name, %about, why, left = left.join("; "), "recovery taken back");
@@ -369,15 +392,22 @@ impl ClusterTask {
             Ask::Acknowledge { answer } => {
                 let _ = answer.send(self.amend(|record| record.failovers.clear()).await);
             }
+            ask @ (Ask::ProposeRejoin { looks: 1.., .. } | Ask::Rejoin { looks: 1.., .. })
+                if self.knows_later(&ask) =>
+            {
+                self.look_again(ask);
+            }
+            Ask::ProposeRejoin { instance, how, answer, .. } => self.propose_rejoin(instance, how, answer),
+            Ask::Rejoin { instance, how, answer, .. } => {
+                let _ = answer.send(self.rejoin(&instance, how).await);
+            }
             Ask::Unpark { instance, answer } => {
-                self.intents.note_done(&instance);
-                let _ =
-                    answer.send(self.amend(|record| record.parked.retain(|p| p.instance != instance)).await);
+                let _ = answer.send(self.unpark(&instance).await);
             }
         }
     }
 
-    async fn amend(
+    pub(super) async fn amend(
         &mut self,
         change: impl FnOnce(&mut crate::model::record::ClusterRecord),
     ) -> Result<(), String> {
@@ -412,7 +442,7 @@ impl ClusterTask {
                 }
             }
         }
-        Proposal { sentence: decision.sentence, plans, blockers }
+        Proposal { sentence: decision.sentence, plans, blockers, dossier: None }
     }
 
     async fn failover(&mut self, ask: FailoverAsk, now: Moment) -> Started {

@@ -9,8 +9,9 @@ use crate::decide::switchover::Surveys;
 use crate::execute::Outcome;
 use crate::model::ballot::Generation;
 use crate::model::cluster::Mode;
+use crate::model::extra::Dossier;
 use crate::model::instance::InstanceId;
-use crate::model::intent::{FailoverAsk, SwitchoverAsk};
+use crate::model::intent::{FailoverAsk, How, SwitchoverAsk};
 use crate::model::observation::{AgentStatus, Observation, Probe};
 
 /// One thing that happened.
@@ -84,6 +85,22 @@ pub enum Ask {
     Acknowledge {
         answer: oneshot::Sender<Result<(), String>>,
     },
+    /// What bringing a member back would do, with what is in its extra transactions. Changes nothing.
+    ProposeRejoin {
+        instance: InstanceId,
+        how: How,
+        /// How often it is looked again, where nothing is known yet.
+        looks: u32,
+        answer: oneshot::Sender<Proposal>,
+    },
+    /// Bring a returned or parked member back.
+    Rejoin {
+        instance: InstanceId,
+        how: How,
+        /// How often it is looked again, where nothing is known yet.
+        looks: u32,
+        answer: oneshot::Sender<Started>,
+    },
     /// Take a parked member back into automatic hands.
     Unpark {
         instance: InstanceId,
@@ -99,6 +116,9 @@ pub struct Proposal {
     /// Isolate, then promote "if nothing more arrives".
     pub plans: Vec<Plan>,
     pub blockers: Vec<String>,
+    /// What is in the transactions that only a returned member has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dossier: Option<Dossier>,
 }
 
 /// The recovery that was begun, or why none was.

@@ -82,7 +82,9 @@ impl World for LiveWorld {
             | Step::ForgetSource { .. }
             | Step::StartServer { .. }
             | Step::SetReadOnly { .. }
-            | Step::Furnish { .. } => self.look(step.instance()).await,
+            | Step::Furnish { .. }
+            | Step::SaveExtra { .. }
+            | Step::Rewind { .. } => self.look(step.instance()).await,
         }
     }
 
@@ -126,7 +128,9 @@ impl World for LiveWorld {
             | Step::ForgetSource { .. }
             | Step::StartServer { .. }
             | Step::SetReadOnly { .. }
-            | Step::Furnish { .. } => self.at_server(step, token).await,
+            | Step::Furnish { .. }
+            | Step::SaveExtra { .. }
+            | Step::Rewind { .. } => self.at_server(step, token).await,
         }
     }
 }
@@ -139,7 +143,9 @@ impl LiveWorld {
             Step::WaitApplied { within, .. }
             | Step::KeepUp { within, .. }
             | Step::Turn { within, .. }
-            | Step::CatchUpFrom { within, .. } => *within + statement,
+            | Step::CatchUpFrom { within, .. }
+            | Step::SaveExtra { within, .. }
+            | Step::Rewind { within, .. } => *within + statement,
             Step::Salvage { within, .. } => *within + self.cluster.policy.catch_up + statement,
             Step::Quiet { drain, .. } => *drain + statement,
             // Its agent gives it up by itself before: nothing of it happens later.
@@ -413,7 +419,9 @@ impl LiveWorld {
             parked: Vec::new(),
             failovers: Vec::new(),
             adopted_at: now,
+            doubted: Vec::new(),
         });
+        record.note_doubt(primary, ackers, (acks, degraded.is_some()), token.automatic);
         if token.automatic && old.is_some_and(|old| old.primary != *primary) {
             record.failovers.push(now);
             let excess = record.failovers.len().saturating_sub(16);

@@ -10,6 +10,7 @@ mod live_world;
 mod monitor;
 mod planned;
 pub mod reload;
+mod returning;
 pub mod snapshot;
 mod teller;
 mod vote;

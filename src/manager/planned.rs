@@ -64,7 +64,7 @@ impl ClusterTask {
             (Some(plan), true) => plan.title.clone(),
             _ => format!("{}: no switchover is possible now", self.view.cluster.name),
         };
-        Proposal { sentence, plans, blockers }
+        Proposal { sentence, plans, blockers, dossier: None }
     }
 
     async fn begin_switchover(&mut self, ask: &SwitchoverAsk, surveys: &Surveys) -> Started {

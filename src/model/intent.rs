@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::extra::Remedy;
 use super::instance::InstanceId;
 use super::time::Moment;
 
@@ -54,6 +55,28 @@ impl Default for SwitchoverAsk {
     }
 }
 
+/// How an operator wants a returned member dealt with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum How {
+    /// As policy says.
+    #[default]
+    Auto,
+    Flashback,
+    Park,
+}
+
+impl How {
+    /// What is done instead of what policy says.
+    pub fn remedy(self) -> Option<Remedy> {
+        match self {
+            Self::Auto => None,
+            Self::Flashback => Some(Remedy::Flashback),
+            Self::Park => Some(Remedy::Park),
+        }
+    }
+}
+
 /// A plan that was taken back, or a repair that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Undone {
@@ -88,6 +111,9 @@ pub struct Intents {
     /// What taking a recovery back could not do, as its outcome says it: each line begins with whom it is about.
     #[serde(default)]
     pub left: Vec<String>,
+    /// What an operator wants done with a member's extra transactions, instead of what policy says.
+    #[serde(default)]
+    pub remedies: Vec<(InstanceId, Remedy)>,
 }
 
 impl Intents {
@@ -101,6 +127,17 @@ impl Intents {
     /// How many attempts at `instance` failed in a row.
     pub fn failures(&self, instance: &InstanceId) -> u32 {
         self.undone.iter().find(|undone| undone.instance == *instance).map_or(0, |undone| undone.times)
+    }
+
+    /// What an operator wants done with what only `instance` has.
+    pub fn remedy(&self, instance: &InstanceId) -> Option<Remedy> {
+        self.remedies.iter().find(|(about, _)| about == instance).map(|(_, remedy)| *remedy)
+    }
+
+    /// Notes an operator's word, or forgets it.
+    pub fn note_remedy(&mut self, instance: &InstanceId, remedy: Option<Remedy>) {
+        self.remedies.retain(|(about, _)| about != instance);
+        self.remedies.extend(remedy.map(|remedy| (instance.clone(), remedy)));
     }
 
     /// Notes a failed attempt.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::ballot::{Ballot, Generation};
+use super::extra::Saved;
 use super::instance::InstanceId;
 use super::report::Report;
 use super::time::{Moment, millis};
@@ -183,6 +184,9 @@ pub struct AgentStatus {
     pub granted_ago: Option<Duration>,
     /// The service manager was told to stop the server, which is gone: nobody starts it again but the operator.
     pub stopping: bool,
+    /// Transactions of its server that the primary lacked, saved on that host.
+    #[serde(default)]
+    pub extra: Option<Saved>,
 }
 
 /// One agent's word, and when it came.

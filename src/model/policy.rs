@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::extra::Remedy;
+
 /// What an acknowledgement to a client promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -22,6 +24,10 @@ pub enum WithoutAckers {
     Block,
     /// A recorded, shown, alarmed asynchronous span.
     Degrade,
+}
+
+fn flashback() -> Remedy {
+    Remedy::Flashback
 }
 
 /// All thresholds of one cluster.
@@ -63,6 +69,9 @@ pub struct Policy {
     pub restart: bool,
     /// Without agents, asynchronous: a refused port may count as dead when every other condition of design section 4 holds.
     pub assume_dead_when_refused: bool,
+    /// What is done with a returned server's transactions that the primary lacks. Flashback where lossless, park where async.
+    #[serde(default = "flashback")]
+    pub extra_transactions: Remedy,
     /// Whether opening also waits until the old primary cannot answer reads.
     pub fenced_reads: bool,
     /// Whether a server newer than a replica that must follow it may be promoted.
@@ -91,6 +100,7 @@ impl Default for Policy {
             budget_window: Duration::from_secs(1800),
             restart: true,
             assume_dead_when_refused: false,
+            extra_transactions: Remedy::Flashback,
             fenced_reads: false,
             allow_newer_primary: false,
         }

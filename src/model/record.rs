@@ -25,6 +25,34 @@ pub struct ClusterRecord {
     /// Automatic failovers that count against the budget, newest last, at most 16.
     pub failovers: Vec<DateTime<Utc>>,
     pub adopted_at: DateTime<Utc>,
+    /// Members that led while an acknowledgement promised less than `lossless`, or were left by an operator's word: what only they
+    /// have may have been acknowledged to a client. Until they follow again.
+    #[serde(default)]
+    pub doubted: Vec<InstanceId>,
+}
+
+impl ClusterRecord {
+    /// Whose own log may hold what a client was told is kept, before `primary` is recorded with these ackers. An operator's word
+    /// may have left rows behind; a span without lossless may have. Whoever follows again, and a primary whose acknowledgements are
+    /// in force again, is doubted no more.
+    pub fn note_doubt(
+        &mut self,
+        primary: &InstanceId,
+        ackers: &[InstanceId],
+        (acks, degraded): (u32, bool),
+        automatic: bool,
+    ) {
+        self.doubted
+            .retain(|doubted| !ackers.contains(doubted) && (doubted != primary || degraded || acks == 0));
+        let unsure = !automatic || self.degraded.is_some();
+        let left = (self.primary != *primary && unsure).then(|| self.primary.clone());
+        let here = degraded.then(|| primary.clone());
+        for instance in left.into_iter().chain(here) {
+            if !self.doubted.contains(&instance) {
+                self.doubted.push(instance);
+            }
+        }
+    }
 }
 
 /// A span in which an acknowledgement promised less than `lossless` says.

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::client::Account;
+use crate::model::gtid::GtidSet;
 use crate::model::instance::{Flavor, InstanceId, Version};
 
 /// Which words a server takes.
@@ -338,6 +339,33 @@ impl Dialect {
             (Flavor::MariaDb, true) => "SET GLOBAL read_only=1",
             // On MySQL this ends super_read_only too.
             (Flavor::MySql | Flavor::MariaDb, false) => "SET GLOBAL read_only=0",
+        }
+    }
+
+    /// Forgets the whole history and every log.
+    pub fn reset_history(self) -> &'static str {
+        if self.mysql_from(8, 2, 0) { "RESET BINARY LOGS AND GTIDS" } else { "RESET MASTER" }
+    }
+
+    /// Sets the history of a server that has none.
+    pub fn set_history(self, history: &GtidSet) -> String {
+        match history {
+            GtidSet::MySql(set) => format!("SET GLOBAL gtid_purged={}", literal(&set.to_string())),
+            GtidSet::MariaDb(set) => format!(
+                "SET GLOBAL gtid_binlog_state={}; SET GLOBAL gtid_slave_pos={}",
+                literal(&set.state_text()),
+                literal(&set.position_text())
+            ),
+        }
+    }
+
+    /// How row events are taken: `mode` must be STRICT, or a row that is missing is passed over; `triggers` NO.
+    pub const fn row_rules(self) -> &'static str {
+        match self.flavor {
+            Flavor::MySql => "SELECT @@session.rbr_exec_mode AS mode",
+            Flavor::MariaDb => {
+                "SELECT @@global.slave_exec_mode AS mode, @@global.slave_run_triggers_for_rbr AS triggers"
+            }
         }
     }
 

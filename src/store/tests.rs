@@ -38,6 +38,7 @@ async fn what_was_written_is_there_after_reopening() {
         parked: vec![],
         failovers: vec![],
         adopted_at: DateTime::UNIX_EPOCH,
+        doubted: Vec::new(),
     };
     let id = {
         let store = Store::open(dir.path()).unwrap();

@@ -17,6 +17,7 @@ use mha::manager::handle::ClusterHandle;
 use mha::manager::snapshot::{Doing, MemberSnapshot, Snapshot};
 use mha::model::ballot::Generation;
 use mha::model::cluster::{ClusterName, Mode, Promotion, VipAddress};
+use mha::model::extra::{Change, Dossier, Saved, Told, Touched};
 use mha::model::gtid::GtidSet;
 use mha::model::instance::{Flavor, InstanceId, Version};
 use mha::model::intent::FailoverAsk;
@@ -318,7 +319,12 @@ async fn answer(
             Ask::DryRun { answer, .. } => {
                 let plans = vec![plan(PlanKind::Isolate), plan(PlanKind::Promote)];
                 let sentence = "db1 is dead: fail over to db2".to_owned();
-                let _ = answer.send(Proposal { sentence, plans, blockers: script.refusals.clone() });
+                let _ = answer.send(Proposal {
+                    sentence,
+                    plans,
+                    blockers: script.refusals.clone(),
+                    dossier: None,
+                });
             }
             Ask::Switchover { then, .. } => {
                 let plans = vec![plan(PlanKind::Switchover), plan(PlanKind::Promote)];
@@ -326,7 +332,7 @@ async fn answer(
                 let blockers = script.refusals.clone();
                 match then {
                     Then::Propose(answer) => {
-                        let _ = answer.send(Proposal { sentence, plans, blockers });
+                        let _ = answer.send(Proposal { sentence, plans, blockers, dossier: None });
                     }
                     Then::Begin(answer) => {
                         let _ = answer.send(refused(&script.refusals).map(|()| "r1".to_owned()));
@@ -335,6 +341,11 @@ async fn answer(
                         }
                     }
                 }
+            }
+            Ask::ProposeRejoin { instance, answer, .. } => {
+                let (sentence, plans) = (format!("park {instance}"), vec![plan(PlanKind::Rejoin)]);
+                let (blockers, dossier) = (script.refusals.clone(), Some(dossier()));
+                let _ = answer.send(Proposal { sentence, plans, blockers, dossier });
             }
             Ask::Abort { answer } => {
                 let _ = answer.send(
@@ -346,7 +357,7 @@ async fn answer(
             Ask::AdoptPlan { answer, .. } => {
                 let _ = answer.send(refused(&script.refusals).map(|()| plan(PlanKind::Adopt)));
             }
-            Ask::Failover { answer, .. } | Ask::Adopt { answer, .. } => {
+            Ask::Failover { answer, .. } | Ask::Adopt { answer, .. } | Ask::Rejoin { answer, .. } => {
                 let _ = answer.send(refused(&script.refusals).map(|()| "r1".to_owned()));
                 if script.refusals.is_empty() {
                     play(&store, &recovery).await;
@@ -356,6 +367,42 @@ async fn answer(
                 let _ = answer.send(refused(&script.refusals).map_err(|reasons| reasons.join("; ")));
             }
         }
+    }
+}
+
+/// Two extra transactions, one of which no rows tell how to take back.
+fn dossier() -> Dossier {
+    let at = DateTime::<Utc>::UNIX_EPOCH + TimeDelta::milliseconds(1_795_000_000_123);
+    let table = "app.writes".to_owned();
+    let values = |values: &[&str]| values.iter().map(|value| (*value).to_owned()).collect::<Vec<_>>();
+    let update = Change::Updated {
+        table: table.clone(),
+        before: values(&["1", "'a'"]),
+        after: values(&["1", "'\u{1b}[31mb'"]),
+    };
+    let statement = Change::Statement { text: "ALTER TABLE app.writes ADD c INT".to_owned() };
+    let obstacle = "\"ALTER TABLE app.writes ADD c INT\" is a statement, which no rows tell how to take back";
+    let told = |gtid: &str, change| Told { gtid: gtid.to_owned(), at, changes: vec![change] };
+    Dossier {
+        host: "db1".to_owned(),
+        flavor: Flavor::MariaDb,
+        saved_at: at,
+        saved: Saved {
+            set: GtidSet::parse(Flavor::MariaDb, "0-1-(101..102)").unwrap(),
+            transactions: 2,
+            tables: vec![Touched { table, inserted: 0, updated: 1, deleted: 0 }],
+            statements: 1,
+            first_at: Some(at),
+            last_at: Some(at),
+            benign: false,
+            obstacle: Some(obstacle.to_owned()),
+            file: "/var/lib/mha-agent/extra/20260102-030405-db1.binlog".to_owned(),
+            sha256: "5e".repeat(32),
+            rewinding: None,
+        },
+        shown: vec![told("0-1-101", update), told("0-1-102", statement)],
+        left_out: 0,
+        undecoded: None,
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use mha::decide::failover::Isolation;
 use mha::model::ballot::{Ballot, Generation};
 use mha::model::cluster::{Cluster, ClusterName, Member, Mode, Promotion, VipAddress, Voter};
+use mha::model::extra::Remedy;
 use mha::model::instance::{Flavor, InstanceId};
 use mha::model::intent::{FailoverAsk, Undone};
 use mha::model::observation::Unseen;
@@ -14,8 +15,8 @@ use mha::model::report::{SemiSync, ThreadError};
 use mha::model::time::Moment;
 use mha::model::view::ClusterView;
 
-use crate::planned;
 use crate::world::{Host, MANAGER, Plight, World, pair};
+use crate::{extra, planned};
 
 type Done = Result<(), String>;
 
@@ -62,6 +63,8 @@ pub(crate) fn perform(world: &mut Option<World>, line: &str) -> Done {
         [name, "has", "no", "replication", "account"] => planned::no_replication_account(world, name),
         [name, "binlog", rest @ ..] => planned::binlog_filter(world, name, &rest.join(" ")),
         ["operator", "asks", "nothing"] => asks_nothing(world),
+        ["operator", "asks", "rejoin", rest @ ..] => extra::asks(world, rest),
+        ["doubted", name] => extra::doubted(world, name),
         ["operator", "asks", "adoption", rest @ ..] => asks_adoption(world, rest),
         [name, fact @ ..] => {
             is_so(world, name, fact)?;
@@ -157,6 +160,7 @@ fn cluster(line: &str) -> Result<World, String> {
         parked: Vec::new(),
         failovers: Vec::new(),
         adopted_at: world.wall(),
+        doubted: Vec::new(),
     });
     arm(&mut world, &primary);
     world.wait(Duration::from_secs(5));
@@ -183,6 +187,7 @@ fn configured(name: &str, ids: &[InstanceId], wanted: &Wanted) -> Result<Cluster
         voters: voters.collect(),
         policy: Policy {
             durability: if wanted.lossless { Durability::Lossless } else { Durability::Async },
+            extra_transactions: if wanted.lossless { Remedy::Flashback } else { Remedy::Park },
             ..Policy::default()
         },
     })
@@ -209,7 +214,7 @@ fn arm(world: &mut World, primary: &InstanceId) {
     }
 }
 
-/// `policy without_ackers degrade`, `policy assume_dead_when_refused`, `policy allow_newer_primary`, `policy fenced_reads`,
+/// `policy extra_transactions park`, `policy without_ackers degrade`, `policy assume_dead_when_refused`, `policy allow_newer_primary`, `policy fenced_reads`,
 /// `policy acks 2`, `policy budget 1`
 fn policy(world: &mut World, words: &[&str]) -> Done {
     let policy = &mut world.view.cluster.policy;
@@ -219,6 +224,8 @@ fn policy(world: &mut World, words: &[&str]) -> Done {
         ["assume_dead_when_refused"] => policy.assume_dead_when_refused = true,
         ["allow_newer_primary"] => policy.allow_newer_primary = true,
         ["fenced_reads"] => policy.fenced_reads = true,
+        ["extra_transactions", "park"] => policy.extra_transactions = Remedy::Park,
+        ["extra_transactions", "flashback"] => policy.extra_transactions = Remedy::Flashback,
         ["budget", n] => policy.budget = number(n)?,
         ["acks", n] => {
             policy.acks = number(n)?;
@@ -468,6 +475,8 @@ fn is_so(world: &mut World, name: &str, fact: &[&str]) -> Done {
         ["never"] => member(world, name, |member| member.promotion = Promotion::Never),
         ["zone", zone] => member(world, name, |member| member.zone = Some((*zone).to_owned())),
         ["errant", n] => own_transactions(world, name, n),
+        ["saved", "is", "set", "back", "halfway"] => extra::halfway(world, name),
+        ["saved", what @ ..] => extra::saved(world, name, what),
         ["waiting", n, "clients", clients] => waiting(world, name, n, clients),
         ["heartbeat", "stuck"] => heartbeat_stuck(world, name),
         ["heartbeat", "moves"] => {

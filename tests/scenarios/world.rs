@@ -9,6 +9,7 @@ use mha::decide::failover::Isolation;
 use mha::decide::switchover::Surveys;
 use mha::model::ballot::{Ballot, Generation};
 use mha::model::cluster::Cluster;
+use mha::model::extra::Saved;
 use mha::model::gtid::GtidSet;
 use mha::model::instance::{Flavor, Identity, InstanceId, Version};
 use mha::model::intent::{Intents, SwitchoverAsk};
@@ -72,6 +73,8 @@ pub(crate) struct Host {
     pub(crate) led: Option<Generation>,
     pub(crate) has_vip: bool,
     pub(crate) heartbeat_stuck_since: Option<Moment>,
+    /// What its agent has saved of its extra transactions.
+    pub(crate) saved: Option<Saved>,
     pub(crate) started_at: Moment,
     stream_at: Moment,
     beats: u64,
@@ -141,6 +144,7 @@ impl Host {
             led: None,
             has_vip: true,
             heartbeat_stuck_since: None,
+            saved: None,
             started_at: now.back(Duration::from_secs(900)),
             stream_at: now,
             beats: 0,
@@ -376,6 +380,7 @@ impl World {
                 .map(|_| self.now.since(host.stream_at)),
             granted_ago: (!leads).then(|| self.now.since(host.granted_at)),
             stopping: false,
+            extra: host.saved.clone(),
         }
     }
 

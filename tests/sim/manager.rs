@@ -19,6 +19,7 @@ use mha::model::observation::{Observation, Unseen, Vantage};
 use mha::model::record::{ClusterRecord, Degraded, Parked};
 use mha::model::view::{ClusterView, Granted};
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use super::state::Sim;
 use super::world::{Shared, SimWorld};
@@ -214,8 +215,31 @@ impl Manager {
             recovery
         });
         let (token, world, journal) = self.tools(&recovery);
-        let outcome = recovery::begin(&self.view, plan, ask.as_ref(), &token, &world, &journal).await;
+        let outcome = if plan.kind == PlanKind::Rejoin {
+            let abort = self.called_off();
+            recovery::begin_yielding(plan, &abort, &token, &world, &journal).await
+        } else {
+            recovery::begin(&self.view, plan, ask.as_ref(), &token, &world, &journal).await
+        };
         self.finish(&recovery, outcome.unwrap_or_else(|never| match never {}));
+    }
+
+    /// Now and then a return is called off, at any moment of it.
+    fn called_off(&self) -> CancellationToken {
+        let abort = CancellationToken::new();
+        let at = self.shared.act(|sim| {
+            let wanted = sim.opts.story.is_none() && sim.dice.one_in(6);
+            wanted.then(|| sim.dice.range(1, 600))
+        });
+        if let Some(at) = at {
+            let (abort, shared) = (abort.clone(), self.shared.clone());
+            tokio::task::spawn_local(async move {
+                sleep(Duration::from_millis(at)).await;
+                shared.act(|sim| sim.count("return called off"));
+                abort.cancel();
+            });
+        }
+        abort
     }
 
     async fn resume(&mut self, recovery: &Recovery) {
@@ -377,6 +401,10 @@ impl Sim {
                     "m{m} records {primary}, generation {generation}, acks {acks}, {} acker(s)",
                     ackers.len()
                 ));
+                let mut doubted = old.clone();
+                if let Some(record) = &mut doubted {
+                    record.note_doubt(primary, ackers, (*acks, degraded.is_some()), token.automatic);
+                }
                 Some(ClusterRecord {
                     generation: *generation,
                     primary: primary.clone(),
@@ -386,6 +414,7 @@ impl Sim {
                     degraded,
                     parked: old.as_ref().map_or_else(Vec::new, |old| old.parked.clone()),
                     failovers,
+                    doubted: doubted.map_or_else(Vec::new, |record| record.doubted),
                     adopted_at: old.map_or(now, |old| old.adopted_at),
                 })
             }

@@ -89,3 +89,24 @@ fn giving_lossless_up_and_taking_it_back_ends_whole() {
     });
     assert!(deaths >= 4 * 5, "only {deaths} deaths");
 }
+
+/// The host is lost while commits wait, so that its server returns with what nobody else has: saved, set back, followed.
+#[test]
+fn a_return_with_a_tail_of_its_own_ends_whole() {
+    let of = |seed| {
+        let mut opts = Options::of(seed, Planted::Nothing);
+        (opts.members, opts.flavor, opts.acks) = (3, Flavor::MySql, 1);
+        (opts.durability, opts.without_ackers) = (Durability::Lossless, WithoutAckers::Block);
+        opts
+    };
+    let lives = Story { fault: Some(Fault::Power(0)), kind: PlanKind::Rejoin, nth: 1_000, fate: Fate::Lives };
+    let sets_back = |seed: &u64| {
+        let opts = Options { story: Some(lives.clone()), ..of(*seed) };
+        run(opts).counters.contains_key("set back")
+    };
+    let seed = (0..400).find(sets_back).expect("a host is lost while a commit waits");
+    let deaths = at_every_command(Some(Fault::Power(0)), PlanKind::Rejoin, |opts| {
+        *opts = Options { story: opts.story.take(), ..of(seed) };
+    });
+    assert!(deaths >= 4 * 7, "only {deaths} deaths");
+}

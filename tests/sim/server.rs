@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use mha::model::extra::Saved;
 use mha::model::gtid::GtidSet;
 use mha::model::instance::{Flavor, Identity, Version};
 use mha::model::report::{Replication, Report, SemiSync, Settings, ThreadState};
@@ -74,6 +75,10 @@ pub(crate) struct Server {
     pub(crate) slow: u64,
     pub(crate) applying: bool,
     pub(crate) connecting: bool,
+    /// What its agent saved of what the primary lacks.
+    pub(crate) saved: Option<Saved>,
+    /// What is left of its log when it is set back, while that is half done.
+    pub(crate) kept: Vec<Tx>,
 }
 
 impl Server {

@@ -10,10 +10,11 @@ use mha::decide::lease::voter::Renewed;
 use mha::execute::journal::Recovery;
 use mha::model::ballot::Generation;
 use mha::model::cluster::{Cluster, ClusterName, Member, Mode, Promotion, VipAddress, Voter};
+use mha::model::extra::Remedy;
 use mha::model::gtid::GtidSet;
 use mha::model::instance::InstanceId;
 use mha::model::intent::FailoverAsk;
-use mha::model::policy::Policy;
+use mha::model::policy::{Durability, Policy};
 use mha::model::record::ClusterRecord;
 use mha::model::time::Moment;
 use tokio::sync::Notify;
@@ -326,6 +327,10 @@ fn cluster(opts: &Options, hosts: usize, dice: &mut Dice) -> Cluster {
             catch_up: Duration::from_secs(15),
             salvage_async: Duration::from_secs(2),
             budget: 50,
+            extra_transactions: match opts.durability {
+                Durability::Lossless => Remedy::Flashback,
+                Durability::Async => Remedy::Park,
+            },
             ..Policy::default()
         },
     }

@@ -87,6 +87,18 @@ pub(crate) async fn agent_step(
             }
         }
         Step::Furnish { .. } => {}
+        Step::SaveExtra { extra, .. } => {
+            sleep(Duration::from_millis(40)).await;
+            alive(shared, h, life).await.ok_or_else(dead)?;
+            shared.act(|sim| sim.save_extra(h, extra)).map_err(failed)?;
+        }
+        Step::Rewind { extra, keep, .. } => {
+            shared.act(|sim| sim.rewind_begin(h, extra, keep)).map_err(failed)?;
+            // A server without a history is what a death in the middle leaves.
+            sleep(Duration::from_millis(20)).await;
+            alive(shared, h, life).await.ok_or_else(dead)?;
+            shared.act(|sim| sim.rewind_end(h)).map_err(failed)?;
+        }
         _ => sql(shared, h, life, step).await?,
     }
     alive(shared, h, life).await.ok_or_else(dead)?;

@@ -105,6 +105,8 @@ impl SimWorld {
             | Step::StartServer { .. }
             | Step::SetReadOnly { .. }
             | Step::Furnish { .. }
+            | Step::SaveExtra { .. }
+            | Step::Rewind { .. }
             | Step::Park { .. } => Some(0),
         };
         let within = match step {

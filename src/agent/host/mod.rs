@@ -7,6 +7,7 @@
 pub mod announce;
 mod diag;
 mod events;
+pub mod extra;
 pub mod filter;
 pub mod frames;
 pub mod heard;
@@ -14,9 +15,11 @@ pub mod listeners;
 mod netlink;
 mod nft;
 pub mod process;
+mod rows;
 pub mod salvage;
 pub mod service;
 pub mod tail;
+pub mod values;
 pub mod vip;
 
 use std::io;

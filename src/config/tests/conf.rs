@@ -74,6 +74,7 @@ fn the_managers_example_has_every_key() {
         "fenced_reads",
         "budget",
         "restart",
+        "extra_transactions",
         "assume_dead_when_refused",
         "allow_newer_primary",
         "name",

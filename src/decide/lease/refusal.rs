@@ -38,6 +38,7 @@ pub fn permits(role: Role, step: &Step) -> Result<(), Refusal> {
         | Step::CatchUpFrom { .. }
         | Step::Admit { .. }
         | Step::Kill { .. }
+        | Step::Rewind { .. }
         // Its recovery may drop what it has acknowledged since.
         | Step::StartServer { as_replica: true, .. } => Err(Refusal::Leads(generation)),
         Step::StartServer { as_replica: false, .. }
@@ -61,6 +62,7 @@ pub fn permits(role: Role, step: &Step) -> Result<(), Refusal> {
         | Step::ForgetSource { .. }
         | Step::SetReadOnly { .. }
         | Step::Furnish { .. }
+        | Step::SaveExtra { .. }
         | Step::Park { .. } => Ok(()),
     }
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::error::{GtidError, GtidProblem};
-use super::intervals::{Interval, Keyed};
+use super::intervals::{Interval, Intervals, Keyed};
 use super::number;
 use crate::model::instance::Flavor;
 
@@ -58,6 +58,26 @@ impl MariaDbSet {
     /// What the server of that id wrote, in any domain.
     pub(super) fn written_by(&self, server: u32) -> Self {
         Self(self.0.under(|origin| origin.server == server))
+    }
+
+    /// What `gtid_binlog_state` takes: the last of each domain and server, the newest of a domain at its end, for the server takes
+    /// that one for the domain's last.
+    pub fn state_text(&self) -> String {
+        let last =
+            |(Origin { domain, server }, set): (&Origin, &Intervals)| Some((*domain, set.newest()?, *server));
+        let mut entries: Vec<(u32, u64, u32)> = self.0.iter().filter_map(last).collect();
+        entries.sort_unstable();
+        let texts = entries.iter().map(|(domain, sequence, server)| format!("{domain}-{server}-{sequence}"));
+        texts.collect::<Vec<_>>().join(",")
+    }
+
+    /// One transaction alone, `domain-server-sequence`, without those before it.
+    pub fn single(gtid: &str) -> Result<Self, GtidError> {
+        let alone = match gtid.rsplit_once('-') {
+            Some((origin, sequence)) => format!("{origin}-({sequence}..{sequence})"),
+            None => gtid.to_owned(),
+        };
+        Self::parse(&alone)
     }
 
     /// The newest GTID of each domain: what `gtid_slave_pos` and `MASTER_GTID_WAIT` take. Empty for the empty set.

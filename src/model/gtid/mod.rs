@@ -43,6 +43,14 @@ impl GtidSet {
         }
     }
 
+    /// One transaction alone, as a server's log names it.
+    pub fn single(flavor: Flavor, gtid: &str) -> Result<Self, GtidError> {
+        match flavor {
+            Flavor::MySql => MySqlSet::parse(gtid).map(Self::MySql),
+            Flavor::MariaDb => MariaDbSet::single(gtid).map(Self::MariaDb),
+        }
+    }
+
     pub fn flavor(&self) -> Flavor {
         match self {
             Self::MySql(_) => Flavor::MySql,

@@ -8,6 +8,7 @@ mod furnish;
 mod heartbeat;
 mod point;
 mod receive;
+mod rewind;
 mod salvage;
 mod semi_sync;
 
@@ -23,6 +24,7 @@ use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
 
 pub use self::heartbeat::{HEARTBEAT_SCHEMA, write_heartbeat};
+pub use self::rewind::{Undo, reset, undo};
 pub use self::salvage::apply_salvage;
 
 /// What steps need beside themselves.
@@ -76,6 +78,24 @@ pub enum ControlError {
 }
 
 impl ControlError {
+    /// The server or this program refused, for a reason of its own: asking again ends the same way.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Client(error) | Self::Salvage { error, .. } => {
+                error.code.is_some() && !error.is_unanswered()
+            }
+            Self::Unsupported { .. } => true,
+            Self::Unapplied { .. }
+            | Self::BothStopped { .. }
+            | Self::ApplierStopped { .. }
+            | Self::NotApplied { .. }
+            | Self::NotAttached { .. }
+            | Self::WouldRelease { .. }
+            | Self::NoEffect { .. }
+            | Self::NotSql(_) => false,
+        }
+    }
+
     /// Whether the effect is unknown: a statement was sent and no answer came.
     pub fn is_unanswered(&self) -> bool {
         match self {
@@ -130,6 +150,8 @@ pub async fn apply(conn: &mut Connection, step: &Step, env: &ControlEnv) -> Resu
         | Step::HoldVip { .. }
         | Step::LoseVip { .. }
         | Step::StartServer { .. }
+        | Step::SaveExtra { .. }
+        | Step::Rewind { .. }
         | Step::Park { .. } => Err(ControlError::NotSql(step.to_string())),
     }
 }

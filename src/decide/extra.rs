@@ -1,0 +1,137 @@
+//! A returned server has transactions the primary lacks: saved first, then set back or left to a person. What may be set back
+//! without one is what nobody was promised: in a lossless cluster all that no other server has.
+
+use std::time::Duration;
+
+use super::plan::{Plan, PlanKind, Stage, Step};
+use super::rejoin::{follow_stages, park, plan};
+use crate::model::extra::{Remedy, Saved};
+use crate::model::gtid::GtidSet;
+use crate::model::instance::InstanceId;
+use crate::model::intent::Intents;
+use crate::model::observation::AgentStatus;
+use crate::model::policy::Durability;
+use crate::model::record::ClusterRecord;
+use crate::model::report::Report;
+use crate::model::view::ClusterView;
+
+/// How long reading the logs may take.
+const SAVE_WITHIN: Duration = Duration::from_secs(60);
+/// How long putting rows back may take.
+const REWIND_WITHIN: Duration = Duration::from_secs(120);
+
+/// What decides about one server's extra transactions.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Returned<'a> {
+    pub(super) view: &'a ClusterView,
+    pub(super) record: &'a ClusterRecord,
+    pub(super) intents: &'a Intents,
+    pub(super) instance: &'a InstanceId,
+    pub(super) agent: &'a AgentStatus,
+    /// What it said last.
+    pub(super) report: &'a Report,
+    pub(super) primary: &'a Report,
+}
+
+/// A rewind that was begun and not ended goes on, whatever the server's history shows in the middle of it.
+pub(super) fn unfinished(of: Returned<'_>) -> Option<Plan> {
+    let saved = of.agent.extra.as_ref()?;
+    let keep = saved.rewinding.as_ref()?;
+    Some(rewind(of, saved, keep, saved.obstacle.is_none(), "setting it back was begun and is ended now"))
+}
+
+/// What is done next about `extra`.
+pub(super) fn remedy(of: Returned<'_>, extra: &GtidSet) -> Plan {
+    let Returned { view, instance, report, .. } = of;
+    let lacks = format!("it has transactions the primary lacks: {extra}");
+    if report.replication.len() > 1 {
+        return park(
+            view,
+            instance,
+            &format!("{lacks}; it replicates from several clusters, which is left to a person"),
+        );
+    }
+    if !report.executed.contains(extra) {
+        let why = format!(
+            "{lacks}; part of them it received and has not applied, so that they are in no log of its own"
+        );
+        return park(view, instance, &why);
+    }
+    let Some(saved) = of.agent.extra.as_ref().filter(|saved| saved.set == *extra) else {
+        return save(of, extra);
+    };
+    let keep = report.executed.minus(extra);
+    let rows = saved.obstacle.is_none();
+    if saved.benign {
+        return rewind(of, saved, &keep, rows, "they are only this program's own heartbeats");
+    }
+    match chosen(of) {
+        (Remedy::Park, why) => park(view, instance, &parked(of, saved, &why)),
+        (Remedy::Flashback, why) => match &saved.obstacle {
+            None => rewind(of, saved, &keep, true, &why),
+            Some(obstacle) => {
+                park(view, instance, &parked(of, saved, &format!("its rows cannot be put back: {obstacle}")))
+            }
+        },
+    }
+}
+
+/// The operator's word, else the policy's, and why.
+fn chosen(Returned { view, record, intents, instance, .. }: Returned<'_>) -> (Remedy, String) {
+    let policy = &view.cluster.policy;
+    if let Some(remedy) = intents.remedy(instance) {
+        return (remedy, format!("an operator asked for {remedy}"));
+    }
+    let doubted = policy.durability == Durability::Lossless && record.doubted.contains(instance);
+    match policy.extra_transactions {
+        Remedy::Park => (Remedy::Park, "extra_transactions = \"park\" leaves them to a person".to_owned()),
+        Remedy::Flashback if doubted => {
+            let why = "some may have been acknowledged to clients: lossless was not in force while it led, or an operator moved the primary";
+            (Remedy::Park, why.to_owned())
+        }
+        Remedy::Flashback if policy.durability == Durability::Lossless => {
+            (Remedy::Flashback, "no client was told that they are kept".to_owned())
+        }
+        Remedy::Flashback => (Remedy::Flashback, "extra_transactions = \"flashback\"".to_owned()),
+    }
+}
+
+fn parked(Returned { instance, .. }: Returned<'_>, saved: &Saved, why: &str) -> String {
+    let how = match saved.obstacle {
+        None => format!(
+            "\"mhactl rejoin {instance} --how flashback\" puts their rows back, with --dry-run it shows them"
+        ),
+        Some(_) => format!(
+            "\"mhactl rejoin {instance} --dry-run\" shows them; rebuild the server or bring them over by hand"
+        ),
+    };
+    format!("it has transactions the primary lacks: {}; {saved}; {why}; {how}", saved.set)
+}
+
+fn save(Returned { view, instance, .. }: Returned<'_>, extra: &GtidSet) -> Plan {
+    let step = Step::SaveExtra { instance: instance.clone(), extra: extra.clone(), within: SAVE_WITHIN };
+    let title = format!("save what {instance} has and the primary lacks: {extra}");
+    plan(view, PlanKind::Rejoin, title, vec![Stage::new("save", vec![step])])
+}
+
+fn rewind(of: Returned<'_>, saved: &Saved, keep: &GtidSet, rows: bool, why: &str) -> Plan {
+    let Returned { view, record, instance, report, primary, .. } = of;
+    let of_it = || instance.clone();
+    let fence = Step::Fence { instance: of_it(), generation: record.generation };
+    let mut stages = vec![Stage::new("fence", vec![fence])];
+    if report.channel().is_some() {
+        stages.push(Stage::new("alone", vec![Step::ForgetSource { instance: of_it() }]));
+    }
+    let step = Step::Rewind {
+        instance: of_it(),
+        extra: saved.set.clone(),
+        keep: keep.clone(),
+        rows,
+        within: REWIND_WITHIN,
+    };
+    stages.push(Stage::new("rewind", vec![step]));
+    stages.extend(follow_stages(view, record, instance, primary));
+    let title =
+        format!("{instance} is set back to what {} has too, and follows it: {why}; {saved}", record.primary);
+    plan(view, PlanKind::Rejoin, title, stages)
+}

@@ -1,0 +1,141 @@
+//! A returned or parked member, as an operator asks about it: shown with what only it has, brought back, given back to automatic
+//! hands. Decided by the same rules as without an operator, whose word stands before policy's.
+
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+
+use super::cluster_task::ClusterTask;
+use super::event::{Ask, Event, Proposal, Started};
+use crate::clock;
+use crate::decide::plan::{Plan, Step};
+use crate::decide::rejoin::{self, Not};
+use crate::execute::journal::Recovery;
+use crate::model::instance::InstanceId;
+use crate::model::intent::{How, Intents};
+use crate::model::view::Seen;
+
+/// How long the agent may take to say what is in extra transactions.
+const DOSSIER_WITHIN: Duration = Duration::from_secs(3);
+
+/// After it nothing of an operator's word is left to do.
+pub(super) fn settles(ended: &Recovery) -> bool {
+    let last = |step: &Step| matches!(step, Step::PointReplica { .. } | Step::Park { .. });
+    ended.plan(ended.kind).is_some_and(|plan| plan.steps().any(last))
+}
+
+/// Between two looks for an operator who waits.
+const AGAIN: Duration = Duration::from_millis(250);
+
+impl ClusterTask {
+    /// Whether what is asked about a member is known in a moment, and not now.
+    pub(super) fn knows_later(&self, ask: &Ask) -> bool {
+        let (Ask::ProposeRejoin { instance, how, .. } | Ask::Rejoin { instance, how, .. }) = ask else {
+            return false;
+        };
+        matches!(self.would_do(instance, *how), Err(Not::Yet(_)))
+    }
+
+    /// Asks the same once more when both servers were looked at again.
+    pub(super) fn look_again(&self, mut ask: Ask) {
+        if let Ask::ProposeRejoin { looks, .. } | Ask::Rejoin { looks, .. } = &mut ask {
+            *looks = looks.saturating_sub(1);
+        }
+        let (events, stop) = (self.own_events.clone(), self.stop.clone());
+        self.tracker.spawn(async move {
+            // A loop that ends drops the ask, and whoever waits is told.
+            let again = async {
+                sleep(AGAIN).await;
+                let _ = events.send(Event::Ask(ask)).await;
+            };
+            stop.run_until_cancelled(again).await;
+        });
+    }
+
+    /// What would be done about it now, as if it were not parked.
+    fn would_do(&self, instance: &InstanceId, how: How) -> Result<Plan, Not> {
+        self.would_do_with(self.intents.clone(), instance, how)
+    }
+
+    fn would_do_with(&self, mut intents: Intents, instance: &InstanceId, how: How) -> Result<Plan, Not> {
+        if self.view.cluster.member(instance).is_none() {
+            return Err(Not::Ever(format!("{instance} is no member of {}", self.view.cluster.name)));
+        }
+        let mut view = self.view.clone();
+        if let Some(record) = &mut view.record {
+            record.parked.retain(|parked| parked.instance != *instance);
+        }
+        intents.note_done(instance);
+        intents.note_remedy(instance, how.remedy());
+        rejoin::about(&view, &intents, instance, clock::now())
+    }
+
+    /// Answers when the agent has said what is in its extra transactions, or did not in time.
+    pub(super) fn propose_rejoin(&self, instance: InstanceId, how: How, answer: oneshot::Sender<Proposal>) {
+        let mut blockers: Vec<String> = self.busy().into_iter().collect();
+        let plans = match self.would_do(&instance, how) {
+            Ok(plan) => vec![plan],
+            Err(why) => {
+                blockers.push(why.to_string());
+                Vec::new()
+            }
+        };
+        let sentence = match plans.first() {
+            Some(plan) => plan.title.clone(),
+            None => format!("{}: nothing would be done about {instance}", self.view.cluster.name),
+        };
+        let agent = self.world.agents.get(&instance).cloned();
+        self.tracker.spawn(async move {
+            // One that cannot say shows nothing; the plan is no other for that.
+            let dossier = match agent {
+                Some(agent) => agent.dossier(DOSSIER_WITHIN).await.ok(),
+                None => None,
+            };
+            // Whoever asked and went away needs no answer.
+            let _ = answer.send(Proposal { sentence, plans, blockers, dossier });
+        });
+    }
+
+    pub(super) async fn rejoin(&mut self, instance: &InstanceId, how: How) -> Started {
+        if let Err(why) = &self.led {
+            return Err(vec![format!("this manager does not lead: {why}")]);
+        }
+        if let Some(busy) = self.busy() {
+            return Err(vec![busy]);
+        }
+        let plan = self.would_do(instance, how).map_err(|why| vec![why.to_string()])?;
+        self.give_back(instance, how).await.map_err(|why| vec![why])?;
+        self.begin(plan, None).await
+    }
+
+    /// Refused where it would only be parked again, with what to ask for instead.
+    pub(super) async fn unpark(&mut self, instance: &InstanceId) -> Result<(), String> {
+        // Nothing is done by it: what was seen before the last recovery ended will do.
+        let intents = Intents { settled_at: None, ..self.intents.clone() };
+        match self.would_do_with(intents, instance, How::Auto) {
+            Ok(plan) => {
+                if let Some(Step::Park { why, .. }) = plan.steps().next() {
+                    return Err(format!("it would be parked again at once: {why}"));
+                }
+            }
+            // What is saved beside it says that there is something to compare.
+            Err(Not::Yet(why)) if self.has_saved(instance) => {
+                return Err(format!("{why}; ask again in a moment"));
+            }
+            Err(Not::Yet(_) | Not::Ever(_)) => {}
+        }
+        self.give_back(instance, How::Auto).await
+    }
+
+    fn has_saved(&self, instance: &InstanceId) -> bool {
+        self.view.of(instance).and_then(Seen::agent_now).is_some_and(|agent| agent.extra.is_some())
+    }
+
+    async fn give_back(&mut self, instance: &InstanceId, how: How) -> Result<(), String> {
+        self.amend(|record| record.parked.retain(|parked| parked.instance != *instance)).await?;
+        self.intents.note_done(instance);
+        self.intents.note_remedy(instance, how.remedy());
+        Ok(())
+    }
+}
