@@ -18,6 +18,9 @@ mysql_prefix() {
     fi
 }
 
+# Where Compose 2 is unpacked; Debian 12 has 1.29.
+compose2_prefix() { printf '%s\n' "${MHA_COMPOSE2_PREFIX:-/opt/mha-lab/compose2}"; }
+
 # Debian keeps the servers in sbin, which an ordinary user's PATH leaves out.
 PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 # The distribution's Python, the one that sees python3-pymysql.
@@ -37,3 +40,17 @@ in_parallel() { # function host…
 
 # Where manager, agent and mhactl are built.
 bin_dir() { printf '%s\n' "${MHA_BIN:-${CARGO_TARGET_DIR:-$SCRIPTS/../target}/release}"; }
+
+# The Debian mirror this system installs from, from its own sources.
+debian_mirror() {
+    local uri
+    uri=$(cat /etc/apt/sources.list.d/*.sources 2>/dev/null \
+        | sed -n 's/^URIs:[[:space:]]*\([^[:space:]]*\).*/\1/p' | grep -E '/debian/?$' | head -n 1) || true
+    if [ -z "$uri" ]; then
+        uri=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null \
+            | sed -n 's/^deb[[:space:]]\+\(\[[^]]*\][[:space:]]*\)\?\([^[:space:]]*\).*/\2/p' \
+            | grep -E '/debian/?$' | head -n 1) || true
+    fi
+    [ -n "$uri" ] || die "no Debian mirror in this system's apt sources, and MySQL comes from Debian sid"
+    printf '%s\n' "$uri"
+}

@@ -1,7 +1,6 @@
 # shellcheck shell=bash
 # The real servers of a lab: one template data directory per flavor, made once
-# and kept, and one server per host that starts from a copy of it. Every server
-# boots closed: read_only on, replication not started, semi-sync off.
+# and kept, and one server per host that starts from a copy of it.
 
 cache_dir() { printf '%s\n' "${MHA_LAB_CACHE:-/var/tmp/mha-lab$(am_root || printf -- '-%s' "$(id -u)")}"; }
 
@@ -24,88 +23,25 @@ need_servers() {
     fi
 }
 
-# Options both the template and the running servers need.
-common_options() { # data-dir run-dir
+server_user() { if am_root || [ -n "${ROOTLESS:-}" ]; then echo root; else id -un; fi; }
+
+# Where an unpacked MySQL has what others have in /usr.
+prefix_options() {
+    [ "$FLAVOR" = mysql ] || return 0
+    local usr
+    usr=$(mysql_prefix)/root/usr
     cat <<END
-[mysqld]
-user = $(if am_root || [ -n "${ROOTLESS:-}" ]; then echo root; else id -un; fi)
-datadir = $1
-socket = $2/server.sock
-pid_file = $2/server.pid
-log_error = $2/error.log
-secure_file_priv =
-skip_name_resolve = ON
-innodb_buffer_pool_size = 64M
-innodb_log_buffer_size = 4M
-innodb_flush_log_at_trx_commit = 1
-key_buffer_size = 1M
-max_connections = 200
-table_open_cache = 200
-END
-    if [ "$FLAVOR" = mysql ]; then
-        local usr
-        usr=$(mysql_prefix)/root/usr
-        cat <<END
 basedir = $usr
 plugin_dir = $usr/lib/mysql/plugin
 lc_messages_dir = $usr/share/mysql
-innodb_redo_log_capacity = 32M
-mysqlx = OFF
-performance_schema_max_table_instances = 200
-performance_schema_max_table_handles = 200
-performance_schema_digests_size = 200
-performance_schema_events_statements_history_long_size = 10
-performance_schema_events_transactions_history_long_size = 10
-performance_schema_events_waits_history_long_size = 10
-performance_schema_max_digest_length = 256
-table_definition_cache = 400
 END
-    else
-        echo "innodb_log_file_size = 16M"
-        echo "performance_schema = OFF"
-    fi
 }
 
 write_server_config() { # host
-    local host=$1 id=${1#db} dir=$LAB/$1
+    local dir=$LAB/$1
     {
-        common_options "$dir/data" "$dir/run"
-        cat <<END
-port = 3306
-bind_address = 0.0.0.0
-server_id = $id
-report_host = $host
-report_port = 3306
-log_bin = $dir/data/binlog
-relay_log = $dir/data/relay
-binlog_format = ROW
-sync_binlog = 1
-read_only = ON
-END
-        if [ "$FLAVOR" = mysql ]; then
-            cat <<'END'
-super_read_only = ON
-gtid_mode = ON
-enforce_gtid_consistency = ON
-log_replica_updates = ON
-skip_replica_start = ON
-replica_net_timeout = 4
-replica_parallel_workers = 4
-plugin_load_add = semisync_source.so
-plugin_load_add = semisync_replica.so
-END
-        else
-            cat <<'END'
-gtid_strict_mode = ON
-gtid_domain_id = 0
-log_slave_updates = ON
-skip_slave_start = ON
-slave_net_timeout = 4
-slave_parallel_threads = 4
-rpl_semi_sync_master_enabled = OFF
-rpl_semi_sync_slave_enabled = OFF
-END
-        fi
+        server_options "$1" "$dir/data" "$dir/run" "$(server_user)"
+        prefix_options
     } >"$dir/server.cnf"
     # What a host's service manager would call: returns at once, the server
     # outlives the caller, and a server already running is left alone.
@@ -115,25 +51,6 @@ pid=\$(cat $dir/run/server.pid 2>/dev/null) && [ -n "\$pid" ] && grep -q '^State
 setsid $(server_binary) --defaults-file=$dir/server.cnf </dev/null >>$dir/run/error.log 2>&1 &
 END
     chmod 755 "$dir/start-server"
-}
-
-accounts_sql() {
-    local with="IDENTIFIED BY"
-    [ "$FLAVOR" != mysql ] || with="IDENTIFIED WITH caching_sha2_password BY"
-    cat <<END
-CREATE DATABASE mha;
-CREATE DATABASE app;
-CREATE TABLE mha.heartbeat (id INT PRIMARY KEY, writer VARCHAR(255) NOT NULL, generation BIGINT UNSIGNED NOT NULL, at DATETIME(6) NOT NULL);
-CREATE TABLE app.writes (client INT, n BIGINT, at DATETIME(6), server INT, PRIMARY KEY (client, n));
-CREATE USER mha@'%' $with '$(cat "$1/admin")';
-CREATE USER mha_repl@'%' $with '$(cat "$1/replication")';
-CREATE USER mha_heartbeat@'%' $with '$(cat "$1/heartbeat")';
-CREATE USER app@'%' $with '$(cat "$1/app")';
-GRANT ALL ON *.* TO mha@'%' WITH GRANT OPTION;
-GRANT REPLICATION SLAVE ON *.* TO mha_repl@'%';
-GRANT INSERT, UPDATE, SELECT ON mha.heartbeat TO mha_heartbeat@'%';
-GRANT ALL ON app.* TO app@'%';
-END
 }
 
 wait_for_socket() { # socket seconds pid
@@ -160,7 +77,10 @@ make_template() {
     for name in admin replication heartbeat app token; do
         (umask 077 && secret >"$work/secrets/$name")
     done
-    common_options "$work/data" "$work/run" >"$work/cnf"
+    {
+        common_options "$work/data" "$work/run" "$(server_user)"
+        prefix_options
+    } >"$work/cnf"
     if [ "$FLAVOR" = mysql ]; then
         "$(server_binary)" --defaults-file="$work/cnf" --initialize-insecure >&2 || die "initialising failed: $work/run/error.log"
     else

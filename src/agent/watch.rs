@@ -23,12 +23,23 @@ pub(super) fn ways(shared: &Shared) -> Vec<Find> {
     pid_file.into_iter().chain([Find::Socket(server.socket.clone())]).collect()
 }
 
-/// Looks once. Not finding it is no proof of anything.
+/// Looks once.
 pub(super) async fn look(shared: &Shared) -> ServerProcess {
     match search(shared).await {
         Ok(Some(watch)) => ServerProcess::Running(Arc::new(watch)),
-        Ok(None) => ServerProcess::Unknown("no process found, and none was seen to end".to_owned()),
+        Ok(None) => not_found(shared.config.server.as_ref().and_then(|server| server.service.as_ref())),
         Err(error) => ServerProcess::Unknown(error.to_string()),
+    }
+}
+
+/// Not finding it is no proof of anything, unless nobody but this agent starts it: after a boot it is then not there, and
+/// waits to be started, to lead or to follow.
+fn not_found(service: Option<&config::Service>) -> ServerProcess {
+    match service {
+        Some(config::Service::Command { .. }) => ServerProcess::Gone(clock::now()),
+        Some(config::Service::Unit(_)) | None => {
+            ServerProcess::Unknown("no process found, and none was seen to end".to_owned())
+        }
     }
 }
 
@@ -113,5 +124,20 @@ fn watch_pid(shared: &Shared) -> u32 {
     match &shared.seen().process {
         ServerProcess::Running(watch) => watch.process().pid,
         ServerProcess::Gone(_) | ServerProcess::Unknown(_) => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_only_the_agent_starts_is_gone_after_a_boot() {
+        let command = config::Service::Command { command: vec!["start".to_owned()], log: "log".into() };
+        assert!(matches!(not_found(Some(&command)), ServerProcess::Gone(_)));
+        // The unit may be starting it right now.
+        let unit = config::Service::Unit("mariadb.service".to_owned());
+        assert!(matches!(not_found(Some(&unit)), ServerProcess::Unknown(_)));
+        assert!(matches!(not_found(None), ServerProcess::Unknown(_)));
     }
 }

@@ -6,7 +6,7 @@
 mod record;
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -64,7 +64,7 @@ struct Args {
     /// Create the table first.
     #[arg(long)]
     init: bool,
-    /// Show a line on standard error that follows what happens.
+    /// Show on standard error what happens.
     #[arg(long)]
     live: bool,
 }
@@ -215,26 +215,39 @@ async fn create_table(shared: &Shared) -> Result<()> {
     }
 }
 
-/// One line that follows the writes, redrawn five times a second.
+/// Between two lines of a log when nothing changes, in looks.
+const LINE_EVERY: u64 = 25;
+
+/// What happens, looked at five times a second: on a terminal one line that is redrawn, elsewhere a line at each change
+/// and now and then.
 async fn show_live(shared: Arc<Shared>) -> Result<()> {
+    let terminal = std::io::stderr().is_terminal();
     let mut ticks = interval(Duration::from_millis(200));
-    let mut before = 0;
-    loop {
+    let (mut before, mut shown) = (0, None);
+    for look in 0_u64.. {
         ticks.tick().await;
         let acked = shared.acked.load(Ordering::Relaxed);
         let silent = monotonic_us().saturating_sub(shared.last_ack_us.load(Ordering::Relaxed)) / 1_000;
-        let state = match (acked, silent) {
-            (0, _) => "waiting for the first write".to_owned(),
-            (_, 0..=500) => format!("written on db{}", shared.server.load(Ordering::Relaxed)),
-            (_, silent) => format!("no write for {silent} ms"),
+        let (place, state) = match (acked, silent) {
+            (0, _) => (None, "waiting for the first write".to_owned()),
+            (_, 0..=500) => {
+                let server = shared.server.load(Ordering::Relaxed);
+                (Some(server), format!("written on db{server}"))
+            }
+            (_, silent) => (None, format!("no write for {silent} ms")),
         };
         let longest = shared.longest_gap_us.load(Ordering::Relaxed) / 1_000;
-        eprint!(
-            "\r\x1b[K{acked} rows acknowledged, {}/s, longest gap {longest} ms; {state}",
-            (acked - before) * 5
-        );
+        let rate = (acked - before) * 5;
+        let line = format!("{acked} rows acknowledged, {rate}/s, longest gap {longest} ms; {state}");
+        if terminal {
+            eprint!("\r\x1b[K{line}");
+        } else if shown != Some(place) || look % LINE_EVERY == 0 {
+            eprintln!("{line}");
+            shown = Some(place);
+        }
         before = acked;
     }
+    Ok(())
 }
 
 async fn run(args: Args) -> Result<()> {
@@ -289,7 +302,7 @@ async fn run(args: Args) -> Result<()> {
         ended = tasks.join_next() => ended.map_or(Ok(()), |joined| joined.context("a connection's task ended")?),
     };
     tasks.shutdown().await;
-    if args.live {
+    if args.live && std::io::stderr().is_terminal() {
         eprintln!();
     }
     ended
