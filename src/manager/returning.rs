@@ -14,6 +14,7 @@ use crate::decide::rejoin::{self, Not};
 use crate::execute::journal::Recovery;
 use crate::model::instance::InstanceId;
 use crate::model::intent::{How, Intents};
+use crate::model::observation::{AgentStatus, Process};
 use crate::model::view::Seen;
 
 /// How long the agent may take to say what is in extra transactions.
@@ -129,7 +130,9 @@ impl ClusterTask {
     }
 
     fn has_saved(&self, instance: &InstanceId) -> bool {
-        self.view.of(instance).and_then(Seen::agent_now).is_some_and(|agent| agent.extra.is_some())
+        let runs = |agent: &&AgentStatus| matches!(agent.process, Process::Running { .. });
+        let agent = self.view.of(instance).and_then(Seen::agent_now).filter(runs);
+        agent.is_some_and(|agent| agent.extra.is_some())
     }
 
     async fn give_back(&mut self, instance: &InstanceId, how: How) -> Result<(), String> {

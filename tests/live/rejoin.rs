@@ -25,8 +25,8 @@ fn mysql_a_returned_primarys_own_transactions() {
 fn a_returned_primarys_own_transactions(flavor: &str) {
     let Some(mut lab) = cluster(flavor) else { return };
     let fault = now_us();
-    lab.write(100, &["--connections", "32", "--statement-timeout-ms", "30000"]);
-    lab.wait("writes of all 32", SOON, |lab| lab.count(100) > 1_000);
+    lab.write(100, &["--connections", "32", "--rate", "320", "--statement-timeout-ms", "30000"]);
+    lab.wait("writes of all 32", SOON, |lab| lab.count(100) > 300);
 
     // All 32 wait for an acknowledgement that cannot come, and nobody can read the log of the dead server.
     lab.run(&["cut", "db1", "db2"]);
@@ -98,12 +98,12 @@ fn a_returned_primarys_own_transactions(flavor: &str) {
 fn mysql_two_failovers_in_a_row_under_load_end_healthy() {
     let Some(mut lab) = cluster("mysql") else { return };
     let fault = now_us();
-    lab.write(100, &["--connections", "32", "--statement-timeout-ms", "30000"]);
-    lab.wait("writes of all 32", SOON, |lab| lab.count(100) > 1_000);
+    lab.write(100, &["--connections", "32", "--rate", "320", "--statement-timeout-ms", "30000"]);
+    lab.wait("writes of all 32", SOON, |lab| lab.count(100) > 300);
     lab.run(&["kill9", "db1"]);
     let second = other_primary(&lab, "db1");
     let before = lab.count(100);
-    lab.wait("writes on the second", SOON, |lab| lab.count(100) > before + 200);
+    lab.wait("writes on the second", SOON, |lab| lab.count(100) > before + 100);
     lab.run(&["kill9", &second]);
     let third = other_primary(&lab, &second);
     let healed = lab.wait("all three well", SOON, Lab::is_healthy);
