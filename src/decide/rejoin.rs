@@ -9,7 +9,7 @@ use super::guard::Blocker;
 use super::plan::{Plan, PlanKind, Proof, Stage, Step};
 use crate::model::ballot::Generation;
 use crate::model::gtid::GtidSet;
-use crate::model::instance::InstanceId;
+use crate::model::instance::{Flavor, InstanceId};
 use crate::model::intent::Intents;
 use crate::model::observation::{Access, AgentStatus, Process};
 use crate::model::policy::Durability;
@@ -169,7 +169,27 @@ fn returning(
     if !extra.is_empty() {
         return Some(extra::remedy(returned, &extra));
     }
+    if let Some(why) = cannot_be_sent(view, report, primary) {
+        return Some(park(view, instance, &why));
+    }
     Some(follow(view, record, instance, primary))
+}
+
+/// It lacks what no replication gives it: a replica passes over transactions that carry its own server id, so what it wrote while it led
+/// and has lost since would be left out without a word (`replicate_same_server_id`; MariaDB takes its own back as a semi-sync
+/// replica, MDEV-21117). And an empty server cannot tell what it wrote: its disk is another than it was.
+fn cannot_be_sent(view: &ClusterView, report: &Report, primary: &Report) -> Option<String> {
+    let missing = primary.executed.minus(&report.known());
+    let rebuild = "rebuild it from a replica or a backup, then run \"mhactl unpark\"";
+    if report.known().is_empty() && !missing.is_empty() {
+        return Some(format!("it is empty, as a server on a new disk is; {rebuild}"));
+    }
+    let takes_its_own =
+        report.identity.flavor == Flavor::MariaDb && view.cluster.policy.durability == Durability::Lossless;
+    let own = missing.written_by(&report.identity);
+    (!takes_its_own && !own.is_empty()).then(|| {
+        format!("it has lost {own}, which it wrote itself, and replication would pass them over; {rebuild}")
+    })
 }
 
 /// Receiving nothing, with its applier running: how a failover leaves a replica whose taking back was cut short. Somebody who

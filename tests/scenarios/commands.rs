@@ -475,6 +475,7 @@ fn is_so(world: &mut World, name: &str, fact: &[&str]) -> Done {
         ["never"] => member(world, name, |member| member.promotion = Promotion::Never),
         ["zone", zone] => member(world, name, |member| member.zone = Some((*zone).to_owned())),
         ["errant", n] => own_transactions(world, name, n),
+        ["has", "only", count] => only_own(world, name, count),
         ["saved", "is", "set", "back", "halfway"] => extra::halfway(world, name),
         ["saved", what @ ..] => extra::saved(world, name, what),
         ["waiting", n, "clients", clients] => waiting(world, name, n, clients),
@@ -510,6 +511,14 @@ fn own_transactions(world: &mut World, name: &str, count: &str) -> Done {
     let numbers = world.numbers(id, number(count)?);
     world.host(name)?.base.push(numbers);
     Ok(())
+}
+
+/// `db1 has only 90`: the first of what it wrote itself, and nothing else.
+fn only_own(world: &mut World, name: &str, count: &str) -> Done {
+    let host = world.host(name)?;
+    (host.received, host.applied) = (0, 0);
+    host.base.clear();
+    own_transactions(world, name, count)
 }
 
 /// `db1 waiting 4 clients 2`: sessions that wait for an acknowledgement, and connected ackers.

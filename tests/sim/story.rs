@@ -87,6 +87,8 @@ impl Sim {
     /// A new process with the old one's store.
     pub(crate) fn succeed(&mut self, m: usize) {
         if let Some(directory) = &self.directory {
+            // A process that is gone holds no lock.
+            self.stores[m].disk = None;
             let disk = disk(directory.path());
             let cluster = self.cluster.name.clone();
             let store = &mut self.stores[m];
