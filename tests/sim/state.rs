@@ -122,10 +122,12 @@ impl Sim {
         let mut dice = Dice::new(opts.seed ^ 0x5EED);
         let members = opts.members;
         let all = members + usize::from(members.is_multiple_of(2));
+        // As late as it may be, but for what steps of whole milliseconds round off.
+        let latest = Policy::default().fence_within.as_millis() as u64 * 14 / 15;
         let hosts: Vec<Host> = (0..all)
             .map(|h| {
                 let clock = Clock::new(&mut dice);
-                Host::new(clock, h < members, dice.below(280))
+                Host::new(clock, h < members, dice.below(latest))
             })
             .collect();
         let servers = (0..members)
