@@ -19,6 +19,7 @@ mod promotion;
 mod proof;
 mod prospect;
 pub mod rejoin;
+pub mod step;
 pub mod switchover;
 mod verdict;
 

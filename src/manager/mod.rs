@@ -1,6 +1,7 @@
 //! The service; the only place where the parts meet.
 
 mod agents;
+mod claim;
 mod cluster_task;
 pub mod event;
 mod fenced;
