@@ -204,13 +204,15 @@ impl Keeper {
         let holder = self.holder.as_mut().ok_or(OrderError::NoMember)?;
         let before = holder.clone();
         let opens = matches!(input, Input::Open { .. } | Input::Admit | Input::TakeVip { .. });
+        // Its end is told with what it closed, in one word: "closed" alone would read as a server that lost its lease.
+        let told_after = input == Input::ServerGone;
         let effects = holder.handle(input, clock::now())?;
         let done = self.carry_out(effects).await;
         if done.is_err() && opens {
             // What could not be kept must not be lived by either. A fence that failed stays one.
             self.holder = Some(before);
         }
-        self.publish();
+        self.note_role(!told_after);
         done
     }
 
@@ -349,6 +351,10 @@ impl Keeper {
     }
 
     fn publish(&mut self) {
+        self.note_role(true);
+    }
+
+    fn note_role(&mut self, announce: bool) {
         let Some(holder) = &self.holder else { return };
         let mut seen = self.shared.seen();
         let was = (seen.kept, seen.open_until.is_some(), seen.unheard_since.is_some());
@@ -358,7 +364,9 @@ impl Keeper {
         drop(seen);
         if was != is {
             tracing::info!(role = ?is.0.role, open = is.1, unheard = is.2, epoch = is.0.epoch, "role");
-            self.shared.announce_change();
+            if announce {
+                self.shared.announce_change();
+            }
         }
     }
 

@@ -105,13 +105,18 @@ fn facts(of: &Snapshot) -> Vec<(&'static str, Tone, String)> {
         None => ("primary", Tone::Bad, "none known".to_owned()),
     };
     let mut facts = vec![primary, durability(of)];
+    let leader = of.members.iter().find(|member| of.primary.as_ref() == Some(&member.instance));
     if let Some(vip) = &of.vip {
-        facts.push(match &of.vip_on {
-            Some(holder) => ("VIP", Tone::Plain, format!("{vip}, held by {holder}")),
-            None => ("VIP", Tone::Bad, format!("{vip}, held by nobody")),
+        let unheard = leader.filter(|leader| leader.agent == "not heard");
+        facts.push(match (&of.vip_on, unheard) {
+            (Some(holder), _) => ("VIP", Tone::Plain, format!("{vip}, held by {holder}")),
+            (None, Some(leader)) => {
+                let text = format!("{vip}, holder unknown: the agent of {} is not heard", leader.instance);
+                ("VIP", Tone::Warn, text)
+            }
+            (None, None) => ("VIP", Tone::Bad, format!("{vip}, held by nobody")),
         });
     }
-    let leader = of.members.iter().find(|member| of.primary.as_ref() == Some(&member.instance));
     if let Some(leader) = leader {
         let (tone, text) = match (leader.lease, leader.access) {
             (Some(left), _) => (Tone::Plain, format!("{} left on {}", human(left), leader.instance)),
@@ -145,6 +150,9 @@ fn durability(of: &Snapshot) -> (&'static str, Tone, String) {
         (Durability::Lossless, 0) => {
             let text = "lossless is wanted and not in force: an acknowledged row may be on the primary alone";
             (name, Tone::Warn, text.to_owned())
+        }
+        (Durability::Lossless, _) if names.is_empty() => {
+            (name, Tone::Bad, "lossless: no acker is there, and every commit waits for one".to_owned())
         }
         (Durability::Lossless, acks) => {
             let text = format!("lossless: every commit waits for {acks} of {}", names.join(", "));

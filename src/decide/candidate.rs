@@ -272,7 +272,7 @@ fn ours(view: &ClusterView, seen: &Seen, report: &Report, reference: Option<&Gti
     errant(view, seen).map_or_else(|| known.clone(), |errant| known.minus(&errant))
 }
 
-fn errant(view: &ClusterView, seen: &Seen) -> Option<GtidSet> {
+pub(super) fn errant(view: &ClusterView, seen: &Seen) -> Option<GtidSet> {
     let errant = seen.errant.as_ref()?;
     let primary = view.primary().and_then(|primary| view.of(primary)?.last_report.as_ref());
     let lost = primary.map(|(_, primary)| errant.written_by(&primary.identity));

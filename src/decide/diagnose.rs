@@ -6,10 +6,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::evidence::{Liveness, assumed_dead, liveness};
+use super::guard::names;
 use crate::model::instance::InstanceId;
 use crate::model::observation::{Access, AgentStatus, Process, Unseen};
 use crate::model::policy::{Durability, WithoutAckers};
-use crate::model::report::Report;
+use crate::model::report::{Report, ThreadState};
 use crate::model::time::{Moment, human};
 use crate::model::view::{ClusterView, Seen};
 
@@ -236,8 +237,17 @@ fn living(view: &ClusterView, primary: &InstanceId, seen: &Seen, report: &Report
     let starved =
         semi_sync.clients < semi_sync.acks && (semi_sync.waiting > 0 || stuck > policy.heartbeat_every);
     let unheard = semi_sync.waiting > 0 && stuck >= policy.silence;
+    let still_for = seen.moved_at.map_or(Duration::ZERO, |moved| now.since(moved));
+    if let Some(text) = acknowledgement_lost(view, primary, report, stuck.min(still_for)) {
+        return Diagnosis::new(Verdict::HungPrimary, Some(primary), vec![text]);
+    }
     if policy.durability == Durability::Lossless && semi_sync.source_enabled && (starved || unheard) {
+        let connected = semi_sync.clients >= semi_sync.acks;
         let next = match policy.without_ackers {
+            _ if connected => {
+                "an acknowledgement is slow or was lost; \"mhactl failover\" goes on without it, and nothing acknowledged is lost"
+                    .to_owned()
+            }
             WithoutAckers::Block => "bring an acker back, or set without_ackers = \"degrade\"".to_owned(),
             WithoutAckers::Degrade => format!("lossless is given up after {}", human(policy.silence)),
         };
@@ -247,7 +257,6 @@ fn living(view: &ClusterView, primary: &InstanceId, seen: &Seen, report: &Report
         );
         return Diagnosis::new(Verdict::BlockedForAcks, Some(primary), vec![text]);
     }
-    let still_for = seen.moved_at.map_or(Duration::ZERO, |moved| now.since(moved));
     if stuck >= policy.silence && still_for >= policy.silence {
         let text = format!(
             "{primary}: a write heartbeat has waited {}, nothing was committed for {}",
@@ -283,6 +292,40 @@ fn isolated(view: &ClusterView, seen: &Seen, now: Moment) -> Option<String> {
 fn is_old(view: &ClusterView, age: Duration) -> bool {
     let policy = &view.cluster.policy;
     age > (policy.silence / 2).max(policy.poll_every)
+}
+
+/// So many times `silence` may acknowledgements be slow: 36 s as it is shipped, past the 30 s that are none of our business (F013).
+const SLOW_ACKS: u32 = 12;
+
+/// Enough ackers are connected and hear the primary, so they have what its sessions wait for, and nothing has been committed for long:
+/// an acknowledgement was lost when its stream broke, and no later one comes to stand for it (F013, MySQL bug #104015).
+fn acknowledgement_lost(
+    view: &ClusterView,
+    primary: &InstanceId,
+    report: &Report,
+    stuck: Duration,
+) -> Option<String> {
+    let (policy, semi_sync) = (&view.cluster.policy, &report.semi_sync);
+    let record = view.record.as_ref()?;
+    let hears = |acker: &&InstanceId| {
+        view.of(acker).is_some_and(|seen| {
+            let follows = seen.latest().and_then(Report::channel).is_some_and(|channel| {
+                channel.source == *primary && channel.receiver == ThreadState::Running
+            });
+            let still = seen.agent_now().and_then(|agent| agent.stream_still);
+            follows && still.is_some_and(|still| still < policy.silence)
+        })
+    };
+    let hearing: Vec<InstanceId> = record.ackers.iter().filter(hears).cloned().collect();
+    let enough = semi_sync.clients >= semi_sync.acks && hearing.len() >= semi_sync.acks as usize;
+    (semi_sync.waiting > 0 && enough && stuck >= policy.silence * SLOW_ACKS).then(|| {
+        format!(
+            "{primary}: {} session(s) have waited {} for an acknowledgement that was lost: {} hear it and have everything",
+            semi_sync.waiting,
+            human(stuck),
+            names(&hearing)
+        )
+    })
 }
 
 fn closed(primary: &InstanceId, seen: &Seen, report: &Report) -> Option<String> {

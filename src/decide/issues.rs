@@ -1,5 +1,6 @@
 //! What is the matter beside the primary: one sentence each, for the operator and the metrics.
 
+use super::candidate::errant;
 use super::proof::{Promise, promise};
 use crate::model::instance::InstanceId;
 use crate::model::observation::{Access, Process};
@@ -52,7 +53,8 @@ fn replica_issues(view: &ClusterView, instance: &InstanceId, seen: &Seen, now: M
     if report.is_writable() {
         found.push(format!("{instance} is a replica and writable"));
     }
-    if let Some(errant) = seen.errant.as_ref().filter(|_| report.replication.len() < 2) {
+    // What the primary wrote itself is on its way to being committed there, or waits for an acknowledgement.
+    if let Some(errant) = errant(view, seen).filter(|_| report.replication.len() < 2) {
         found.push(format!("{instance} has transactions the primary lacks: {errant}"));
     }
     found

@@ -178,7 +178,8 @@ fn asked(view: &ClusterView, diagnosis: &Diagnosis, ranking: &Ranking, ask: &Fai
         | Verdict::HungPrimary
         | Verdict::IsolatedPrimary
         // Nobody is served there, and the one who asks may know that this will last.
-        | Verdict::ClosedPrimary => true,
+        | Verdict::ClosedPrimary
+        | Verdict::BlockedForAcks => true,
         Verdict::UnreachablePrimary => ask.old_primary_is_dead,
         Verdict::NotAdopted
         | Verdict::Starting
@@ -187,7 +188,6 @@ fn asked(view: &ClusterView, diagnosis: &Diagnosis, ranking: &Ranking, ask: &Fai
         | Verdict::ManagerCutOff
         | Verdict::OverloadedPrimary
         | Verdict::MisconfiguredPrimary
-        | Verdict::BlockedForAcks
         | Verdict::DeadPrimaryAndReplicas
         | Verdict::SplitBrain => false,
     };
