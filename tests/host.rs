@@ -315,6 +315,32 @@ fn an_answer_in_flight_is_not_let_out() {
 }
 
 #[test]
+fn a_server_that_dies_behind_a_closed_filter_is_heard_to_end() {
+    on_two_hosts("a_server_that_dies_behind_a_closed_filter_is_heard_to_end", async |mut peer| {
+        let listener = tokio::net::TcpListener::bind("[::]:3306").await.unwrap();
+        let filter = Filter::open_or_adopt(&[3306]).await.unwrap();
+        for address in [HERE, HERE6] {
+            filter.admit().await.unwrap();
+            peer.tell(&format!("connect {address}"));
+            let (server, _) = listener.accept().await.unwrap();
+            assert_eq!(peer.hear().0, "ok");
+            // Closed by the kernel's own timer, which cuts nothing that is connected.
+            filter.hold(Duration::from_millis(100)).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            assert_eq!(filter.read_back().await.unwrap(), Access::Closed);
+            peer.tell("read");
+            let dying = now();
+            drop(server);
+            let (seen, at) = peer.hear();
+            let after = at.saturating_sub(dying.as_micros()) as f64 / 1_000.0;
+            println!("{address}: the client saw {seen} {after:.2} ms after the server's end");
+            assert!(seen == "ok 0" || seen == "ConnectionReset", "{seen}");
+            assert!(after < 50.0);
+        }
+    });
+}
+
+#[test]
 fn a_lease_ends_without_any_process() {
     on_two_hosts("a_lease_ends_without_any_process", async |mut peer| {
         echo("[::]:3306");

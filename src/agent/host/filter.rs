@@ -315,6 +315,12 @@ fn rules() -> Vec<(&'static str, String)> {
         ("input", format!("ip6 saddr . tcp sport @blocked6 {refuse}")),
         ("output", "meta l4proto != tcp accept".to_owned()),
         ("output", "tcp flags & rst == rst accept".to_owned()),
+        // An end without a byte of data, by the lengths of both usual headers: a server that dies in the moment of the closing ends
+        // its connections itself, and a refused end would be told to the dead server, never to the client.
+        ("output", "ip length 40 tcp doff 5 tcp flags & fin == fin accept".to_owned()),
+        ("output", "ip length 52 tcp doff 8 tcp flags & fin == fin accept".to_owned()),
+        ("output", "ip6 length 20 tcp doff 5 tcp flags & fin == fin accept".to_owned()),
+        ("output", "ip6 length 32 tcp doff 8 tcp flags & fin == fin accept".to_owned()),
         ("output", format!("meta {marked}")),
         ("output", format!("ip daddr . tcp dport @blocked4 {refuse}")),
         ("output", format!("ip6 daddr . tcp dport @blocked6 {refuse}")),
