@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
+use super::host::resolve;
 use super::lease_loop::OrderError;
 use super::ports;
 use super::sql::fresh_report;
@@ -26,8 +27,6 @@ use crate::mysql::control;
 const ENUMERATE_WITHIN: Duration = Duration::from_millis(150);
 /// How long a killed process may take to be gone.
 const GONE_WITHIN: Duration = Duration::from_secs(2);
-/// How long a source's name may take to resolve.
-const RESOLVE_WITHIN: Duration = Duration::from_millis(300);
 /// Connections of replicas, as the server sees them.
 const DUMPS: &str =
     "SELECT HOST AS host FROM information_schema.PROCESSLIST WHERE COMMAND LIKE 'Binlog Dump%'";
@@ -195,7 +194,7 @@ pub(super) async fn spare_replicas(shared: &Shared) {
                 match text.parse::<SocketAddr>() {
                     Ok(endpoint) => endpoints.push(endpoint),
                     // A server that resolves names shows those.
-                    Err(_) => endpoints.extend(resolve_text(text).await),
+                    Err(_) => endpoints.extend(resolve(text).await),
                 }
             }
         }
@@ -309,7 +308,7 @@ async fn admit(shared: &Shared, deadline: Instant) -> Result<(), StepError> {
 /// Packets to the source are reset first: a thread that is told to stop then does not wait for a silent host.
 async fn deafen(shared: &Shared, source: &InstanceId) {
     let Ok((_, hands)) = shared.server() else { return };
-    for address in resolve(source).await {
+    for address in resolve((source.host.as_str(), source.port)).await {
         let done = match hands.filter().await {
             Ok(filter) => filter.block(address).await,
             Err(error) => Err(error),
@@ -324,20 +323,8 @@ async fn unblock(shared: &Shared, source: &InstanceId) -> Result<(), StepError> 
     let (_, hands) = shared.server().map_err(StepError::Failed)?;
     let failed = |error: super::host::filter::FilterError| StepError::Failed(error.to_string());
     let filter = hands.filter().await.map_err(failed)?;
-    for address in resolve(source).await {
+    for address in resolve((source.host.as_str(), source.port)).await {
         filter.unblock(address).await.map_err(failed)?;
     }
     Ok(())
-}
-
-async fn resolve(source: &InstanceId) -> Vec<SocketAddr> {
-    resolve_text(&format!("{}:{}", source.host, source.port)).await
-}
-
-async fn resolve_text(endpoint: &str) -> Vec<SocketAddr> {
-    let looked_up = tokio::net::lookup_host(endpoint.to_owned());
-    match tokio::time::timeout(RESOLVE_WITHIN, looked_up).await {
-        Ok(Ok(addresses)) => addresses.collect(),
-        Ok(Err(_)) | Err(_) => Vec::new(),
-    }
 }

@@ -306,6 +306,9 @@ fn acknowledgement_lost(
     stuck: Duration,
 ) -> Option<String> {
     let (policy, semi_sync) = (&view.cluster.policy, &report.semi_sync);
+    if semi_sync.waiting == 0 || semi_sync.clients < semi_sync.acks || stuck < policy.silence * SLOW_ACKS {
+        return None;
+    }
     let record = view.record.as_ref()?;
     let hears = |acker: &&InstanceId| {
         view.of(acker).is_some_and(|seen| {
@@ -317,8 +320,7 @@ fn acknowledgement_lost(
         })
     };
     let hearing: Vec<InstanceId> = record.ackers.iter().filter(hears).cloned().collect();
-    let enough = semi_sync.clients >= semi_sync.acks && hearing.len() >= semi_sync.acks as usize;
-    (semi_sync.waiting > 0 && enough && stuck >= policy.silence * SLOW_ACKS).then(|| {
+    (hearing.len() >= semi_sync.acks as usize).then(|| {
         format!(
             "{primary}: {} session(s) have waited {} for an acknowledgement that was lost: {} hear it and have everything",
             semi_sync.waiting,

@@ -1,8 +1,8 @@
 //! A server that returned, and a primary that was closed: compared first, then led back, or parked with the reason.
 
-use super::candidate::is_passed_over;
 use std::fmt;
 
+use super::candidate::is_passed_over;
 use super::extra::{self, Returned};
 use super::failover::{acks_in_force, next_generation};
 use super::guard::Blocker;

@@ -4,15 +4,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::time::timeout;
-
 use super::diag::Diag;
 use super::filter::AGENT_MARK;
 use super::netlink::NetlinkError;
+use super::resolve;
 use crate::model::instance::InstanceId;
-
-/// How long a name may take to resolve.
-const RESOLVE_WITHIN: Duration = Duration::from_millis(500);
 
 /// Asks again and again at little cost: a name is looked up only when nothing is connected to its last addresses.
 #[derive(Debug)]
@@ -39,8 +35,7 @@ impl Heard {
         {
             return Some(ago);
         }
-        let looked_up = tokio::net::lookup_host((source.host.as_str(), source.port));
-        let addresses: Vec<SocketAddr> = timeout(RESOLVE_WITHIN, looked_up).await.ok()?.ok()?.collect();
+        let addresses = resolve((source.host.as_str(), source.port)).await;
         let ago = self.youngest(&addresses).await;
         self.last = Some((source.clone(), addresses));
         ago

@@ -23,9 +23,23 @@ pub mod values;
 pub mod vip;
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
+use tokio::net::ToSocketAddrs;
+
+/// How long a name may take to resolve.
+const RESOLVE_WITHIN: Duration = Duration::from_millis(300);
+
+/// The addresses of a server; none where its name does not resolve in time.
+pub async fn resolve(endpoint: impl ToSocketAddrs) -> Vec<SocketAddr> {
+    match tokio::time::timeout(RESOLVE_WITHIN, tokio::net::lookup_host(endpoint)).await {
+        Ok(Ok(addresses)) => addresses.collect(),
+        Ok(Err(_)) | Err(_) => Vec::new(),
+    }
+}
 
 /// Waits on a descriptor of ours. Only owned ones are taken: what stays open while it is registered is what tokio's
 /// safe constructor could not demand.
