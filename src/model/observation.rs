@@ -74,6 +74,21 @@ impl Unseen {
         }
     }
 
+    /// Time ran out on it: it may hang, and what was asked may still happen.
+    pub fn is_silence(&self) -> bool {
+        match self {
+            Self::NoRoute | Self::SilentBeforeGreeting | Self::HungAfterLogin => true,
+            Self::Refused
+            | Self::Lost
+            | Self::AccessDenied(_)
+            | Self::TooManyConnections
+            | Self::WrongServer(_)
+            | Self::Server { .. }
+            | Self::Name(_)
+            | Self::Looker(_) => false,
+        }
+    }
+
     /// The connection attempt was answered by nothing at all, so nothing is known of the server.
     pub fn says_nothing(&self) -> bool {
         match self {
