@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::ballot::{Ballot, Generation};
+use super::disk::Disk;
 use super::extra::Saved;
 use super::instance::InstanceId;
 use super::report::Report;
@@ -202,6 +203,16 @@ pub struct AgentStatus {
     /// Transactions of its server that the primary lacked, saved on that host.
     #[serde(default)]
     pub extra: Option<Saved>,
+    /// The filesystems its server writes to, each once; empty where they cannot be looked at.
+    #[serde(default)]
+    pub disks: Vec<Disk>,
+}
+
+impl AgentStatus {
+    /// Why its server can write nothing, where the disk is the reason.
+    pub fn stuck_disk(&self) -> Option<&Disk> {
+        self.disks.iter().find(|disk| disk.is_stuck())
+    }
 }
 
 /// One agent's word, and when it came.
