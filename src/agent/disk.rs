@@ -17,7 +17,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Runs until cancelled.
 pub(super) async fn run(shared: Arc<Shared>) {
     let binary_log = shared.config.server.as_ref().and_then(|server| server.binlog_index.as_ref());
-    let mut places = Places { data: None, binary_log: binary_log.and_then(|index| Some(index.parent()?.into())) };
+    let mut places =
+        Places { data: None, binary_log: binary_log.and_then(|index| Some(index.parent()?.into())) };
     loop {
         let pid = match &shared.seen().process {
             ServerProcess::Running(watch) => Some(watch.process().pid),
