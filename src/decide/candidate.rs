@@ -33,6 +33,8 @@ pub enum Against {
     },
     Filtered,
     Delayed(#[serde(with = "crate::model::time::millis")] Duration),
+    /// By command, by whom.
+    Stopped(String),
     MultiSource(usize),
     Errant(GtidSet),
     /// Newer than a replica that would have to follow it.
@@ -59,6 +61,7 @@ impl fmt::Display for Against {
             Self::ApplierError { code, text } => write!(f, "its applier stopped with error {code}: {text}"),
             Self::Filtered => f.write_str("filters its stream"),
             Self::Delayed(by) => write!(f, "is delayed by {} s", by.as_secs()),
+            Self::Stopped(by) => write!(f, "was stopped by {by}"),
             Self::MultiSource(n) => write!(f, "replicates from {n} sources"),
             Self::Errant(set) => write!(f, "has errant transactions {set}"),
             Self::NewerThan { instance, version } => {
@@ -107,7 +110,9 @@ impl Candidate {
             | Against::Errant(_)
             | Against::Stranger(_) => true,
             Against::ApplierError { .. } | Against::Delayed(_) => self.to_apply > 0,
-            Against::Never
+            // What it has is applied first, whoever stopped it.
+            Against::Stopped(_)
+            | Against::Never
             | Against::NotReplicating
             | Against::NotByGtid
             | Against::NewerThan { .. }
@@ -123,6 +128,7 @@ impl Candidate {
             | Against::ApplierError { .. }
             | Against::Filtered
             | Against::NotReplicating
+            | Against::Stopped(_)
             | Against::Stranger(_) => false,
             Against::Never
             | Against::Errant(_)
@@ -324,6 +330,9 @@ fn against<'a>(
         view.record.as_ref().and_then(|r| r.parked.iter().find(|parked| parked.instance == *instance))
     {
         against.push(Against::Parked(parked.why.clone()));
+    }
+    if let Some(stopped) = view.record.as_ref().and_then(|record| record.wishes.stopped(instance)) {
+        against.push(Against::Stopped(stopped.by.clone()));
     }
     if member.agent.is_some() && seen.agent_now().is_none() {
         against.push(Against::NoAgent);

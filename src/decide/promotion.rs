@@ -390,6 +390,9 @@ fn cannot_follow(
     if let Some(parked) = other.against.iter().find(|against| matches!(against, Against::Parked(_))) {
         return Some(parked.to_string());
     }
+    if let Some(stopped) = other.against.iter().find(|against| matches!(against, Against::Stopped(_))) {
+        return Some(stopped.to_string());
+    }
     // One that returned is compared and led back after this; a stranger is another cluster's.
     let apart = |against: &&Against| matches!(against, Against::Stranger(_) | Against::NotReplicating);
     if let Some(apart) = other.against.iter().find(apart) {

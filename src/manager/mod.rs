@@ -14,6 +14,7 @@ pub mod reload;
 mod returning;
 pub mod snapshot;
 mod teller;
+mod topology;
 mod vote;
 mod watchers;
 

@@ -18,6 +18,7 @@ use crate::model::record::{Degraded, Parked};
 use crate::model::report::ThreadState;
 use crate::model::time::millis;
 use crate::model::view::{ClusterView, Seen};
+use crate::model::wishes::Wishes;
 
 /// The state of a member nobody has looked at.
 pub const NOT_ASKED: &str = "not asked yet";
@@ -60,6 +61,9 @@ pub struct Snapshot {
     pub degraded: Option<Degraded>,
     /// Members out of automatic hands, with the reason.
     pub parked: Vec<Parked>,
+    /// What operators asked of single members, beside the configuration.
+    #[serde(default, skip_serializing_if = "Wishes::is_empty")]
+    pub wishes: Wishes,
     pub vip: Option<VipAddress>,
     /// Who holds the VIP, by the agents' words.
     pub vip_on: Option<InstanceId>,
@@ -140,6 +144,7 @@ impl Snapshot {
             ackers: record.map_or_else(Vec::new, |record| record.ackers.clone()),
             degraded: record.and_then(|record| record.degraded.clone()),
             parked: record.map_or_else(Vec::new, |record| record.parked.clone()),
+            wishes: record.map_or_else(Wishes::default, |record| record.wishes.clone()),
             vip: view.cluster.vip.clone(),
             vip_on: members.iter().find(|member| member.vip).map(|member| member.instance.clone()),
             evidence: decision.diagnosis.evidence,

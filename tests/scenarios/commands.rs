@@ -16,7 +16,7 @@ use mha::model::time::Moment;
 use mha::model::view::ClusterView;
 
 use crate::world::{Host, MANAGER, Plight, World, pair};
-use crate::{extra, planned};
+use crate::{extra, planned, topology};
 
 type Done = Result<(), String>;
 
@@ -58,6 +58,8 @@ pub(crate) fn perform(world: &mut Option<World>, line: &str) -> Done {
         ["forget"] => forget(world),
         ["isolated", rest @ ..] => isolated(world, rest),
         ["operator", "asks", "failover", rest @ ..] => asks_failover(world, rest),
+        ["operator", "asks", "replica", rest @ ..] => topology::asks(world, rest),
+        [name, "wished", rest @ ..] => topology::wished(world, name, rest),
         ["operator", "asks", "switchover", rest @ ..] => planned::asks(world, rest),
         [name, "session", seconds, rest @ ..] => planned::session(world, name, seconds, rest),
         [name, "has", "no", "replication", "account"] => planned::no_replication_account(world, name),
@@ -161,6 +163,7 @@ fn cluster(line: &str) -> Result<World, String> {
         failovers: Vec::new(),
         adopted_at: world.wall(),
         doubted: Vec::new(),
+        wishes: Default::default(),
     });
     arm(&mut world, &primary);
     world.wait(Duration::from_secs(5));

@@ -17,6 +17,7 @@ use mha::model::observation::{Access, AgentStatus, Observation, Probe, Process, 
 use mha::model::report::{Replication, Report, SemiSync, Settings, ThreadError, ThreadState};
 use mha::model::time::Moment;
 use mha::model::view::{ClusterView, Granted};
+use mha::model::wishes::ReplicaAsk;
 
 /// Between two rounds of looks.
 const TICK: Duration = Duration::from_millis(250);
@@ -100,6 +101,7 @@ pub(crate) struct World {
     pub(crate) isolation: Option<Isolation>,
     pub(crate) asks_adoption: Option<Option<InstanceId>>,
     pub(crate) asks_switchover: Option<SwitchoverAsk>,
+    pub(crate) asks_replica: Option<ReplicaAsk>,
     pub(crate) surveys: Surveys,
     /// A generation that voters beside the members accepted.
     pub(crate) witnesses_accepted: Generation,
@@ -198,6 +200,7 @@ impl World {
             isolation: None,
             asks_adoption: None,
             asks_switchover: None,
+            asks_replica: None,
             surveys: Surveys::new(),
             witnesses_accepted: Generation(0),
         }

@@ -184,7 +184,7 @@ impl Manager {
         let ask = self.intents.failover.clone().filter(|_| plan.kind == PlanKind::Isolate);
         let about = match plan.kind {
             PlanKind::Isolate | PlanKind::Switchover | PlanKind::Promote => self.view.primary().cloned(),
-            PlanKind::Adopt | PlanKind::Rejoin | PlanKind::Repair => None,
+            PlanKind::Adopt | PlanKind::Rejoin | PlanKind::Repair | PlanKind::Topology => None,
         };
         let about = about
             .or_else(|| {
@@ -415,6 +415,11 @@ impl Sim {
                     parked: old.as_ref().map_or_else(Vec::new, |old| old.parked.clone()),
                     failovers,
                     doubted: doubted.map_or_else(Vec::new, |record| record.doubted),
+                    wishes: old.as_ref().map_or_else(Default::default, |old| {
+                        let mut wishes = old.wishes.clone();
+                        wishes.forget(primary);
+                        wishes
+                    }),
                     adopted_at: old.map_or(now, |old| old.adopted_at),
                 })
             }
@@ -424,6 +429,11 @@ impl Sim {
                     self.count("parked");
                     record.parked.push(Parked { instance: instance.clone(), since: now, why: why.clone() });
                 }
+                Some(record)
+            }
+            (Step::Wish { instance, wish }, Some(mut record)) => {
+                self.say(format!("m{m} records: {step}"));
+                record.wishes.note(instance, wish, now);
                 Some(record)
             }
             (_, old) => old,

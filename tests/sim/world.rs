@@ -107,6 +107,8 @@ impl SimWorld {
             | Step::Furnish { .. }
             | Step::SaveExtra { .. }
             | Step::Rewind { .. }
+            | Step::Halt { .. }
+            | Step::Wish { .. }
             | Step::Park { .. } => Some(0),
         };
         let within = match step {
@@ -257,7 +259,7 @@ impl World for SimWorld {
     async fn observe(&self, step: &Step) -> Result<Evidence, StepError> {
         let h = self.shared.act(|sim| sim.index(step.instance()));
         match step {
-            Step::Register { .. } | Step::Park { .. } => {
+            Step::Register { .. } | Step::Park { .. } | Step::Wish { .. } => {
                 let record = self.shared.act(|sim| sim.stores[self.m].record.clone());
                 Ok(Evidence { record, ..Evidence::default() })
             }
@@ -302,7 +304,7 @@ impl SimWorld {
 
     async fn done(&self, step: &Step, token: &Token) -> Result<Evidence, StepError> {
         match step {
-            Step::Register { .. } | Step::Park { .. } => {
+            Step::Register { .. } | Step::Park { .. } | Step::Wish { .. } => {
                 sleep(Duration::from_millis(2)).await;
                 let record = self.shared.act(|sim| sim.write_record(self.m, step, token));
                 sleep(Duration::from_millis(1)).await;
