@@ -9,6 +9,7 @@ use std::sync::Arc;
 use desk::{Desk, Script, dead, ended, failover, healthy};
 use mha::execute::Outcome;
 use mha::http::{ApiState, serve};
+use mha::model::wishes::{Threads, Wish};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::process::Command;
@@ -109,7 +110,7 @@ async fn a_dry_run_shows_both_plans_and_begins_nothing() {
     let (code, _, err) = run(&api.url, &["failover"]).await;
     assert_eq!((code, err.contains("was not confirmed")), (3, true), "{err}");
     let heard = desk.heard.lock().unwrap();
-    assert!(heard.iter().all(|ask| ask.starts_with("DryRun")), "{heard:?}");
+    assert!(heard.iter().all(|ask| ask.contains("Propose")), "{heard:?}");
 }
 
 #[tokio::test]
@@ -188,8 +189,55 @@ async fn a_returned_members_extra_rows_are_shown_before_anything_is_done() {
     let heard = desk.heard.lock().unwrap().join("\n");
     assert!(
         heard.contains("how: Flashback")
-            && heard.lines().filter(|ask| ask.starts_with("Rejoin")).count() == 1
+            && heard.lines().filter(|ask| ask.starts_with("Rejoin") && ask.contains("Begin")).count() == 1
     );
+}
+
+#[tokio::test]
+async fn a_replicas_change_is_shown_before_it_is_done() {
+    let mut board = healthy();
+    let at = board.at;
+    for (name, wish) in [
+        ("db3", Wish::Stop { threads: Threads::Applier, by: "bob@desk".to_owned() }),
+        ("db3", Wish::Follow { source: Some(desk::host("db2")) }),
+        ("db4", Wish::Leave),
+    ] {
+        board.wishes.note(&desk::host(name), &wish, at);
+    }
+    let desk = Desk::new(board, Script::default());
+    let api = api(desk.state(None)).await;
+    let (_, out, _) = run(&api.url, &["status"]).await;
+    golden("status_wishes", &out);
+    let (code, out, _) = run(&api.url, &["replica", "stop", "db3", "--dry-run"]).await;
+    assert_eq!(code, 0);
+    golden("replica_dry_run", &out);
+    let (code, _, err) = run(&api.url, &["replica", "move", "db3", "--source", "db2"]).await;
+    assert_eq!((code, err.contains("--yes")), (3, true), "{err}");
+    for args in [
+        &["replica", "move", "db3", "--source", "db2", "--yes"][..],
+        &["replica", "stop", "db3", "--io", "--force", "--yes"],
+        &["replica", "start", "db3", "--cluster", "orders", "--yes"],
+        &["replica", "remove", "db3", "--keep-running", "--wait", "3s", "--yes"],
+        &["replica", "add", "db4:3307", "--agent", "http://db4:8421", "--yes"],
+        &["set", "read-only", "db2", "on", "--yes"],
+    ] {
+        assert_eq!(run(&api.url, args).await.0, 0, "{args:?}");
+    }
+    for args in [
+        &["replica", "stop", "db3", "--io", "--sql"][..],
+        &["replica", "move", "db3"],
+        &["set", "read-only", "db2", "maybe"],
+    ] {
+        assert_eq!(run(&api.url, args).await.0, 2, "{args:?}");
+    }
+    let heard = desk.heard.lock().unwrap().join("\n");
+    for what in [
+        "threads: Receiver }, force: true",
+        "keep_running: true }, force: false, within: 3s",
+        "ReadOnly { on: true }",
+    ] {
+        assert!(heard.contains(what), "{what}: {heard}");
+    }
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
+use super::replica::{ReplicaCommand, SetCommand};
 use crate::model::instance::InstanceId;
 use crate::model::intent::How;
 
@@ -148,6 +149,16 @@ pub(super) enum Command {
         #[arg(long)]
         cluster: Option<String>,
     },
+    /// Change one replica: its place, its threads, whether it is a member. Shows the plan first and asks.
+    Replica {
+        #[command(subcommand)]
+        command: ReplicaCommand,
+    },
+    /// Set one thing of one member. Shows the plan first and asks.
+    Set {
+        #[command(subcommand)]
+        command: SetCommand,
+    },
     /// Open the last primary by hand, at its agent, when no manager is there. A majority of voters must still agree.
     Open {
         /// The member, as [[cluster.instance]] of --config has it; its agent and token are found there.
@@ -177,6 +188,8 @@ impl Command {
             Self::Failover { dry_run, .. }
             | Self::Switchover { dry_run, .. }
             | Self::Rejoin { dry_run, .. } => !dry_run,
+            Self::Replica { command } => !command.manner().dry_run,
+            Self::Set { command: SetCommand::ReadOnly { manner, .. } } => !manner.dry_run,
             Self::Status { .. }
             | Self::Topology { .. }
             | Self::History { .. }
@@ -210,7 +223,7 @@ fn how(text: &str) -> Result<How, String> {
 }
 
 /// `2s`, `500ms`, `1m`.
-fn span(text: &str) -> Result<Duration, String> {
+pub(super) fn span(text: &str) -> Result<Duration, String> {
     let (digits, unit) = text.split_at(text.trim_end_matches(char::is_alphabetic).len());
     let number: u64 = digits.parse().map_err(|_| "write it with its unit, such as 2s or 500ms".to_owned())?;
     let unit = match unit {

@@ -13,14 +13,14 @@ use super::error::{CliError, Exit};
 use super::open::{Where, open};
 use super::output::{Screen, Tone, clean_json};
 use super::settings::Settings;
-use super::{dossier, status, timeline};
+use super::{dossier, replica, status, timeline};
 use crate::config;
 use crate::decide::plan::Plan;
 use crate::execute::Outcome;
 use crate::execute::journal::{Recovery, What};
 use crate::http::contract::{
     AbortRequest, AcknowledgeRequest, AdoptRequest, Begun, Clusters, Done, FailoverRequest, FollowLine,
-    History, RejoinRequest, SwitchoverRequest, Topology, UnparkRequest,
+    History, RejoinRequest, ReplicaRequest, SwitchoverRequest, Topology, UnparkRequest,
 };
 use crate::manager::Part;
 use crate::manager::event::Proposal;
@@ -58,6 +58,8 @@ pub(super) async fn run(flags: Flags, screen: Screen) -> Ended {
         | Command::Follow { .. }
         | Command::Ack { .. }
         | Command::Rejoin { .. }
+        | Command::Replica { .. }
+        | Command::Set { .. }
         | Command::Unpark { .. } => {
             if !direct {
                 return ask(Settings::find(manager, token_file)?, command, screen, json).await;
@@ -118,6 +120,14 @@ async fn ask(settings: Settings, command: Command, screen: Screen, json: bool) -
             let request = RejoinRequest { instance, how, by: caller(), dry_run };
             desk.rejoin(cluster, request, yes).await
         }
+        Command::Replica { command } => {
+            let (request, manner) = replica::asked(command, caller());
+            desk.replica(manner.cluster, request, manner.yes).await
+        }
+        Command::Set { command } => {
+            let (request, manner) = replica::set(command, caller());
+            desk.replica(manner.cluster, request, manner.yes).await
+        }
         Command::Unpark { instance, cluster } => {
             desk.do_now(cluster, "unpark", &UnparkRequest { instance, by: caller() }).await
         }
@@ -126,8 +136,10 @@ async fn ask(settings: Settings, command: Command, screen: Screen, json: bool) -
 
 /// How an operation that is shown before it is begun speaks.
 struct Words {
-    /// Also the last part of its path.
+    /// The last part of its path.
     verb: &'static str,
+    /// What is begun or not.
+    what: &'static str,
     if_refused: &'static str,
     /// Before the second plan.
     note: &'static str,
@@ -268,6 +280,7 @@ impl Desk {
         let proposal_of = FailoverRequest { dry_run: true, ..request.clone() };
         let words = Words {
             verb: "failover",
+            what: "failover",
             if_refused: "mend what is named, or see --to, --accept-loss and --old-primary-is-dead",
             note: "if nothing more arrives:",
             question: format!("Fail {cluster} over by these plans?"),
@@ -281,6 +294,7 @@ impl Desk {
         let proposal_of = SwitchoverRequest { dry_run: true, ..request.clone() };
         let words = Words {
             verb: "switchover",
+            what: "switchover",
             if_refused: "mend what is named, or name another with --to",
             note: "if nothing more is written:",
             question: format!("Change the primary of {cluster} by these plans?"),
@@ -294,7 +308,22 @@ impl Desk {
         let proposal_of = RejoinRequest { dry_run: true, ..request.clone() };
         let words = Words {
             verb: "rejoin",
+            what: "rejoin",
             if_refused: "mend what is named; \"mhactl status\" shows how the member is",
+            note: "",
+            question: format!("Do this about {}?", request.instance),
+        };
+        let only_show = request.dry_run;
+        self.begin(&cluster, &words, (&proposal_of, &request), only_show, yes).await
+    }
+
+    async fn replica(&self, cluster: Option<String>, request: ReplicaRequest, yes: bool) -> Ended {
+        let cluster = self.cluster(cluster).await?;
+        let proposal_of = ReplicaRequest { dry_run: true, ..request.clone() };
+        let words = Words {
+            verb: "replica",
+            what: "change",
+            if_refused: "mend what is named; \"mhactl topology\" shows who replicates from whom",
             note: "",
             question: format!("Do this about {}?", request.instance),
         };
@@ -311,7 +340,7 @@ impl Desk {
         only_show: bool,
         yes: bool,
     ) -> Ended {
-        let verb = words.verb;
+        let Words { verb, what, .. } = words;
         let reply = self.client.post(&path(cluster, &[verb]), proposal_of).await?;
         let proposal: Proposal = reply.value()?;
         if only_show {
@@ -324,12 +353,12 @@ impl Desk {
         }
         // With blockers the manager is not asked to begin; it would say the same.
         if !proposal.blockers.is_empty() {
-            let message = format!("no {verb} of {cluster} was begun");
+            let message = format!("no {what} of {cluster} was begun");
             let mut error = CliError::new(Exit::Refused, "refused", message, words.if_refused);
             error.problem.reasons = if self.json { proposal.blockers } else { Vec::new() };
             return Err(error);
         }
-        self.agreed(yes, &format!("the {verb} of {cluster}"), &words.question)?;
+        self.agreed(yes, &format!("the {what} of {cluster}"), &words.question)?;
         let begun: Begun = self.client.post(&path(cluster, &[verb]), request).await?.value()?;
         self.see_through(cluster, &begun.recovery).await
     }

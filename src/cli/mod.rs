@@ -9,6 +9,7 @@ mod dossier;
 mod error;
 mod open;
 mod output;
+mod replica;
 mod settings;
 mod status;
 mod timeline;

@@ -122,15 +122,25 @@ impl Candidate {
 
     /// Whether a new primary may count on its acknowledgements at once: it can follow, and gets all of the stream.
     pub(crate) fn can_acknowledge(&self) -> bool {
+        self.could_acknowledge() && !self.is_stopped()
+    }
+
+    /// Somebody stopped it by command.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.against.iter().any(|against| matches!(against, Against::Stopped(_)))
+    }
+
+    /// The same, if it were started.
+    pub(crate) fn could_acknowledge(&self) -> bool {
         self.against.iter().all(|against| match against {
             Against::NotAnswering(_)
             | Against::Parked(_)
             | Against::ApplierError { .. }
             | Against::Filtered
             | Against::NotReplicating
-            | Against::Stopped(_)
             | Against::Stranger(_) => false,
-            Against::Never
+            Against::Stopped(_)
+            | Against::Never
             | Against::Errant(_)
             | Against::NoBinlog
             | Against::NoReplicaUpdates

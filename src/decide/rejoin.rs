@@ -225,7 +225,12 @@ fn below(
     stages.extend(level);
     stages.push(Stage::new("admit", vec![Step::Admit { instance: instance.clone() }]));
     stages.extend(register);
-    let title = format!("{instance} has nothing the primary lacks: it goes below {home}, where it belongs");
+    let place = match record.wishes.source_of(instance) {
+        Some(wished) if wished != home => format!("{home}, while {wished} is away"),
+        Some(_) => format!("{home}, where it belongs"),
+        None => format!("{home}, which has what the primary's log no longer holds"),
+    };
+    let title = format!("{instance} has nothing the primary lacks: it goes below {place}");
     Some(plan(view, PlanKind::Rejoin, title, stages))
 }
 

@@ -138,7 +138,10 @@ pub(super) fn removed(
     }
     let [level, register] = leaves_ackers(view, record, instance, ask.within);
     stages.extend(level);
+    let member = view.cluster.member(instance).cloned().map(Box::new);
+    let step = |wish| Step::Wish { instance: instance.clone(), wish };
+    let back = member.map(|member| step(Wish::Join { member }));
+    stages.push(Stage::new("record", vec![step(Wish::Leave)]).with_undo(back.into_iter().collect()));
     stages.extend(register);
-    stages.push(Stage::new("record", vec![Step::Wish { instance: instance.clone(), wish: Wish::Leave }]));
     stages
 }
