@@ -218,7 +218,7 @@ async fn a_replicas_change_is_shown_before_it_is_done() {
         &["replica", "stop", "db3", "--io", "--force", "--yes"],
         &["replica", "start", "db3", "--cluster", "orders", "--yes"],
         &["replica", "remove", "db3", "--keep-running", "--wait", "3s", "--yes"],
-        &["replica", "add", "db4:3307", "--agent", "http://db4:8421", "--yes"],
+        &["replica", "add", "db3", "--agent", "http://db3:8421", "--yes"],
         &["set", "read-only", "db2", "on", "--yes"],
     ] {
         assert_eq!(run(&api.url, args).await.0, 0, "{args:?}");

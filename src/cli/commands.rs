@@ -26,6 +26,8 @@ use crate::manager::Part;
 use crate::manager::event::Proposal;
 use crate::manager::snapshot::Snapshot;
 use crate::model::instance::InstanceId;
+use crate::model::report::ThreadState;
+use crate::model::wishes::Change;
 
 /// How long a manager that went away during a recovery is waited for.
 const AWAY: Duration = Duration::from_secs(60);
@@ -328,7 +330,42 @@ impl Desk {
             question: format!("Do this about {}?", request.instance),
         };
         let only_show = request.dry_run;
-        self.begin(&cluster, &words, (&proposal_of, &request), only_show, yes).await
+        let ended = self.begin(&cluster, &words, (&proposal_of, &request), only_show, yes).await?;
+        if ended == Exit::Done && !only_show && matches!(request.change, Change::Add { .. }) {
+            return self.joined(&cluster, &request.instance).await;
+        }
+        Ok(ended)
+    }
+
+    /// Waits until a new member follows: beside an agent it is brought in as a returned server is, after it is one.
+    async fn joined(&self, cluster: &str, instance: &InstanceId) -> Ended {
+        let deadline = Instant::now() + AWAY;
+        let mut last = String::new();
+        loop {
+            let snapshot: Snapshot = self.client.get(&path(cluster, &[]), &[]).await?.value()?;
+            let member = snapshot.members.iter().find(|member| member.instance == *instance);
+            let runs = |state: Option<ThreadState>| state == Some(ThreadState::Running);
+            if member.is_some_and(|member| runs(member.receiver) && runs(member.applier)) {
+                return Ok(Exit::Done);
+            }
+            let parked = snapshot.parked.iter().find(|parked| parked.instance == *instance);
+            let trouble = match (parked, Instant::now() >= deadline) {
+                (Some(parked), _) => format!("{instance} is a member, and parked: {}", parked.why),
+                (None, true) => {
+                    format!("{instance} is a member, and does not follow yet: {}", snapshot.sentence)
+                }
+                (None, false) => String::new(),
+            };
+            if !trouble.is_empty() {
+                let next = "\"mhactl status\" shows how it is; \"mhactl replica remove\" takes it out again";
+                return Err(CliError::new(Exit::Failed, "not_joined", trouble, next));
+            }
+            if !self.json && last != snapshot.sentence {
+                self.screen.print(&snapshot.sentence);
+                last = snapshot.sentence;
+            }
+            sleep(AGAIN).await;
+        }
     }
 
     /// Shows what would be done, asks, begins, and follows to the end.

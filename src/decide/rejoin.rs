@@ -156,7 +156,10 @@ fn returning(
     // What somebody stopped by command stays where and as it is.
     let stopped = record.wishes.stopped(instance).is_some();
     // Closed, it is due whether it replicates or not: a server that starts its threads by itself would stay closed for ever.
-    let due = fenced || !stopped && (astray || left_stopped(report, intents.was_left(instance)));
+    let joins = record.wishes.added.iter().any(|member| member.instance == *instance)
+        && (report.channel().is_none()
+            || !record.ackers.contains(instance) && topology::would_acknowledge(view, record, home, report));
+    let due = fenced || !stopped && (joins || astray || left_stopped(report, intents.was_left(instance)));
     if !due {
         return None;
     }
@@ -172,7 +175,7 @@ fn returning(
     if !extra.is_empty() {
         return Some(extra::remedy(returned, &extra));
     }
-    if let Some(why) = cannot_be_sent(view, report, primary) {
+    if let Some(why) = cannot_be_sent(view, report, primary, joins) {
         return Some(park(view, instance, &why));
     }
     if stopped {
@@ -236,11 +239,12 @@ fn below(
 
 /// It lacks what no replication gives it: a replica passes over transactions that carry its own server id, so what it wrote while it led
 /// and has lost since would be left out without a word (`replicate_same_server_id`; MariaDB takes its own back as a semi-sync
-/// replica, MDEV-21117). And an empty server cannot tell what it wrote: its disk is another than it was.
-fn cannot_be_sent(view: &ClusterView, report: &Report, primary: &Report) -> Option<String> {
+/// replica, MDEV-21117). And an empty server cannot tell what it wrote: its disk is another than it was, unless it `joins` for the first
+/// time.
+fn cannot_be_sent(view: &ClusterView, report: &Report, primary: &Report, joins: bool) -> Option<String> {
     let missing = primary.executed.minus(&report.known());
     let rebuild = "rebuild it from a replica or a backup, then run \"mhactl unpark\"";
-    if report.known().is_empty() && !missing.is_empty() {
+    if report.known().is_empty() && !missing.is_empty() && !joins {
         return Some(format!("it is empty, as a server on a new disk is; {rebuild}"));
     }
     let takes_its_own =

@@ -9,14 +9,15 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Part;
 use super::event::{Ask, Event, Proposal, Started, Then};
 use super::leadership::Leadership;
 use super::live_world::LiveWorld;
 use super::returning::settles;
 use super::snapshot::Snapshot;
 use super::watchers::Watchers;
+use super::{Common, Part};
 use crate::clock;
+use crate::config::ClusterConfig;
 use crate::decide::failover::{self, Isolation};
 use crate::decide::guard::looks_on;
 use crate::decide::plan::{Plan, PlanKind, Step};
@@ -45,6 +46,11 @@ pub(super) struct ClusterTask {
     pub(super) world: Arc<LiveWorld>,
     pub(super) leadership: Arc<Leadership>,
     pub(super) watchers: Watchers,
+    /// As the file has it: members added and removed by command are in the record.
+    pub(super) config: ClusterConfig,
+    pub(super) common: Arc<Common>,
+    /// Ends what looks at the present members.
+    pub(super) parts_stop: CancellationToken,
     pub(super) events: mpsc::Receiver<Event>,
     pub(super) own_events: mpsc::Sender<Event>,
     pub(super) board: watch::Sender<Arc<Snapshot>>,
@@ -128,6 +134,9 @@ impl ClusterTask {
             Event::Ask(ask) => self.answer(ask, now).await,
             Event::Ended { about, outcome } => self.ended(&about, outcome, now).await,
             Event::Surveyed { ask, surveys, then } => self.surveyed(ask, surveys, then).await,
+            Event::Met { ask, source, newcomer, then } => {
+                self.met(ask, source.as_ref(), &newcomer, then).await;
+            }
             Event::Led(result) => {
                 self.led = result;
                 if self.led.is_ok() {
@@ -387,6 +396,7 @@ impl ClusterTask {
                 }
             }
         }
+        self.follow_members();
         self.leadership.introduce_all(self.view.record.as_ref()).await;
         self.watchers.nudge_all();
     }

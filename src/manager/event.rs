@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 
 use crate::decide::plan::Plan;
 use crate::decide::switchover::Surveys;
+use crate::decide::topology::newcomer::Newcomer;
 use crate::execute::Outcome;
 use crate::model::ballot::Generation;
 use crate::model::cluster::Mode;
@@ -40,6 +41,13 @@ pub enum Event {
     Surveyed {
         ask: SwitchoverAsk,
         surveys: Surveys,
+        then: Then,
+    },
+    /// A server that is to become a member was looked at.
+    Met {
+        ask: ReplicaAsk,
+        source: Option<InstanceId>,
+        newcomer: Box<Newcomer>,
         then: Then,
     },
     /// Whether a majority of voters obeys this manager.

@@ -19,6 +19,7 @@ use crate::model::cluster::Cluster;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
 use crate::model::record::{ClusterRecord, Degraded, Parked};
+use crate::model::report::Report;
 use crate::model::sessions::Sessions;
 use crate::model::wishes::Wish;
 use crate::mysql::control::{self, ControlEnv, ControlError};
@@ -218,6 +219,12 @@ impl LiveWorld {
         let mut connection = self.connect(instance, deadline).await?;
         let replication = leads_next.then_some(&self.env.replication);
         sessions::sessions(&mut connection, replication, deadline).await.map_err(failed)
+    }
+
+    /// What a server says that is no member yet.
+    pub(super) async fn meet(&self, instance: &InstanceId, deadline: Instant) -> Result<Report, StepError> {
+        let mut connection = self.connect(instance, deadline).await?;
+        probe::report(&mut connection, deadline).await.map_err(failed)
     }
 
     async fn report(&self, connection: &mut Connection, deadline: Instant) -> Result<Evidence, StepError> {

@@ -1,16 +1,68 @@
 //! An operator's word about one member, as it reaches the cluster's task: decided, then shown or begun like every plan; and a cluster
 //! whose members changed looked at and led as it is now. Nothing here decides.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use super::cluster_task::ClusterTask;
-use super::event::{Proposal, Started, Then};
+use super::event::{Event, Proposal, Started, Then};
 use crate::clock;
 use crate::decide::plan::Plan;
 use crate::decide::topology;
-use crate::model::wishes::ReplicaAsk;
+use crate::decide::topology::newcomer::{self, Newcomer};
+use crate::model::instance::InstanceId;
+use crate::model::wishes::{Change, ReplicaAsk};
+
+/// How long one look at a server that is to become a member may take.
+const MEET_WITHIN: Duration = Duration::from_secs(2);
 
 impl ClusterTask {
     pub(super) async fn replica(&mut self, ask: ReplicaAsk, then: Then) {
+        if let Change::Add { agent, source } = &ask.change {
+            let (agent, source) = (agent.clone(), source.clone());
+            return self.meet(ask, agent, source, then);
+        }
         let planned = topology::plan(&self.view, &ask, clock::now());
+        let planned = planned.map_err(|found| found.iter().map(ToString::to_string).collect());
+        self.show_or_begin(&ask, planned, then).await;
+    }
+
+    /// Looks at a server that is to become a member, in the background; the loop goes on when it is known.
+    fn meet(&self, ask: ReplicaAsk, agent: Option<String>, source: Option<InstanceId>, then: Then) {
+        let configured = self.config.cluster.member(&ask.instance).cloned();
+        let member = configured.unwrap_or_else(|| Newcomer::member(&self.view, &ask.instance, agent));
+        let client = member.agent.as_deref().map(|url| self.agent_at(url));
+        let (world, events) = (Arc::clone(&self.world), self.own_events.clone());
+        self.tracker.spawn(async move {
+            let deadline = Instant::now() + MEET_WITHIN;
+            let asks_agent = async {
+                match &client {
+                    Some(client) => {
+                        let answered = client.status(MEET_WITHIN).await;
+                        Some(answered.map_err(|error| error.to_string()))
+                    }
+                    None => None,
+                }
+            };
+            let (report, agent) = tokio::join!(world.meet(&member.instance, deadline), asks_agent);
+            let report = report.map_err(|error| error.to_string());
+            let newcomer = Box::new(Newcomer { member, report, agent });
+            // A loop that has ended answers nobody.
+            let _ = events.send(Event::Met { ask, source, newcomer, then }).await;
+        });
+    }
+
+    /// Decides, then shows or begins.
+    pub(super) async fn met(
+        &mut self,
+        ask: ReplicaAsk,
+        source: Option<&InstanceId>,
+        newcomer: &Newcomer,
+        then: Then,
+    ) {
+        let planned = newcomer::add(&self.view, &ask, source, newcomer, clock::now());
         let planned = planned.map_err(|found| found.iter().map(ToString::to_string).collect());
         self.show_or_begin(&ask, planned, then).await;
     }

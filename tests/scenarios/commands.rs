@@ -58,6 +58,8 @@ pub(crate) fn perform(world: &mut Option<World>, line: &str) -> Done {
         ["forget"] => forget(world),
         ["isolated", rest @ ..] => isolated(world, rest),
         ["operator", "asks", "failover", rest @ ..] => asks_failover(world, rest),
+        ["stranger", name] => topology::stranger(world, name),
+        ["joined", name] => topology::joined(world, name),
         ["operator", "asks", "replica", rest @ ..] => topology::asks(world, rest),
         [name, "wished", rest @ ..] => topology::wished(world, name, rest),
         ["operator", "asks", "switchover", rest @ ..] => planned::asks(world, rest),

@@ -1,11 +1,13 @@
 //! Commands of a play about single replicas, each with an example, and what is told of them.
 
+use mha::decide::topology::newcomer::{Newcomer, add};
 use mha::decide::topology::plan;
+use mha::model::cluster::Cluster;
 use mha::model::instance::InstanceId;
 use mha::model::wishes::{Change, ReplicaAsk, Threads, Wish};
 
 use crate::telling::{line, show};
-use crate::world::World;
+use crate::world::{Host, World};
 
 type Done = Result<(), String>;
 
@@ -30,9 +32,12 @@ pub(crate) fn asks(world: &mut World, words: &[&str]) -> Done {
         }
         ["start", name] => (name, Change::Start),
         ["remove", name] => (name, Change::Remove { keep_running: options.contains(&"--keep-running") }),
+        ["add", name] => (name, Change::Add { agent: None, source: None }),
+        ["add", name, source] => (name, Change::Add { agent: None, source: Some(instance(source)?) }),
         ["read-only", name, on] => (name, Change::ReadOnly { on: *on == "on" }),
-        _ => return Err("move, stop, start, remove or read-only".to_owned()),
+        _ => return Err("add, move, stop, start, remove or read-only".to_owned()),
     };
+    world.newcomer_has_agent = options.contains(&"--agent");
     world.asks_replica = Some(ReplicaAsk {
         instance: instance(name)?,
         change,
@@ -62,10 +67,52 @@ pub(crate) fn wished(world: &mut World, name: &str, words: &[&str]) -> Done {
     Ok(())
 }
 
+/// `stranger db4`: a host of the world that is no member. Its server has what the members have, and follows nobody.
+pub(crate) fn stranger(world: &mut World, name: &str) -> Done {
+    let this = instance(name)?;
+    let id = world.hosts.len() as u32 + 1;
+    let mut host = Host::new(this, id, None, world.flavor, world.now);
+    host.read_only = true;
+    world.hosts.push(host);
+    Ok(())
+}
+
+/// `joined db4`: it is a member now, with an agent.
+pub(crate) fn joined(world: &mut World, name: &str) -> Done {
+    let this = instance(name)?;
+    let url = Some(format!("http://{name}:8421"));
+    let wish = Wish::Join { member: Box::new(Newcomer::member(&world.view, &this, url)) };
+    let now = world.wall();
+    let record = world.view.record.as_mut().ok_or("not adopted")?;
+    record.wishes.note(&this, &wish, now);
+    let members = record.wishes.members(&world.view.cluster.members);
+    let cluster = Cluster { members, ..world.view.cluster.clone() };
+    world.view.follow_members(cluster);
+    Ok(())
+}
+
+fn newcomer(world: &World, ask: &ReplicaAsk) -> Newcomer {
+    let host = world.hosts.iter().find(|host| host.instance == ask.instance);
+    let report = host.map(|host| world.report(host)).ok_or_else(|| "no route to host".to_owned());
+    let url = world.newcomer_has_agent.then(|| format!("http://{}:8421", ask.instance.host));
+    let agent = host.filter(|_| world.newcomer_has_agent).map(|host| Ok(world.status(host, None)));
+    Newcomer { member: Newcomer::member(&world.view, &ask.instance, url), report, agent }
+}
+
 /// The plan with what takes it back, or everything in its way.
 pub(crate) fn tell(world: &World, ask: &ReplicaAsk, name: &str) -> String {
     let mut out = String::new();
-    match plan(&world.view, ask, world.now) {
+    let planned = match &ask.change {
+        Change::Add { source, .. } => {
+            add(&world.view, ask, source.as_ref(), &newcomer(world, ask), world.now)
+        }
+        Change::Remove { .. }
+        | Change::Move { .. }
+        | Change::Stop { .. }
+        | Change::Start
+        | Change::ReadOnly { .. } => plan(&world.view, ask, world.now),
+    };
+    match planned {
         Ok(plan) => {
             show(&mut out, &plan, name);
             for step in plan.stages.iter().rev().flat_map(|stage| &stage.undo) {

@@ -102,6 +102,7 @@ pub(crate) struct World {
     pub(crate) asks_adoption: Option<Option<InstanceId>>,
     pub(crate) asks_switchover: Option<SwitchoverAsk>,
     pub(crate) asks_replica: Option<ReplicaAsk>,
+    pub(crate) newcomer_has_agent: bool,
     pub(crate) surveys: Surveys,
     /// A generation that voters beside the members accepted.
     pub(crate) witnesses_accepted: Generation,
@@ -201,6 +202,7 @@ impl World {
             asks_adoption: None,
             asks_switchover: None,
             asks_replica: None,
+            newcomer_has_agent: false,
             surveys: Surveys::new(),
             witnesses_accepted: Generation(0),
         }
@@ -338,7 +340,7 @@ impl World {
         self.view.record_agent(&host.instance, self.now, status);
     }
 
-    fn status(&self, host: &Host, primary: Option<&InstanceId>) -> AgentStatus {
+    pub(crate) fn status(&self, host: &Host, primary: Option<&InstanceId>) -> AgentStatus {
         let generation = self.view.record.as_ref().map_or(Generation(0), |record| record.generation);
         let leads = Some(&host.instance) == primary;
         let (process, unanswered, server) = match &host.plight {

@@ -4,6 +4,7 @@
 
 mod checks;
 mod home;
+pub mod newcomer;
 pub mod objection;
 mod plans;
 
@@ -33,7 +34,7 @@ pub fn plan(view: &ClusterView, ask: &ReplicaAsk, now: Moment) -> Result<Plan, V
     let (title, stages) = match &ask.change {
         Change::Move { source } => {
             let moved = checks::movable(view, record, ask, source)?;
-            (format!("{} goes below {source}", ask.instance), plans::moved(view, record, ask, source, &moved))
+            (format!("{} goes below {source}", ask.instance), plans::moved(view, record, ask, source, moved))
         }
         Change::Stop { threads } => {
             let report = checks::stoppable(view, record, ask, *threads)?;

@@ -93,6 +93,12 @@ pub enum Objection {
         source: InstanceId,
         set: GtidSet,
     },
+    /// It is to become a member and has a history of its own.
+    NoCopy {
+        instance: InstanceId,
+        source: InstanceId,
+        set: GtidSet,
+    },
     /// Commits on the primary would wait.
     LastAcker {
         instance: InstanceId,
@@ -211,6 +217,11 @@ impl fmt::Display for Objection {
             Self::Extra { instance, source, set } => write!(
                 f,
                 "{instance} has {set}, which {source} lacks; see \"mhactl rejoin {instance} --dry-run\""
+            ),
+            Self::NoCopy { instance, source, set } => write!(
+                f,
+                "{instance} has {set}, which {source} lacks: it is no copy of this cluster; restore it from a backup of one of its \
+                 members, or forget its history where that is only its own set-up (RESET MASTER, RESET BINARY LOGS AND GTIDS)"
             ),
             Self::LastAcker { instance, primary, left, acks } => write!(
                 f,
