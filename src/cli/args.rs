@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::replica::{ReplicaCommand, SetCommand};
+use super::rolling::Rolling;
 use crate::model::instance::InstanceId;
 use crate::model::intent::How;
 
@@ -159,6 +160,8 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: SetCommand,
     },
+    /// Run a command for one server after the other: replicas, then, after a switchover, the old primary. Stops at the first trouble.
+    Rolling(Rolling),
     /// Open the last primary by hand, at its agent, when no manager is there. A majority of voters must still agree.
     Open {
         /// The member, as [[cluster.instance]] of --config has it; its agent and token are found there.
@@ -190,6 +193,7 @@ impl Command {
             | Self::Rejoin { dry_run, .. } => !dry_run,
             Self::Replica { command } => !command.manner().dry_run,
             Self::Set { command: SetCommand::ReadOnly { manner, .. } } => !manner.dry_run,
+            Self::Rolling(rolling) => !rolling.dry_run,
             Self::Status { .. }
             | Self::Topology { .. }
             | Self::History { .. }

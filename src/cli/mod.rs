@@ -2,6 +2,7 @@
 //! people and JSON for programs come from the same answer.
 
 mod args;
+mod check;
 mod client;
 mod commands;
 mod direct;
@@ -10,6 +11,7 @@ mod error;
 mod open;
 mod output;
 mod replica;
+mod rolling;
 mod settings;
 mod status;
 mod timeline;

@@ -4,9 +4,15 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use tokio::time::{Instant, sleep};
+
 use super::args::span;
+use super::commands::{AGAIN, AWAY, Desk, Ended, Words, path};
+use super::error::{CliError, Exit};
 use crate::http::contract::ReplicaRequest;
+use crate::manager::snapshot::Snapshot;
 use crate::model::instance::InstanceId;
+use crate::model::report::ThreadState;
 use crate::model::wishes::{Change, Threads};
 
 /// What every one of them may be told.
@@ -148,4 +154,59 @@ pub(super) fn set(command: SetCommand, by: String) -> (ReplicaRequest, Manner) {
 fn request(instance: InstanceId, change: Change, manner: &Manner, by: String) -> ReplicaRequest {
     let within_ms = u64::try_from(manner.wait.as_millis()).ok();
     ReplicaRequest { instance, change, force: manner.force, within_ms, by, dry_run: manner.dry_run }
+}
+
+/// Shows the plan, asks, begins, and sees it to its end.
+pub(super) async fn change(
+    desk: &Desk,
+    cluster: Option<String>,
+    request: ReplicaRequest,
+    yes: bool,
+) -> Ended {
+    let cluster = desk.cluster(cluster).await?;
+    let proposal_of = ReplicaRequest { dry_run: true, ..request.clone() };
+    let words = Words {
+        verb: "replica",
+        what: "change",
+        if_refused: "mend what is named; \"mhactl topology\" shows who replicates from whom",
+        note: "",
+        question: format!("Do this about {}?", request.instance),
+    };
+    let only_show = request.dry_run;
+    let ended = desk.begin(&cluster, &words, (&proposal_of, &request), only_show, yes).await?;
+    if ended == Exit::Done && !only_show && matches!(request.change, Change::Add { .. }) {
+        return joined(desk, &cluster, &request.instance).await;
+    }
+    Ok(ended)
+}
+
+/// Waits until a new member follows: beside an agent it is brought in as a returned server is, after it is one.
+async fn joined(desk: &Desk, cluster: &str, instance: &InstanceId) -> Ended {
+    let deadline = Instant::now() + AWAY;
+    let mut last = String::new();
+    loop {
+        let snapshot: Snapshot = desk.client.get(&path(cluster, &[]), &[]).await?.value()?;
+        let member = snapshot.members.iter().find(|member| member.instance == *instance);
+        let runs = |state: Option<ThreadState>| state == Some(ThreadState::Running);
+        if member.is_some_and(|member| runs(member.receiver) && runs(member.applier)) {
+            return Ok(Exit::Done);
+        }
+        let parked = snapshot.parked.iter().find(|parked| parked.instance == *instance);
+        let trouble = match (parked, Instant::now() >= deadline) {
+            (Some(parked), _) => format!("{instance} is a member, and parked: {}", parked.why),
+            (None, true) => {
+                format!("{instance} is a member, and does not follow yet: {}", snapshot.sentence)
+            }
+            (None, false) => String::new(),
+        };
+        if !trouble.is_empty() {
+            let next = "\"mhactl status\" shows how it is; \"mhactl replica remove\" takes it out again";
+            return Err(CliError::new(Exit::Failed, "not_joined", trouble, next));
+        }
+        if !desk.json && last != snapshot.sentence {
+            desk.screen.print(&snapshot.sentence);
+            last = snapshot.sentence;
+        }
+        sleep(AGAIN).await;
+    }
 }

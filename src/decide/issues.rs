@@ -86,7 +86,7 @@ fn stream_issues(view: &ClusterView, instance: &InstanceId, report: &Report) -> 
         && view.primary() != Some(source)
     {
         found.push(format!(
-            "{instance} replicates from {} while {source}, below which it belongs, is away",
+            "{instance} replicates from {} until {source}, below which it belongs, is there and steady",
             channel.source
         ));
     }

@@ -175,7 +175,7 @@ impl ClusterTask {
         let snapshot = Snapshot::new(
             &self.view,
             decision,
-            wall,
+            (now, wall),
             self.running.is_some(),
             self.led.as_ref().err().cloned(),
         );

@@ -112,6 +112,12 @@ impl ClusterTask {
         let parts = Parts::start(&self.config, &cluster, led, &self.common, &self.own_events);
         (self.world, self.leadership, self.watchers, self.parts_stop) =
             (parts.world, parts.leadership, parts.watchers, parts.stop);
+        let known = |instance: &InstanceId| self.view.of(instance).is_some();
+        let joined = cluster.members.iter().filter(|member| !known(&member.instance));
+        // One that was a member before comes with its threads stopped by us.
+        let due: Vec<String> =
+            joined.map(|member| format!("{} replicates: it became a member", member.instance)).collect();
+        self.intents.note_left(&due);
         self.view.follow_members(cluster);
     }
 

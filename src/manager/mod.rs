@@ -120,7 +120,7 @@ async fn start_cluster(config: &ClusterConfig, common: &Arc<Common>) -> Result<C
     let (board, shown) = watch::channel(Arc::new(Snapshot::new(
         &view,
         first,
-        clock::wall(),
+        (clock::now(), clock::wall()),
         false,
         Some(JUST_STARTED.to_owned()),
     )));

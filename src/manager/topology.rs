@@ -47,7 +47,9 @@ impl ClusterTask {
                 }
             };
             let (report, agent) = tokio::join!(world.meet(&member.instance, deadline), asks_agent);
-            let report = report.map_err(|error| error.to_string());
+            // Its agent may keep everybody else out.
+            let beside = || agent.as_ref()?.as_ref().ok()?.server.clone().ok();
+            let report = report.map_err(|error| error.to_string()).or_else(|why| beside().ok_or(why));
             let newcomer = Box::new(Newcomer { member, report, agent });
             // A loop that has ended answers nobody.
             let _ = events.send(Event::Met { ask, source, newcomer, then }).await;

@@ -54,6 +54,7 @@ fn replica(name: &str, to_apply: u64) -> MemberSnapshot {
         heartbeat_age: Some(Duration::from_millis(210)),
         to_apply,
         agent: "ok".to_owned(),
+        asked_at: None,
         access: Some(Access::Admitted),
         vip: false,
         lease: None,

@@ -19,14 +19,23 @@ pub(crate) struct Lab {
 impl Lab {
     /// Three hosts, agents, a manager, adopted and healthy; a client writes through the VIP.
     pub(crate) fn up(flavor: &str) -> Self {
+        Self::up_with(flavor, &[])
+    }
+
+    /// The same, with more options of the lab.
+    pub(crate) fn up_with(flavor: &str, more: &[&str]) -> Self {
         let name = format!("live-{flavor}-{}", std::process::id());
         let mut lab = Self { name, dir: PathBuf::new(), writers: Vec::new() };
-        lab.run(&["up", "--flavor", flavor]);
+        lab.run(&[&["up", "--flavor", flavor][..], more].concat());
         let env = lab.run(&["env"]);
         lab.dir = env.lines().find_map(|line| line.strip_prefix("LAB=")).unwrap().into();
         lab.write(1, &["--rate", "200"]);
         lab.wait("the first writes", SOON, |lab| lab.acks(1).len() > 50);
         lab
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     fn command(&self, words: &[&str]) -> Command {
@@ -82,6 +91,19 @@ impl Lab {
 
     pub(crate) fn generation(&self) -> Option<u64> {
         self.status()?["generation"].as_u64()
+    }
+
+    /// One member's row of `mhactl status --json`.
+    pub(crate) fn member(&self, host: &str) -> Option<Value> {
+        let status = self.status()?;
+        status["members"].as_array()?.iter().find(|member| member["instance"] == host).cloned()
+    }
+
+    /// Whom a member replicates from, while it does.
+    pub(crate) fn source(&self, host: &str) -> Option<String> {
+        let member = self.member(host)?;
+        let runs = member["receiver"] == "running" && member["applier"] == "running";
+        runs.then(|| member["source"].as_str().map(ToOwned::to_owned))?
     }
 
     pub(crate) fn is_healthy(&self) -> bool {
