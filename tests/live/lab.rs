@@ -17,12 +17,7 @@ pub(crate) struct Lab {
 }
 
 impl Lab {
-    /// Three hosts, agents, a manager, adopted and healthy; a client writes through the VIP.
-    pub(crate) fn up(flavor: &str) -> Self {
-        Self::up_with(flavor, &[])
-    }
-
-    /// The same, with more options of the lab.
+    /// Three hosts, or what the lab's options in `more` say, agents, a manager, adopted and healthy; a client writes through the VIP.
     pub(crate) fn up_with(flavor: &str, more: &[&str]) -> Self {
         let name = format!("live-{flavor}-{}", std::process::id());
         let mut lab = Self { name, dir: PathBuf::new(), writers: Vec::new() };
@@ -32,10 +27,6 @@ impl Lab {
         lab.write(1, &["--rate", "200"]);
         lab.wait("the first writes", SOON, |lab| lab.acks(1).len() > 50);
         lab
-    }
-
-    pub(crate) fn name(&self) -> &str {
-        &self.name
     }
 
     fn command(&self, words: &[&str]) -> Command {
