@@ -36,7 +36,16 @@ pub fn rejoin(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan
     let runs =
         |seen: &Seen| seen.agent_now().is_some_and(|agent| !matches!(agent.process, Process::Gone { .. }));
     let first = view.replicas().filter(|(_, seen)| runs(seen)).find_map(next);
-    first.or_else(|| view.replicas().find_map(next))
+    // And those below it get another source meanwhile: that takes moments, if they are to be moved at all.
+    let feeds = |(instance, seen): &(&InstanceId, &Seen)| {
+        let gone = seen.agent_now().and_then(|agent| match agent.process {
+            Process::Gone { since } => Some(since),
+            Process::Running { .. } | Process::Unknown { .. } => None,
+        });
+        gone.is_some_and(|since| since < view.cluster.policy.silence)
+            && topology::has_orphans(view, record, instance, now)
+    };
+    first.or_else(|| view.replicas().filter(|replica| !feeds(replica)).find_map(next))
 }
 
 /// Why nothing is to be done about a member that was asked about.

@@ -44,6 +44,21 @@ pub(in crate::decide) fn home(
     sibling(view, record, instance, now).unwrap_or_else(|| record.primary.clone())
 }
 
+/// Somebody replicates from it who would be moved.
+pub(in crate::decide) fn has_orphans(
+    view: &ClusterView,
+    record: &ClusterRecord,
+    source: &InstanceId,
+    now: Moment,
+) -> bool {
+    view.replicas().any(|(instance, seen)| {
+        source_now(view, instance) == Some(source)
+            && seen.latest().is_some()
+            && record.wishes.stopped(instance).is_none()
+            && home(view, record, instance, now) != *source
+    })
+}
+
 /// Another replica that can give `instance` what the primary's log no longer holds.
 fn sibling(
     view: &ClusterView,
