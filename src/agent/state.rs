@@ -18,6 +18,7 @@ use super::wire::Membership;
 use crate::clock;
 use crate::config::{AgentConfig, ServerConfig};
 use crate::decide::lease::holder::{Input, Kept, Role};
+use crate::model::disk::Disk;
 use crate::model::extra::Saved;
 use crate::model::instance::{Flavor, Version};
 use crate::model::observation::{Access, AgentStatus, Process, Unseen};
@@ -64,6 +65,7 @@ pub struct Seen {
     pub last_identity: Option<(Flavor, Version)>,
     /// Transactions the primary lacks, saved here.
     pub extra: Option<Saved>,
+    pub disks: Vec<Disk>,
 }
 
 /// Shared by all tasks of one agent.
@@ -113,6 +115,7 @@ impl Shared {
             stopping: false,
             last_identity: None,
             extra: None,
+            disks: Vec::new(),
         };
         let (changed, _) = watch::channel(0);
         let seen = Mutex::new(seen);
@@ -230,6 +233,7 @@ impl Shared {
             granted_ago: promised.granted_ago,
             stopping: seen.stopping,
             extra: seen.extra.clone(),
+            disks: seen.disks.clone(),
         }
     }
 }

@@ -9,6 +9,7 @@ use mha::decide::failover::Isolation;
 use mha::decide::switchover::Surveys;
 use mha::model::ballot::{Ballot, Generation};
 use mha::model::cluster::Cluster;
+use mha::model::disk::Disk;
 use mha::model::extra::Saved;
 use mha::model::gtid::GtidSet;
 use mha::model::instance::{Flavor, Identity, InstanceId, Version};
@@ -76,6 +77,7 @@ pub(crate) struct Host {
     pub(crate) heartbeat_stuck_since: Option<Moment>,
     /// What its agent has saved of its extra transactions.
     pub(crate) saved: Option<Saved>,
+    pub(crate) disk: Option<Disk>,
     pub(crate) started_at: Moment,
     stream_at: Moment,
     beats: u64,
@@ -148,6 +150,7 @@ impl Host {
             has_vip: true,
             heartbeat_stuck_since: None,
             saved: None,
+            disk: None,
             started_at: now.back(Duration::from_secs(900)),
             stream_at: now,
             beats: 0,
@@ -386,6 +389,7 @@ impl World {
             granted_ago: (!leads).then(|| self.now.since(host.granted_at)),
             stopping: false,
             extra: host.saved.clone(),
+            disks: host.disk.into_iter().collect(),
         }
     }
 
