@@ -51,9 +51,20 @@ fn replicas_go_where_they_are_wanted(flavor: &str) {
     a_dead_intermediate(&lab);
     a_member_leaves_and_comes(&lab);
 
+    a_stranger_joins(&lab);
     let gap = lab.longest_gap(1, since);
     assert!(gap < Duration::from_millis(2_500), "no write for {gap:?}");
-    let found = lab.check("db1", since, 1);
+
+    // What was added by command takes part in a failover like the others, and leads nothing.
+    let fault = now_us();
+    lab.run(&["kill9", "db1"]);
+    lab.wait("another primary", SOON, |lab| lab.primary().is_some_and(|primary| primary != "db1"));
+    let primary = lab.primary().unwrap();
+    assert_ne!(primary, "db4");
+    lab.wait("all follow it", SOON, |lab| {
+        lab.is_healthy() && lab.source("db4") == lab.primary() && lab.source("db1") == lab.primary()
+    });
+    let found = lab.check(&primary, fault, 1);
     println!("{flavor}, replicas by command: longest pause {} ms; {found}", gap.as_millis());
     for wrong in ["lost", "duplicated", "split"] {
         assert_eq!(found[wrong], 0, "{found}");
@@ -85,6 +96,29 @@ fn a_member_leaves_and_comes(lab: &Lab) {
     assert_eq!(lab.source("db4").as_deref(), Some("db1"));
     lab.wait("four members", SOON, |lab| members(lab) == 4 && lab.is_healthy());
     assert_eq!(lab.status().unwrap()["ackers"].as_array().unwrap().len(), 3);
+}
+
+/// The same of a server the configuration does not name: it is a member by the manager's store alone, without a vote.
+fn a_stranger_joins(lab: &Lab) {
+    lab.run(&["ctl", "replica", "remove", "db4", "--yes"]);
+    let file = lab.dir.join("mgr/manager.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let (kept, dropped) = text.rsplit_once("\n[[cluster.instance]]").unwrap();
+    assert!(dropped.contains("\"db4\""), "{dropped}");
+    std::fs::write(&file, kept).unwrap();
+    let restart = || {
+        lab.run(&["kill-manager"]);
+        lab.run(&["start-manager"]);
+    };
+    restart();
+    lab.wait("three members", SOON, |lab| lab.member("db4").is_none() && lab.is_healthy());
+    lab.run(&["ctl", "replica", "add", "db4", "--agent", "http://db4:8421", "--yes"]);
+    lab.wait("four members", SOON, |lab| lab.source("db4").as_deref() == Some("db1") && lab.is_healthy());
+    restart();
+    lab.wait("still four members", SOON, |lab| lab.source("db4").is_some() && lab.is_healthy());
+    lab.run(&["kill9", "db4"]);
+    lab.wait("its server is gone", SOON, |lab| lab.source("db4").is_none());
+    lab.wait("it returns", SOON, |lab| lab.source("db4").is_some() && lab.is_healthy());
 }
 
 #[test]
