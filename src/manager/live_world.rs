@@ -43,6 +43,8 @@ pub(super) struct LiveWorld {
     /// By host.
     pub(super) voters: BTreeMap<String, Arc<AgentClient>>,
     pub(super) store: Store,
+    /// Held from reading the record to writing it: steps of a stage run side by side.
+    pub(super) record: tokio::sync::Mutex<()>,
     pub(super) tracker: TaskTracker,
     pub(super) fenced: Fenced,
 }
@@ -327,6 +329,7 @@ impl LiveWorld {
         token: &Token,
     ) -> Result<Evidence, StepError> {
         let now = clock::wall();
+        let _alone = self.record.lock().await;
         let old = self.store.record(&self.cluster.name).await.map_err(failed)?;
         let mut record = old.clone().unwrap_or_else(|| ClusterRecord {
             generation,
@@ -362,6 +365,7 @@ impl LiveWorld {
     }
 
     async fn park(&self, instance: &InstanceId, why: &str) -> Result<Evidence, StepError> {
+        let _alone = self.record.lock().await;
         let record = self.store.record(&self.cluster.name).await.map_err(failed)?;
         let mut record = record.ok_or_else(|| StepError::Failed("the cluster is not adopted".to_owned()))?;
         record.parked.retain(|parked| parked.instance != *instance);
@@ -370,6 +374,7 @@ impl LiveWorld {
     }
 
     async fn wish(&self, instance: &InstanceId, wish: &Wish) -> Result<Evidence, StepError> {
+        let _alone = self.record.lock().await;
         let record = self.store.record(&self.cluster.name).await.map_err(failed)?;
         let mut record = record.ok_or_else(|| StepError::Failed("the cluster is not adopted".to_owned()))?;
         record.wishes.note(instance, wish, clock::wall());

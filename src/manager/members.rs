@@ -90,6 +90,7 @@ impl Parts {
             agents,
             voters,
             store: store.clone(),
+            record: Default::default(),
             tracker: tracker.clone(),
             fenced: Default::default(),
         };

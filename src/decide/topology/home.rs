@@ -135,6 +135,16 @@ fn can_give(view: &ClusterView, source: &InstanceId, instance: &InstanceId) -> b
     replica.known().contains(&source.purged)
 }
 
+/// The replica it is below, where that one gets the primary's stream and can hand it on.
+pub(in crate::decide) fn tier<'v>(
+    view: &'v ClusterView,
+    primary: &InstanceId,
+    instance: &InstanceId,
+) -> Option<&'v InstanceId> {
+    let source = source_now(view, instance).filter(|source| *source != primary)?;
+    (is_below(view, source, primary) && is_whole(view, source)).then_some(source)
+}
+
 /// Whom it replicates from, by its last answer.
 pub(super) fn source_now<'v>(view: &'v ClusterView, instance: &InstanceId) -> Option<&'v InstanceId> {
     let (_, report) = view.of(instance)?.last_report.as_ref()?;

@@ -20,7 +20,7 @@ use crate::model::time::Moment;
 use crate::model::view::ClusterView;
 use crate::model::wishes::{Change, ReplicaAsk};
 
-pub(super) use self::home::{has_orphans, home};
+pub(super) use self::home::{has_orphans, home, tier};
 
 /// A remaining acker that is no further behind than this has all that the leaving one acknowledged.
 const CLOSELY: Duration = Duration::from_millis(500);
