@@ -290,6 +290,35 @@ async fn a_rolling_change_goes_on_while_all_is_well_and_says_where_it_stopped() 
 }
 
 #[tokio::test]
+async fn ctrl_c_lets_the_command_end_and_nothing_follows() {
+    let mut board = healthy();
+    let later = board.at + TimeDelta::hours(1);
+    board.members.iter_mut().for_each(|member| member.asked_at = Some(later));
+    let desk = Desk::new(board, Script::default());
+    let api = api(desk.state(None)).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("turns");
+    let command = format!("f={}; echo begun $HOST >>$f; sleep 1; echo ended >>$f", file.display());
+    let child = mhactl(&api.url, &["rolling", "--command", &command, "--yes"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let text = || std::fs::read_to_string(&file).unwrap_or_default();
+    while text().is_empty() {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let pid = rustix::process::Pid::from_raw(child.id().unwrap().try_into().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let ended = child.wait_with_output().await.unwrap();
+    let err = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!((ended.status.code(), text().as_str()), (Some(1), "begun db3\nended\n"), "{err}");
+    for part in ["stops after this command", "stopped at db3, a replica (1 of 4): Ctrl-C", "--skip db3"] {
+        assert!(err.contains(part), "{part}: {err}");
+    }
+}
+
+#[tokio::test]
 async fn a_refusal_names_its_reasons_once() {
     let script = Script { refusals: vec!["the agent on db2 is not heard".to_owned()] };
     let desk = Desk::new(healthy(), script);
