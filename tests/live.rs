@@ -11,6 +11,8 @@ mod disk;
 mod lab;
 #[path = "live/rejoin.rs"]
 mod rejoin;
+#[path = "live/topology.rs"]
+mod topology;
 
 use std::io::Write as _;
 use std::process::Child;

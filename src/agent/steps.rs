@@ -109,6 +109,7 @@ pub(super) async fn apply(shared: &Shared, request: &StepRequest) -> Result<Evid
         | Step::AckersAttached { .. }
         | Step::ForgetSource { .. }
         | Step::Furnish { .. }
+        | Step::Halt { .. }
         | Step::SetReadOnly { .. } => {
             sql(shared, step, deadline).await?;
             true
@@ -127,6 +128,7 @@ pub(super) async fn apply(shared: &Shared, request: &StepRequest) -> Result<Evid
         | Step::Turn { .. }
         | Step::Claim { .. }
         | Step::Register { .. }
+        | Step::Wish { .. }
         | Step::Park { .. } => {
             return Err(StepError::Failed(format!("an agent does not do this step: {step}")));
         }
