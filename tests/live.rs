@@ -13,6 +13,8 @@ mod lab;
 mod rejoin;
 #[path = "live/topology.rs"]
 mod topology;
+#[path = "live/traffic.rs"]
+mod traffic;
 
 use std::io::Write as _;
 use std::process::Child;

@@ -129,6 +129,7 @@ pub(super) async fn apply(shared: &Shared, request: &StepRequest) -> Result<Evid
         | Step::Claim { .. }
         | Step::Register { .. }
         | Step::Wish { .. }
+        | Step::Direct { .. }
         | Step::Park { .. } => {
             return Err(StepError::Failed(format!("an agent does not do this step: {step}")));
         }

@@ -1,6 +1,8 @@
 //! `[[cluster]]`: its members, address, witnesses and accounts, over what `[defaults]` says. Becomes a
 //! [`Cluster`]; what its parts say to each other is `check.rs`.
 
+use std::time::Duration;
+
 use secrecy::SecretString;
 
 use super::findings::{Findings, Span};
@@ -8,7 +10,9 @@ use super::read::{Item, Table};
 use super::thresholds::Thresholds;
 use super::value::{self, base_url, prefixed, refuse, same_host, url};
 use super::{AGENT_PORT, Account, Accounts, ClusterConfig, Tls, account, check, secret};
-use crate::model::cluster::{Cluster, ClusterName, Member, Mode, Promotion, VipAddress, Voter};
+use crate::model::cluster::{
+    Cluster, ClusterName, Member, Mode, Promotion, TrafficProgram, VipAddress, Voter,
+};
 use crate::model::instance::InstanceId;
 
 /// What a layer says: absent, refused (and told), or a value.
@@ -93,6 +97,7 @@ pub(super) struct Read {
     pub(super) mode: Mode,
     pub(super) members: Vec<ReadMember>,
     pub(super) vip: Option<(VipAddress, Span)>,
+    traffic: Option<TrafficProgram>,
     pub(super) voters: Vec<Voter>,
     pub(super) layer: Layer,
     /// A member was refused: nothing may be counted.
@@ -124,6 +129,7 @@ impl Read {
             mode: self.mode,
             members: self.members.into_iter().map(|read| read.member).collect(),
             vip: self.vip.map(|(vip, _)| vip),
+            traffic: self.traffic,
             voters: self.voters,
             policy: self.layer.thresholds.policy,
         };
@@ -142,6 +148,7 @@ pub(super) fn read(table: &Table<'_>, defaults: &Layer, manager: Option<&Voter>)
         item.word(&[("observe", Mode::Observe), ("manual", Mode::Manual), ("auto", Mode::Auto)])
     });
     let vip = table.get("vip").and_then(|item| vip(&item));
+    let traffic = table.get("traffic").and_then(|item| traffic(&item));
     let witnesses = table.get("witnesses").map(|item| witnesses(&item)).unwrap_or_default();
     let tables = table.tables("instance", "[[cluster.instance]]");
     table.finish();
@@ -156,8 +163,18 @@ pub(super) fn read(table: &Table<'_>, defaults: &Layer, manager: Option<&Voter>)
     let partial = members.len() != tables.len() || tables.is_empty();
     let accounts = accounts(&layer, table.findings, &at);
     let voters = check::voters(&members, &witnesses, manager, table.findings);
-    let mut read =
-        Read { at, name, mode: mode.unwrap_or_default(), members, vip, voters, layer, partial, accounts };
+    let mut read = Read {
+        at,
+        name,
+        mode: mode.unwrap_or_default(),
+        members,
+        vip,
+        traffic,
+        voters,
+        layer,
+        partial,
+        accounts,
+    };
     needs_token(&read, !witnesses.is_empty(), table.findings);
     check::within(&mut read, &witnesses, manager, table.findings);
     Some(read)
@@ -211,6 +228,21 @@ fn vip(item: &Item<'_>) -> Option<(VipAddress, Span)> {
     let address_item = address_item?;
     let (address, prefix) = address_item.checked(prefixed(address_item.text()?))?;
     Some((VipAddress { address, prefix, interface: interface? }, address_item.at))
+}
+
+/// How long a traffic program may take where its line does not say.
+const TRAFFIC_WITHIN: Duration = Duration::from_secs(2);
+
+fn traffic(item: &Item<'_>) -> Option<TrafficProgram> {
+    const EXAMPLE: &str = "traffic = { exec = \"/etc/mha/traffic\", within = \"2s\" }";
+    let table = item.table("`traffic`", EXAMPLE)?;
+    let (exec, within) = (table.need("exec", EXAMPLE), table.get("within"));
+    table.finish();
+    let within = match within {
+        Some(item) => item.duration(Duration::from_millis(100), Duration::from_secs(60))?,
+        None => TRAFFIC_WITHIN,
+    };
+    Some(TrafficProgram { program: super::manager::program(&exec?)?, within })
 }
 
 fn witnesses(item: &Item<'_>) -> Vec<(Voter, Span)> {

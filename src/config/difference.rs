@@ -57,13 +57,19 @@ fn changed(said: &mut Vec<String>, whose: &str, what: &str, old: &str, new: &str
 
 fn cluster(said: &mut Vec<String>, name: &str, old: &ClusterConfig, new: &ClusterConfig) {
     let whose = format!("cluster {name}");
-    let Cluster { name: _, mode, members, vip, voters, policy } = &old.cluster;
+    let Cluster { name: _, mode, members, vip, traffic, voters, policy } = &old.cluster;
     changed(said, &whose, "mode", &word(mode), &word(&new.cluster.mode));
     self::members(said, &whose, members, &new.cluster.members);
     let address = |vip: &Option<crate::model::cluster::VipAddress>| {
         vip.as_ref().map_or("none".to_owned(), ToString::to_string)
     };
     changed(said, &whose, "vip", &address(vip), &address(&new.cluster.vip));
+    let program = |traffic: &Option<crate::model::cluster::TrafficProgram>| {
+        traffic.as_ref().map_or("none".to_owned(), |traffic| {
+            format!("{} within {}", traffic.program.display(), show(traffic.within))
+        })
+    };
+    changed(said, &whose, "traffic", &program(traffic), &program(&new.cluster.traffic));
     let list = |voters: &[crate::model::cluster::Voter]| {
         let voters: Vec<String> =
             voters.iter().map(|voter| format!("{} at {}", voter.host, voter.url)).collect();

@@ -139,7 +139,8 @@ fn on_event(item: &Item<'_>) -> Option<OnEvent> {
     }
 }
 
-fn program(item: &Item<'_>) -> Option<PathBuf> {
+/// The whole path of a program that is there.
+pub(super) fn program(item: &Item<'_>) -> Option<PathBuf> {
     let path = item.path()?;
     let shown = path.display();
     let checked = match std::fs::metadata(&path) {

@@ -1,7 +1,8 @@
 //! Taking a running cluster into care: every change it makes is shown first, and none is made without the operator's word.
 
 use super::failover::{acks_in_force, next_generation};
-use super::plan::{Plan, PlanKind, Proof, Stage, Step};
+use super::plan::{Plan, PlanKind, Proof, Stage, Step, TrafficOrder};
+use super::promotion;
 use super::topology;
 use crate::model::ballot::Generation;
 use crate::model::instance::InstanceId;
@@ -80,6 +81,9 @@ pub fn adopt(view: &ClusterView, primary: Option<&InstanceId>) -> Result<Plan, V
     if let Some(vip) = view.cluster.vip.clone() {
         stages
             .push(Stage::new("traffic", vec![Step::HoldVip { instance: primary.clone(), generation, vip }]));
+    }
+    if view.cluster.traffic.is_some() {
+        stages.push(Stage::new("direct", vec![promotion::direct(&primary, TrafficOrder::Move, generation)]));
     }
     Ok(Plan {
         cluster: view.cluster.name.clone(),

@@ -171,6 +171,7 @@ fn changes_a_server(step: &Step) -> bool {
         | Step::SaveExtra { .. }
         | Step::Rewind { .. }
         | Step::Wish { .. }
+        | Step::Direct { .. }
         | Step::Park { .. } => false,
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub use super::step::{Evidence, Proof, Salvaged, Step, Votes};
+pub use super::step::{Evidence, Proof, Salvaged, Step, TrafficOrder, Votes};
 use crate::model::cluster::ClusterName;
 
 /// What a stage's failure does.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::candidate::{Against, Candidate, Ranking};
 use super::failover::{Isolation, acks_in_force, next_generation};
 use super::feeding::Feeding;
-use super::plan::{Plan, PlanKind, Proof, Stage, Step};
+use super::plan::{Plan, PlanKind, Proof, Stage, Step, TrafficOrder};
 use super::proof::{Promise, promise};
 use crate::model::ballot::Generation;
 use crate::model::gtid::GtidSet;
@@ -23,6 +23,11 @@ pub(super) struct Handover {
     pub(super) set: GtidSet,
     /// Those that replicate from the leader already.
     pub(super) turned: Vec<InstanceId>,
+}
+
+/// The traffic program is told.
+pub(super) fn direct(primary: &InstanceId, order: TrafficOrder, generation: Generation) -> Step {
+    Step::Direct { instance: primary.clone(), order, generation }
 }
 
 /// No applier takes less for a transaction: so long the dead server's log can be read without anybody waiting for it.
@@ -154,6 +159,7 @@ impl<'a> Promotion<'a> {
         let commit = stages.len();
         stages.push(self.open());
         stages.extend(self.traffic());
+        stages.extend(self.direct("direct").map(Stage::or_continue));
         stages.extend(self.rest());
         let old = &self.isolation.primary;
         Plan {
@@ -290,6 +296,12 @@ impl<'a> Promotion<'a> {
         Some(Stage::new("traffic", vec![step]))
     }
 
+    /// The operator's own traffic follows, where there is a program for it.
+    fn direct(&self, name: &str) -> Option<Stage> {
+        self.view.cluster.traffic.as_ref()?;
+        Some(Stage::new(name, vec![direct(&self.leader(), TrafficOrder::Move, self.generation)]))
+    }
+
     fn rest(&self) -> Vec<Stage> {
         let others: Vec<Step> = self
             .followers
@@ -305,6 +317,8 @@ impl<'a> Promotion<'a> {
         }
         let run = |instance: &InstanceId| Step::Wish { instance: instance.clone(), wish: Wish::Run };
         stages.extend(self.woken.iter().map(|woken| Stage::new("started", vec![run(woken)]).or_continue()));
+        // What the program could not do at once is asked again when nobody waits for it, and a person is told if it fails for good.
+        stages.extend(self.direct("directed"));
         if self.handover.is_some() {
             stages.extend(self.demote(tidy));
         } else {

@@ -181,6 +181,8 @@ pub enum Step {
         #[serde(rename = "within_ms", with = "millis")]
         within: Duration,
     },
+    /// The operator's traffic program was told this of the primary `instance`, and says that it is so. It may be told twice.
+    Direct { instance: InstanceId, order: TrafficOrder, generation: Generation },
     /// It is taken out of automatic hands until a person decides.
     Park { instance: InstanceId, why: String },
     /// Those threads of it are stopped with nothing lost, both only when nothing received is left to apply; without its receiver it is
@@ -198,6 +200,28 @@ pub enum Step {
 /// Plans stored before a replica could be turned without acknowledging.
 fn yes() -> bool {
     true
+}
+
+/// What the traffic program is told of the primary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrafficOrder {
+    /// Hold its clients' new transactions back: it is about to take no writes.
+    Pause,
+    /// Let them go on: nothing has changed.
+    Resume,
+    /// Send all clients there, and let them go on.
+    Move,
+}
+
+impl fmt::Display for TrafficOrder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pause => "the traffic program holds its clients back",
+            Self::Resume => "the traffic program lets its clients go on",
+            Self::Move => "the traffic program sends clients there",
+        })
+    }
 }
 
 impl Step {
@@ -228,6 +252,7 @@ impl Step {
             | Self::Furnish { instance, .. }
             | Self::SaveExtra { instance, .. }
             | Self::Rewind { instance, .. }
+            | Self::Direct { instance, .. }
             | Self::Park { instance, .. }
             | Self::Halt { instance, .. }
             | Self::Wish { instance, .. } => instance,
@@ -252,6 +277,9 @@ pub struct Evidence {
     pub behind: Option<Duration>,
     /// The heartbeat table was found.
     pub furnished: bool,
+    /// The traffic program ended well.
+    #[serde(default)]
+    pub directed: bool,
 }
 
 /// How a claim went.
@@ -363,6 +391,7 @@ impl Step {
             }
             Self::SetReadOnly { on, .. } => report.is_some_and(|report| report.read_only == *on),
             Self::Furnish { .. } => seen.furnished,
+            Self::Direct { .. } => seen.directed,
             Self::SaveExtra { extra, .. } => agent
                 .and_then(|agent| agent.extra.as_ref())
                 .is_some_and(|saved| saved.set == *extra && saved.rewinding.is_none()),
@@ -487,6 +516,7 @@ impl fmt::Display for Step {
                 let what = if *rows { ", the rows of those as they were before" } else { "" };
                 write!(f, "{instance} is set back to {keep}: without {extra}{what}")
             }
+            Self::Direct { instance, order, .. } => write!(f, "{instance}: {order}"),
             Self::Park { instance, why } => write!(f, "{instance} parked: {why}"),
             Self::Halt { instance, threads, .. } => write!(f, "{instance}: {threads} stopped"),
             Self::Wish { instance, wish } => match wish {

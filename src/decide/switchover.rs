@@ -5,9 +5,9 @@ use super::candidate::{Candidate, rank};
 use super::failover::{Isolation, next_generation};
 use super::feeding::Feeding;
 use super::obstacle::Obstacle;
-use super::plan::{Evidence, Plan, PlanKind, Proof, Stage, Step};
+use super::plan::{Evidence, Plan, PlanKind, Proof, Stage, Step, TrafficOrder};
 use super::preflight::preflight;
-use super::promotion::{Handover, Promotion};
+use super::promotion::{Handover, Promotion, direct};
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
 use crate::model::intent::SwitchoverAsk;
@@ -143,6 +143,10 @@ pub fn block(
         stages.push(turn);
     }
     stages.push(Stage::new("close", close));
+    if view.cluster.traffic.is_some() {
+        let order = |order| vec![direct(&old, order, record.generation)];
+        stages.push(Stage::new("pause", order(TrafficOrder::Pause)).with_undo(order(TrafficOrder::Resume)));
+    }
     stages.push(Stage::new("block", vec![block]).with_undo(serve_again(view, record)));
     let by = if ask.by.is_empty() { "an operator" } else { ask.by.as_str() };
     Ok(Plan {

@@ -189,6 +189,7 @@ fn may_be_left(step: &Step) -> bool {
         | Step::Furnish { .. }
         | Step::Halt { .. }
         | Step::Wish { .. }
+        | Step::Direct { .. }
         | Step::Park { .. } => false,
     }
 }

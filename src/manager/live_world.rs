@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
+use super::direct::Direction;
 use super::fenced::Fenced;
 use crate::agent::client::AgentClient;
 use crate::agent::wire::{BringRequest, SalvageRequest};
@@ -47,6 +48,8 @@ pub(super) struct LiveWorld {
     pub(super) record: tokio::sync::Mutex<()>,
     pub(super) tracker: TaskTracker,
     pub(super) fenced: Fenced,
+    /// What the traffic program did last.
+    pub(super) directed: std::sync::Mutex<Option<Direction>>,
 }
 
 impl World for LiveWorld {
@@ -57,9 +60,11 @@ impl World for LiveWorld {
                 Ok(Evidence { record, ..Evidence::default() })
             }
             // Asking is claiming: a voter answers the same claim twice alike.
-            Step::Claim { .. } | Step::Salvage { .. } | Step::KeepUp { .. } | Step::Quiet { .. } => {
-                Ok(Evidence::default())
-            }
+            Step::Claim { .. }
+            | Step::Salvage { .. }
+            | Step::KeepUp { .. }
+            | Step::Quiet { .. }
+            | Step::Direct { .. } => Ok(Evidence::default()),
             Step::Fence { .. }
             | Step::Block { .. }
             | Step::Turn { .. }
@@ -95,6 +100,9 @@ impl World for LiveWorld {
                 self.register(primary, *generation, ackers, *acks, degraded.as_deref(), token).await
             }
             Step::Park { instance, why } => self.park(instance, why).await,
+            Step::Direct { instance, order, generation } => {
+                self.direct(instance, *order, *generation, token).await
+            }
             Step::Wish { instance, wish } => self.wish(instance, wish).await,
             Step::Turn { instance, from, to, acker, within } => {
                 self.turn(instance, from, (to, *acker), *within, token).await
@@ -170,6 +178,7 @@ impl LiveWorld {
             | Step::Claim { .. }
             | Step::Register { .. }
             | Step::Wish { .. }
+            | Step::Direct { .. }
             | Step::Park { .. } => statement,
         }
     }

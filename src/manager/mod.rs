@@ -3,6 +3,7 @@
 mod agents;
 mod claim;
 mod cluster_task;
+mod direct;
 pub mod event;
 mod fenced;
 pub mod handle;

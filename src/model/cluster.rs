@@ -2,11 +2,14 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::instance::InstanceId;
 use super::policy::Policy;
+use super::time::millis;
 
 /// A cluster's name: `[A-Za-z0-9_-]{1,64}`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -83,6 +86,15 @@ impl fmt::Display for VipAddress {
     }
 }
 
+/// A program of the operator's that sends clients where they belong: it knows their proxy, or the name they ask for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrafficProgram {
+    pub program: PathBuf,
+    /// How long one call may take; then it is ended with all it started, and counts as failed.
+    #[serde(rename = "within_ms", with = "millis")]
+    pub within: Duration,
+}
+
 /// A whole cluster as configured.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cluster {
@@ -90,6 +102,9 @@ pub struct Cluster {
     pub mode: Mode,
     pub members: Vec<Member>,
     pub vip: Option<VipAddress>,
+    /// Asked beside the VIP, or instead of one.
+    #[serde(default)]
+    pub traffic: Option<TrafficProgram>,
     /// In configuration order: members' agents, witnesses, and the manager's own host where that makes the number odd.
     pub voters: Vec<Voter>,
     pub policy: Policy,

@@ -1,4 +1,4 @@
-//! A program of the operator's, given one notice on its standard input. It gets a plain environment, no secret of ours, and is ended
+//! A program of the operator's, given one notice or order on its standard input. It gets a plain environment, no secret of ours, and is ended
 //! with everything it started when its time is over.
 
 use std::path::Path;
@@ -20,7 +20,7 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 ///
 /// # Errors
 /// When it cannot be started, ends otherwise than with 0, or not by `deadline`; with the first words of its standard error.
-pub(super) async fn run(program: &Path, json: &[u8], deadline: Instant) -> Result<(), String> {
+pub(crate) async fn run(program: &Path, json: &[u8], deadline: Instant) -> Result<(), String> {
     let mut child = Command::new(program)
         .env_clear()
         .env("PATH", PATH)

@@ -1,7 +1,7 @@
 //! Being told: every change of verdict or decision, and every recovery's begin and end, reach a person's program or webhook. One
 //! worker, a bounded queue, a deadline for each, and the result kept. It never holds up a cluster, and carries no secret.
 
-mod exec;
+pub(crate) mod exec;
 mod webhook;
 
 use std::time::Duration;

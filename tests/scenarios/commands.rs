@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mha::decide::failover::Isolation;
 use mha::model::ballot::{Ballot, Generation};
-use mha::model::cluster::{Cluster, ClusterName, Member, Mode, Promotion, VipAddress, Voter};
+use mha::model::cluster::{Cluster, ClusterName, Member, Mode, Promotion, TrafficProgram, VipAddress, Voter};
 use mha::model::disk::{Disk, Holds};
 use mha::model::extra::Remedy;
 use mha::model::instance::{Flavor, InstanceId};
@@ -32,6 +32,7 @@ pub(crate) fn perform(world: &mut Option<World>, line: &str) -> Done {
     match words.as_slice() {
         ["policy", rest @ ..] => policy(world, rest),
         ["mode", mode] => set_mode(world, mode),
+        ["traffic", "program"] => traffic_program(world),
         ["wait", span] => wait(world, span),
         ["kill", name] => kill(world, name),
         ["kill-agent", name] => kill_agent(world, name),
@@ -190,6 +191,7 @@ fn configured(name: &str, ids: &[InstanceId], wanted: &Wanted) -> Result<Cluster
         mode: Mode::Auto,
         members: members.collect(),
         vip: wanted.vip.then(|| VipAddress { address, prefix: 24, interface: "eth0".to_owned() }),
+        traffic: None,
         voters: voters.collect(),
         policy: Policy {
             durability: if wanted.lossless { Durability::Lossless } else { Durability::Async },
@@ -197,6 +199,13 @@ fn configured(name: &str, ids: &[InstanceId], wanted: &Wanted) -> Result<Cluster
             ..Policy::default()
         },
     })
+}
+
+/// `traffic program`: the operator has one.
+fn traffic_program(world: &mut World) -> Done {
+    let (program, within) = ("/etc/mha/traffic".into(), Duration::from_secs(2));
+    world.view.cluster.traffic = Some(TrafficProgram { program, within });
+    Ok(())
 }
 
 /// Semi-sync as the record wants it: the primary armed, its followers acknowledging.

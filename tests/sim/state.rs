@@ -323,6 +323,7 @@ fn cluster(opts: &Options, hosts: usize, dice: &mut Dice) -> Cluster {
             prefix: 24,
             interface: "eth0".to_owned(),
         }),
+        traffic: None,
         voters,
         policy: Policy {
             durability: opts.durability,

@@ -109,6 +109,7 @@ impl SimWorld {
             | Step::Rewind { .. }
             | Step::Halt { .. }
             | Step::Wish { .. }
+            | Step::Direct { .. }
             | Step::Park { .. } => Some(0),
         };
         let within = match step {
@@ -265,6 +266,7 @@ impl World for SimWorld {
     async fn observe(&self, step: &Step) -> Result<Evidence, StepError> {
         let h = self.shared.act(|sim| sim.index(step.instance()));
         match step {
+            Step::Direct { .. } => Ok(Evidence { directed: true, ..Evidence::default() }),
             Step::Register { .. } | Step::Park { .. } | Step::Wish { .. } => {
                 let record = self.shared.act(|sim| sim.stores[self.m].record.clone());
                 Ok(Evidence { record, ..Evidence::default() })

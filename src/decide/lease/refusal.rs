@@ -65,6 +65,7 @@ pub fn permits(role: Role, step: &Step) -> Result<(), Refusal> {
         | Step::Furnish { .. }
         | Step::SaveExtra { .. }
         | Step::Wish { .. }
+        | Step::Direct { .. }
         | Step::Park { .. } => Ok(()),
     }
 }

@@ -154,6 +154,7 @@ pub async fn apply(conn: &mut Connection, step: &Step, env: &ControlEnv) -> Resu
         | Step::SaveExtra { .. }
         | Step::Rewind { .. }
         | Step::Wish { .. }
+        | Step::Direct { .. }
         | Step::Park { .. } => Err(ControlError::NotSql(step.to_string())),
     }
 }
