@@ -194,6 +194,9 @@ impl ClusterTask {
     }
 
     fn tell(&mut self, decision: &Decision) {
+        if self.is_changing_hands() {
+            return;
+        }
         // A sentence of which only the seconds moved on is no news.
         let figure = |word: &str| word.starts_with(|c: char| c.is_ascii_digit());
         let unit = |word: &str| matches!(word.trim_end_matches([',', ';', ')']), "ms" | "s");
@@ -203,6 +206,19 @@ impl ClusterTask {
             tracing::info!(cluster = %self.view.cluster.name, "{}", decision.sentence);
             self.last_told = shape;
         }
+    }
+
+    /// Who leads changes, or has just changed and was not looked at since: what was seen before says nothing of it.
+    fn is_changing_hands(&self) -> bool {
+        if self.running.is_some() {
+            let running = self.recovery.borrow();
+            return running.as_ref().is_some_and(|it| match it.kind {
+                PlanKind::Isolate | PlanKind::Promote | PlanKind::Switchover => true,
+                PlanKind::Adopt | PlanKind::Rejoin | PlanKind::Repair | PlanKind::Topology => false,
+            });
+        }
+        let looked = self.view.primary().and_then(|primary| self.view.of(primary)?.manager.as_ref());
+        self.intents.settled_at.is_some_and(|settled| looked.is_some_and(|look| look.at <= settled))
     }
 
     /// An agent obeys a later manager: orders of this one are half obeyed, half refused. It leads again after a while, in case
