@@ -169,7 +169,10 @@ fn returning(
     let joins = record.wishes.added.iter().any(|member| member.instance == *instance)
         && (report.channel().is_none()
             || !record.ackers.contains(instance) && topology::would_acknowledge(view, record, home, report));
-    let due = fenced || !stopped && (joins || astray || left_stopped(report, intents.was_left(instance)));
+    // Below another one it acknowledges nothing, whatever an older record says.
+    let recorded = *home != record.primary && record.ackers.contains(instance);
+    let stands = joins || astray || recorded || left_stopped(report, intents.was_left(instance));
+    let due = fenced || stands && !stopped;
     if !due {
         return None;
     }
