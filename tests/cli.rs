@@ -256,6 +256,10 @@ async fn a_rolling_change_goes_on_while_all_is_well_and_says_where_it_stopped() 
     let (code, out, _) = run(&api.url, &["rolling", "--command", &command, "--dry-run"]).await;
     assert_eq!(code, 0);
     golden("rolling_dry_run", &out);
+    let (_, out, _) = run(&api.url, &["rolling", "--command", &command, "--dry-run", "--json"]).await;
+    let hosts: Vec<Value> =
+        out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["host"].clone()).collect();
+    assert_eq!(hosts, ["db3".into(), "db2".into(), Value::Null, "db1".into()]);
     let (code, _, err) = run(&api.url, &["rolling", "--command", &command]).await;
     assert_eq!((code, err.contains("--yes")), (3, true), "{err}");
 

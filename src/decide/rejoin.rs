@@ -169,7 +169,10 @@ fn returning(
     let joins = record.wishes.added.iter().any(|member| member.instance == *instance)
         && (report.channel().is_none()
             || !record.ackers.contains(instance) && topology::would_acknowledge(view, record, home, report));
-    let due = fenced || !stopped && (joins || astray || left_stopped(report, intents.was_left(instance)));
+    // Below another one it acknowledges nothing, whatever an older record says.
+    let recorded = *home != record.primary && record.ackers.contains(instance);
+    let stands = joins || astray || recorded || left_stopped(report, intents.was_left(instance));
+    let due = fenced || stands && !stopped;
     if !due {
         return None;
     }
@@ -192,10 +195,10 @@ fn returning(
         return Some(park(view, instance, &why));
     }
     if stopped {
-        return Some(only_admit(view, record, instance));
+        return Some(topology::only_admit(view, record, instance));
     }
     if *home != record.primary {
-        return below(view, record, (instance, report), home);
+        return topology::below(view, record, (instance, report), home);
     }
     Some(follow(view, record, instance, primary))
 }
@@ -206,56 +209,6 @@ fn is_on_its_way(primary: &Report, extra: &GtidSet, fenced: bool) -> bool {
     !extra.is_empty()
         && extra.minus(&extra.written_by(&primary.identity)).is_empty()
         && (!fenced || primary.semi_sync.waiting > 0)
-}
-
-/// Its history is good, and an operator wants it to stand still.
-fn only_admit(view: &ClusterView, record: &ClusterRecord, instance: &InstanceId) -> Plan {
-    let title = format!(
-        "{instance} has nothing {} lacks: open for reads, and left stopped as was asked by command",
-        record.primary
-    );
-    let admit = Step::Admit { instance: instance.clone() };
-    plan(view, PlanKind::Rejoin, title, vec![Stage::new("admit", vec![admit])])
-}
-
-/// It goes below another replica, which has all it has; not while the primary needs its acknowledgements.
-fn below(
-    view: &ClusterView,
-    record: &ClusterRecord,
-    (instance, report): (&InstanceId, &Report),
-    home: &InstanceId,
-) -> Option<Plan> {
-    let above = view.of(home)?.latest()?;
-    let acker = record.ackers.contains(instance);
-    let spared = topology::ackers_beside(view, record, instance).len() >= record.acks as usize;
-    if acker && !spared {
-        return None;
-    }
-    let within = view.cluster.policy.statement * 2;
-    let from = report.channel().map(|channel| channel.source.clone()).filter(|from| from != home);
-    let to = home.clone();
-    let step = match from.clone() {
-        Some(from) => Step::Turn { instance: instance.clone(), from, to, acker: false, within },
-        None if above.executed.contains(&report.known()) => {
-            Step::PointReplica { instance: instance.clone(), source: to, acker: false }
-        }
-        None => return None,
-    };
-    // While its source lives it is as well off there as it was.
-    let undo =
-        from.into_iter().map(|source| Step::PointReplica { instance: instance.clone(), source, acker });
-    let mut stages = vec![Stage::new("follow", vec![step]).with_undo(undo.collect())];
-    let [level, register] = topology::leaves_ackers(view, record, instance, within);
-    stages.extend(level);
-    stages.push(Stage::new("admit", vec![Step::Admit { instance: instance.clone() }]));
-    stages.extend(register);
-    let place = match record.wishes.source_of(instance) {
-        Some(wished) if wished != home => format!("{home}, while {wished} is away"),
-        Some(_) => format!("{home}, where it belongs"),
-        None => format!("{home}, which has what the primary's log no longer holds"),
-    };
-    let title = format!("{instance} has nothing the primary lacks: it goes below {place}");
-    Some(plan(view, PlanKind::Rejoin, title, stages))
 }
 
 /// It lacks what no replication gives it: a replica passes over transactions that carry its own server id, so what it wrote while it led

@@ -519,16 +519,7 @@ impl fmt::Display for Step {
             Self::Direct { instance, order, .. } => write!(f, "{instance}: {order}"),
             Self::Park { instance, why } => write!(f, "{instance} parked: {why}"),
             Self::Halt { instance, threads, .. } => write!(f, "{instance}: {threads} stopped"),
-            Self::Wish { instance, wish } => match wish {
-                Wish::Follow { source: Some(source) } => {
-                    write!(f, "{instance} recorded to be below {source}")
-                }
-                Wish::Follow { source: None } => write!(f, "{instance} recorded to be below the primary"),
-                Wish::Stop { threads, .. } => write!(f, "{instance} recorded as stopped: {threads}"),
-                Wish::Run => write!(f, "{instance} recorded to replicate"),
-                Wish::Join { .. } => write!(f, "{instance} recorded as a member"),
-                Wish::Leave => write!(f, "{instance} recorded as no member"),
-            },
+            Self::Wish { instance, wish } => write!(f, "{instance} recorded {wish}"),
         }
     }
 }

@@ -14,13 +14,14 @@ use super::leadership::Leadership;
 use super::live_world::LiveWorld;
 use super::returning::settles;
 use super::snapshot::Snapshot;
+use super::topology::gives_way;
 use super::watchers::Watchers;
 use super::{Common, Part};
 use crate::clock;
 use crate::config::ClusterConfig;
 use crate::decide::failover::{self, Isolation};
 use crate::decide::guard::looks_on;
-use crate::decide::plan::{Plan, PlanKind, Step};
+use crate::decide::plan::{Plan, PlanKind};
 use crate::decide::{Action, Decision, adopt, decide};
 use crate::execute::journal::Recovery;
 use crate::execute::world::Token;
@@ -68,22 +69,6 @@ pub(super) struct ClusterTask {
     pub(super) to_resume: bool,
     /// The last sentence logged, without its figures.
     pub(super) last_told: String,
-}
-
-/// What is left where something more urgent is due.
-fn gives_way(kind: PlanKind) -> bool {
-    match kind {
-        PlanKind::Rejoin | PlanKind::Topology => true,
-        PlanKind::Adopt | PlanKind::Isolate | PlanKind::Switchover | PlanKind::Promote | PlanKind::Repair => {
-            false
-        }
-    }
-}
-
-/// The member an operator's word is about: its record is what changes.
-fn whom(plan: &Plan) -> Option<InstanceId> {
-    let wished = |step: &&Step| matches!(step, Step::Wish { .. } | Step::SetReadOnly { .. });
-    plan.steps().find(wished).map(|step| step.instance().clone())
 }
 
 impl std::fmt::Debug for ClusterTask {
@@ -336,23 +321,6 @@ impl ClusterTask {
         self.store.begin(&recovery).await.map_err(|error| vec![error.to_string()])?;
         tracing::warn!(cluster = %self.view.cluster.name, recovery = recovery.id, "{plan}");
         Ok(recovery)
-    }
-
-    /// Whom a plan is about: the failed primary, or the member it moves.
-    fn about(&self, plan: &Plan) -> InstanceId {
-        let primary = self.view.primary().cloned();
-        let first = plan
-            .steps()
-            .map(|step| step.instance().clone())
-            .find(|instance| Some(instance) != primary.as_ref());
-        match (plan.kind, primary) {
-            (PlanKind::Topology, _) => {
-                whom(plan).or(first).unwrap_or_else(|| self.view.cluster.members[0].instance.clone())
-            }
-            (PlanKind::Rejoin, _) => first.unwrap_or_else(|| self.view.cluster.members[0].instance.clone()),
-            (_, Some(primary)) => primary,
-            (_, None) => first.unwrap_or_else(|| self.view.cluster.members[0].instance.clone()),
-        }
     }
 
     pub(super) fn spawn<F, R>(&mut self, recovery: Recovery, run: F)

@@ -98,6 +98,19 @@ pub enum Wish {
     Leave,
 }
 
+impl fmt::Display for Wish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Follow { source: Some(source) } => write!(f, "to be below {source}"),
+            Self::Follow { source: None } => f.write_str("to be below the primary"),
+            Self::Stop { threads, .. } => write!(f, "as stopped: {threads}"),
+            Self::Run => f.write_str("to replicate"),
+            Self::Join { .. } => f.write_str("as a member"),
+            Self::Leave => f.write_str("as no member"),
+        }
+    }
+}
+
 impl Wishes {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

@@ -30,7 +30,7 @@ fn replicas_go_where_they_are_wanted(flavor: &str) {
     ctl(&lab, &["replica", "move", "db4", "--source", "db2", "--yes"]);
     assert_eq!((lab.source("db4").as_deref(), ackers(&lab)), (Some("db2"), 2));
     refused(&lab, &["replica", "move", "db2", "--source", "db4"], "circle");
-    refused(&lab, &["replica", "remove", "db2"], "replicate from db2");
+    refused(&lab, &["replica", "remove", "db2"], "feeds db4");
     refused(&lab, &["set", "read-only", "db4", "off"], "second truth");
 
     // Stopped by command it stays stopped, also by a manager that is started anew.

@@ -60,6 +60,7 @@ pub(crate) fn perform(world: &mut Option<World>, line: &str) -> Done {
         ["forget"] => forget(world),
         ["isolated", rest @ ..] => isolated(world, rest),
         ["operator", "asks", "failover", rest @ ..] => asks_failover(world, rest),
+        ["registered", name] => topology::registered(world, name),
         ["stranger", name] => topology::stranger(world, name),
         ["joined", name] => topology::joined(world, name),
         ["operator", "asks", "replica", rest @ ..] => topology::asks(world, rest),

@@ -67,6 +67,13 @@ pub(crate) fn wished(world: &mut World, name: &str, words: &[&str]) -> Done {
     Ok(())
 }
 
+/// `registered db4`: the record names it as an acker.
+pub(crate) fn registered(world: &mut World, name: &str) -> Done {
+    let this = instance(name)?;
+    world.view.record.as_mut().ok_or("not adopted")?.ackers.push(this);
+    Ok(())
+}
+
 /// `stranger db4`: a host of the world that is no member. Its server has what the members have, and follows nobody.
 pub(crate) fn stranger(world: &mut World, name: &str) -> Done {
     let this = instance(name)?;

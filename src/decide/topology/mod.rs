@@ -2,6 +2,7 @@
 //! is so, and first where automatic repair must not undo it. An acker is recorded before it acknowledges; it is taken from the record
 //! only when it does not any more and the others have all it had (I2).
 
+mod back;
 mod checks;
 mod home;
 pub mod newcomer;
@@ -20,6 +21,7 @@ use crate::model::time::Moment;
 use crate::model::view::ClusterView;
 use crate::model::wishes::{Change, ReplicaAsk};
 
+pub(super) use self::back::{below, only_admit};
 pub(super) use self::home::{has_orphans, home, tier};
 
 /// A remaining acker that is no further behind than this has all that the leaving one acknowledged.

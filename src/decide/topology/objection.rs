@@ -230,7 +230,7 @@ impl fmt::Display for Objection {
             ),
             Self::HasReplicas { instance, replicas } => write!(
                 f,
-                "{} replicate from {instance} and would get nothing more; move them first (mhactl replica move), or add --force",
+                "{instance} feeds {}, which would get nothing more; move that first (mhactl replica move), or add --force",
                 names(replicas)
             ),
             Self::SecondWriter { instance, primary } => write!(
