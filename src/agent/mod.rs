@@ -4,16 +4,21 @@
 
 mod block;
 pub mod boot;
+mod carry;
 pub mod client;
 mod compare;
+mod donate;
 pub mod durable;
+mod exchange;
 mod extra;
 pub mod hands;
 mod heartbeat;
 pub mod host;
+mod jobs;
 pub mod lease_loop;
 mod poll;
 pub mod ports;
+mod rebuild;
 mod relearn;
 mod resume;
 mod salvage;
@@ -100,6 +105,7 @@ pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<(), A
         shared.seen().last_identity = durable::read(&poll::identity_path(&shared))?;
         let saved = extra::known(&shared)?;
         shared.seen().extra = saved;
+        rebuild::known(&shared)?;
         let found = watch::look(&shared).await;
         let keeper = Keeper::start(Arc::clone(&shared), found.clone()).await?;
         tracker.spawn(keeper.run(inbox));
@@ -107,6 +113,7 @@ pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<(), A
         spawn(&shared, ports::run(Arc::clone(&shared)));
         spawn(&shared, poll::run(Arc::clone(&shared)));
         spawn(&shared, heartbeat::run(Arc::clone(&shared)));
+        spawn(&shared, rebuild::run(Arc::clone(&shared)));
     }
     spawn(&shared, relearn::run(Arc::clone(&shared)));
     tracing::info!(host = shared.config.host, listen = %shared.config.listen, "the agent runs");

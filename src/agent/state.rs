@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 use super::client::Connections;
 use super::hands::Hands;
 use super::host::process::Watch;
+use super::jobs::Jobs;
 use super::lease_loop::{Order, OrderError};
 use super::sql::{Spare, mysql_account};
 use super::voter::Votes;
@@ -80,6 +81,7 @@ pub struct Shared {
     pub orders: mpsc::Sender<Order>,
     /// A connection kept between steps.
     pub spare: Spare,
+    pub jobs: Jobs,
     seen: Mutex<Seen>,
     changed: watch::Sender<u64>,
 }
@@ -126,6 +128,7 @@ impl Shared {
             hands,
             orders,
             spare: Spare::default(),
+            jobs: Jobs::default(),
             seen,
             changed,
         }
@@ -230,6 +233,7 @@ impl Shared {
             granted_ago: promised.granted_ago,
             stopping: seen.stopping,
             extra: seen.extra.clone(),
+            job: self.jobs.shown(),
         }
     }
 }

@@ -114,8 +114,8 @@ async fn ask(settings: Settings, command: Command, screen: Screen, json: bool) -
             desk.follow(&cluster, None, !json).await.map(|_| Exit::Done)
         }
         Command::Ack { cluster } => desk.do_now(cluster, "ack", &AcknowledgeRequest { by: caller() }).await,
-        Command::Rejoin { instance, cluster, how, dry_run, yes } => {
-            let request = RejoinRequest { instance, how, by: caller(), dry_run };
+        Command::Rejoin { instance, cluster, how, from, dry_run, yes } => {
+            let request = RejoinRequest { instance, how, from, by: caller(), dry_run };
             desk.rejoin(cluster, request, yes).await
         }
         Command::Unpark { instance, cluster } => {
@@ -295,7 +295,7 @@ impl Desk {
         let words = Words {
             verb: "rejoin",
             if_refused: "mend what is named; \"mhactl status\" shows how the member is",
-            note: "",
+            note: "when the copy is there, which \"mhactl status\" shows:",
             question: format!("Do this about {}?", request.instance),
         };
         let only_show = request.dry_run;

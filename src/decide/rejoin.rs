@@ -7,6 +7,7 @@ use super::extra::{self, Returned};
 use super::failover::{acks_in_force, next_generation};
 use super::guard::Blocker;
 use super::plan::{Plan, PlanKind, Proof, Stage, Step};
+use super::rebuild::{self, Under};
 use crate::model::ballot::Generation;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::{Flavor, InstanceId};
@@ -20,6 +21,9 @@ use crate::model::view::{ClusterView, Seen};
 
 /// After so many failed attempts in a row a returning server is left to a person (F096).
 const ATTEMPTS: u32 = 5;
+
+/// What a receiver stops with where its source cannot send it what it asks for: as both families say it, and as MySQL 8.0 does.
+const CANNOT_SEND: [u32; 2] = [1236, 13114];
 
 /// What to do next for some member that is not where it belongs, while the primary serves. One at a time.
 pub fn rejoin(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan> {
@@ -73,6 +77,9 @@ pub fn about(view: &ClusterView, intents: &Intents, instance: &InstanceId, now: 
     if let Some((remaining, why)) = intents.pause(instance, now) {
         let seconds = remaining.as_secs() + 1;
         return never(format!("the last attempt failed ({why}), next in {seconds} s"));
+    }
+    if let Some(job) = agent.job.as_ref().filter(|job| job.is_rebuild() && job.is_running()) {
+        return never(format!("{instance} is {job}; \"mhactl abort\" calls that off"));
     }
     if view.of(&record.primary).is_none_or(|primary| primary.report().is_none()) {
         return never(format!("{} does not answer: there is nothing to compare it with", record.primary));
@@ -131,7 +138,14 @@ fn returning(
     (asked_at, primary): (Moment, &Report),
 ) -> Option<Plan> {
     let fenced = agent.access == Access::Closed;
+    let under = rebuild::under_way(intents, instance, agent);
+    if under == Under::Copying {
+        return None;
+    }
     if let Process::Gone { .. } = agent.process {
+        if let Some(plan) = rebuild::of_one_that_is_gone((view, record, intents), instance, agent, primary) {
+            return plan;
+        }
         // One that was admitted in the moment in which its server died is not closed: that comes with the start.
         let closed = match agent.access {
             Access::Closed | Access::Admitted => true,
@@ -153,7 +167,8 @@ fn returning(
         .channel()
         .is_some_and(|channel| channel.source != record.primary && is_member(view, &channel.source));
     // Closed, it is due whether it replicates or not: a server that starts its threads by itself would stay closed for ever.
-    let due = astray || fenced || left_stopped(report, intents.was_left(instance));
+    let wanted = matches!(under, Under::Ready | Under::Wanted);
+    let due = astray || fenced || wanted || left_stopped(report, intents.was_left(instance));
     if !due {
         return None;
     }
@@ -162,34 +177,55 @@ fn returning(
         return None;
     }
     let returned = Returned { view, record, intents, instance, agent, report, primary };
-    if let Some(plan) = extra::unfinished(returned) {
+    if let Some(plan) = extra::unfinished(returned).filter(|_| !wanted) {
         return Some(plan);
     }
     let extra = of_ours(report, primary).minus(&primary.executed);
     if !extra.is_empty() {
-        return Some(extra::remedy(returned, &extra));
+        return extra::remedy(returned, &extra, under);
     }
-    if let Some(why) = cannot_be_sent(view, report, primary) {
-        return Some(park(view, instance, &why));
+    if under == Under::Ready {
+        return Some(rebuild::exchange(view, record, instance, agent));
+    }
+    if under == Under::Wanted {
+        return rebuild::begin(returned, "an operator asked for it");
+    }
+    if let Some(why) = cannot_be_sent(view, record, report, primary) {
+        return rebuild::instead_of_parking(returned, &why);
     }
     Some(follow(view, record, instance, primary))
 }
 
-/// It lacks what no replication gives it: a replica passes over transactions that carry its own server id, so what it wrote while it led
+/// It lacks what no replication gives it: what the primary's logs do not hold any more is nobody's to send. A replica passes over transactions that carry its own server id, so what it wrote while it led
 /// and has lost since would be left out without a word (`replicate_same_server_id`; MariaDB takes its own back as a semi-sync
 /// replica, MDEV-21117). And an empty server cannot tell what it wrote: its disk is another than it was.
-fn cannot_be_sent(view: &ClusterView, report: &Report, primary: &Report) -> Option<String> {
+fn cannot_be_sent(
+    view: &ClusterView,
+    record: &ClusterRecord,
+    report: &Report,
+    primary: &Report,
+) -> Option<String> {
     let missing = primary.executed.minus(&report.known());
-    let rebuild = "rebuild it from a replica or a backup, then run \"mhactl unpark\"";
     if report.known().is_empty() && !missing.is_empty() {
-        return Some(format!("it is empty, as a server on a new disk is; {rebuild}"));
+        return Some("it is empty, as a server on a new disk is".to_owned());
+    }
+    let purged = missing.intersect(&primary.purged);
+    if !purged.is_empty() && report.identity.flavor == Flavor::MySql {
+        return Some(format!("it lacks {purged}, which the logs of {} do not hold any more", record.primary));
+    }
+    // MariaDB does not tell what its logs begin with; it tells whoever asks for less.
+    let refused = report
+        .channel()
+        .filter(|channel| channel.source == record.primary && channel.receiver == ThreadState::Stopped);
+    let refused = refused.and_then(|channel| channel.receiver_error.as_ref());
+    if let Some(error) = refused.filter(|error| CANNOT_SEND.contains(&error.code) && !missing.is_empty()) {
+        return Some(format!("{} cannot send it what it lacks: {}", record.primary, error.text));
     }
     let takes_its_own =
         report.identity.flavor == Flavor::MariaDb && view.cluster.policy.durability == Durability::Lossless;
     let own = missing.written_by(&report.identity);
-    (!takes_its_own && !own.is_empty()).then(|| {
-        format!("it has lost {own}, which it wrote itself, and replication would pass them over; {rebuild}")
-    })
+    (!takes_its_own && !own.is_empty())
+        .then(|| format!("it has lost {own}, which it wrote itself, and replication would pass them over"))
 }
 
 /// Receiving nothing, with its applier running: how a failover leaves a replica whose taking back was cut short. Somebody who

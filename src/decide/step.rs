@@ -9,6 +9,7 @@ use crate::model::ballot::Generation;
 use crate::model::cluster::VipAddress;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
+use crate::model::job::{Phase, Task};
 use crate::model::observation::{Access, AgentStatus, Process};
 use crate::model::record::ClusterRecord;
 use crate::model::report::{Report, ThreadState};
@@ -177,6 +178,16 @@ pub enum Step {
         #[serde(rename = "within_ms", with = "millis")]
         within: Duration,
     },
+    /// A copy of `from`'s data is being made beside its own, or was. That goes on without anybody waiting for it. With `keep` its own
+    /// is kept for good: nobody could look into it.
+    Rebuild { instance: InstanceId, from: InstanceId, keep: bool },
+    /// The copy is its data; its server runs, read-only, replicating nothing, with the copy's history. Only of a server that is
+    /// fenced; its old data is kept until it replicates.
+    Exchange {
+        instance: InstanceId,
+        #[serde(rename = "within_ms", with = "millis")]
+        within: Duration,
+    },
     /// It is taken out of automatic hands until a person decides.
     Park { instance: InstanceId, why: String },
 }
@@ -209,6 +220,8 @@ impl Step {
             | Self::Furnish { instance, .. }
             | Self::SaveExtra { instance, .. }
             | Self::Rewind { instance, .. }
+            | Self::Rebuild { instance, .. }
+            | Self::Exchange { instance, .. }
             | Self::Park { instance, .. } => instance,
             Self::Salvage { to, .. } => to,
             Self::Claim { candidate, .. } => candidate,
@@ -349,6 +362,15 @@ impl Step {
                 report.is_some_and(|report| report.executed == *keep)
                     && agent.is_some_and(|agent| agent.extra.is_none())
             }
+            Self::Rebuild { from, .. } => agent.and_then(|agent| agent.job.as_ref()).is_some_and(|job| {
+                job.task == Task::Rebuild { from: from.clone() } && !matches!(job.phase, Phase::Failed { .. })
+            }),
+            Self::Exchange { .. } => {
+                report.is_some_and(|report| report.read_only)
+                    && agent
+                        .and_then(|agent| agent.job.as_ref())
+                        .is_some_and(|job| job.is_rebuild() && job.phase == Phase::Exchanged)
+            }
             Self::Park { instance, .. } => seen
                 .record
                 .as_ref()
@@ -451,6 +473,13 @@ impl fmt::Display for Step {
             Self::Rewind { instance, extra, keep, rows, .. } => {
                 let what = if *rows { ", the rows of those as they were before" } else { "" };
                 write!(f, "{instance} is set back to {keep}: without {extra}{what}")
+            }
+            Self::Rebuild { instance, from, keep } => {
+                write!(f, "{instance} has a copy of {from}'s data made beside its own")?;
+                f.write_str(if *keep { ", which is kept" } else { "" })
+            }
+            Self::Exchange { instance, .. } => {
+                write!(f, "{instance} server started with the copy as its data, read-only and fenced")
             }
             Self::Park { instance, why } => write!(f, "{instance} parked: {why}"),
         }

@@ -9,7 +9,7 @@ use super::api::{Answer, Api, Body, answer, begun, read, shown_name};
 use super::contract::{AbortRequest, Done, RejoinRequest, SwitchoverRequest};
 use super::error::ApiError;
 use crate::manager::event::{Ask, Then};
-use crate::model::intent::SwitchoverAsk;
+use crate::model::intent::{How, SwitchoverAsk};
 
 /// The longest write block and the longest wait that may be asked for.
 const LONGEST: Duration = Duration::from_secs(3_600);
@@ -66,15 +66,20 @@ pub(super) async fn rejoin(
     body: Body,
 ) -> Answer {
     let handle = api.cluster(&name)?;
-    let RejoinRequest { instance, how, by, dry_run } = read(&headers, body)?;
+    let RejoinRequest { instance, how, from, by, dry_run } = read(&headers, body)?;
     tracing::info!(cluster = %handle.name, %instance, ?how, dry_run, by = shown_name(&by), "rejoin asked for");
+    if from.is_some() && how != How::Rebuild {
+        let message = "`from` names whose copy a member is rebuilt from, and nothing is rebuilt";
+        return Err(ApiError::bad_request(message, "ask for how = \"rebuild\", or leave `from` out"));
+    }
     let asked = instance.clone();
     if dry_run {
-        let proposed =
-            handle.ask(|answer| Ask::ProposeRejoin { instance: asked, how, looks: LOOKS, answer }).await;
+        let proposed = handle
+            .ask(|answer| Ask::ProposeRejoin { instance: asked, how, from, looks: LOOKS, answer })
+            .await;
         return answer(proposed.map_err(ApiError::no_answer)?);
     }
-    let started = handle.ask(|answer| Ask::Rejoin { instance: asked, how, looks: LOOKS, answer }).await;
+    let started = handle.ask(|answer| Ask::Rejoin { instance: asked, how, from, looks: LOOKS, answer }).await;
     let next = "mend what is named; \"mhactl rejoin --dry-run\" shows what would be done";
     begun(started.map_err(ApiError::no_answer)?, format!("nothing of {instance} was begun"), next)
 }

@@ -13,7 +13,7 @@ use super::Part;
 use super::event::{Ask, Event, Proposal, Started};
 use super::leadership::Leadership;
 use super::live_world::LiveWorld;
-use super::returning::settles;
+use super::returning::{begins_rebuild, settles};
 use super::snapshot::Snapshot;
 use super::watchers::Watchers;
 use crate::clock;
@@ -346,8 +346,14 @@ impl ClusterTask {
             Ok(Outcome::Done) => {
                 tracing::warn!(cluster = %name, %about, "recovery done");
                 self.intents.note_done(about);
-                if self.recovery.borrow().as_ref().is_some_and(|ended| settles(ended)) {
+                let ended = self.recovery.borrow().clone();
+                if ended.as_ref().is_some_and(|ended| begins_rebuild(ended)) {
+                    self.intents.note_rebuild(about);
+                }
+                if ended.as_ref().is_some_and(|ended| settles(ended)) {
                     self.intents.note_remedy(about, None);
+                    self.intents.note_donor(about, None);
+                    self.intents.forget_rebuilds(about);
                 }
             }
             Ok(Outcome::Undone { why, left }) => {
@@ -379,6 +385,7 @@ impl ClusterTask {
                 let _ = answer.send(started);
             }
             Ask::Switchover { ask, then } => self.survey(ask, then),
+            Ask::Abort { answer } if self.running.is_none() => self.call_off_rebuild(answer).await,
             Ask::Abort { answer } => {
                 let _ = answer.send(self.call_off());
             }
@@ -397,9 +404,11 @@ impl ClusterTask {
             {
                 self.look_again(ask);
             }
-            Ask::ProposeRejoin { instance, how, answer, .. } => self.propose_rejoin(instance, how, answer),
-            Ask::Rejoin { instance, how, answer, .. } => {
-                let _ = answer.send(self.rejoin(&instance, how).await);
+            Ask::ProposeRejoin { instance, how, from, answer, .. } => {
+                self.propose_rejoin(instance, (how, from), answer);
+            }
+            Ask::Rejoin { instance, how, from, answer, .. } => {
+                let _ = answer.send(self.rejoin(&instance, how, from.as_ref()).await);
             }
             Ask::Unpark { instance, answer } => {
                 let _ = answer.send(self.unpark(&instance).await);

@@ -89,6 +89,8 @@ pub enum Ask {
     ProposeRejoin {
         instance: InstanceId,
         how: How,
+        /// Whose copy it is rebuilt from.
+        from: Option<InstanceId>,
         /// How often it is looked again, where nothing is known yet.
         looks: u32,
         answer: oneshot::Sender<Proposal>,
@@ -97,6 +99,8 @@ pub enum Ask {
     Rejoin {
         instance: InstanceId,
         how: How,
+        /// Whose copy it is rebuilt from.
+        from: Option<InstanceId>,
         /// How often it is looked again, where nothing is known yet.
         looks: u32,
         answer: oneshot::Sender<Started>,

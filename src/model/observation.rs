@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::ballot::{Ballot, Generation};
 use super::extra::Saved;
 use super::instance::InstanceId;
+use super::job::Job;
 use super::report::Report;
 use super::time::{Moment, millis};
 
@@ -187,6 +188,9 @@ pub struct AgentStatus {
     /// Transactions of its server that the primary lacked, saved on that host.
     #[serde(default)]
     pub extra: Option<Saved>,
+    /// What the host is busy with, or was and nobody has looked after yet.
+    #[serde(default)]
+    pub job: Option<Job>,
 }
 
 /// One agent's word, and when it came.

@@ -1,0 +1,256 @@
+//! A server that replication cannot bring back gets a copy of a healthy one's data. The copy is long work of its host and no
+//! operation of the cluster: a small plan begins it, and what is seen of it later asks for the plan that puts it in place.
+//! After that the server is a returned one like any other, compared before it follows.
+
+use std::time::Duration;
+
+use super::candidate::{Against, Candidate, rank};
+use super::extra::Returned;
+use super::plan::{Plan, PlanKind, Stage, Step};
+use super::rejoin::{park, plan};
+use crate::model::cluster::Promotion;
+use crate::model::extra::Remedy;
+use crate::model::instance::{Flavor, InstanceId};
+use crate::model::intent::Intents;
+use crate::model::job::{Phase, Task};
+use crate::model::observation::{Access, AgentStatus};
+use crate::model::policy::Durability;
+use crate::model::record::ClusterRecord;
+use crate::model::report::Report;
+use crate::model::view::{ClusterView, Seen};
+
+/// After so many copies in a row that came to nothing a person is asked.
+const TRIES: u32 = 3;
+/// How long a copy that failed is left alone.
+const PAUSE: Duration = Duration::from_secs(5);
+/// How long the exchange may take: a stop, two renames, a start with its recovery.
+const EXCHANGE_WITHIN: Duration = Duration::from_secs(300);
+
+/// How a server's rebuild stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Under {
+    /// None is wanted, or its copy is in place already.
+    No,
+    /// An operator asked for one, and it is not begun.
+    Wanted,
+    /// It goes on by itself.
+    Copying,
+    /// Its copy can take the place of the data, or has begun to.
+    Ready,
+}
+
+pub(super) fn under_way(intents: &Intents, instance: &InstanceId, agent: &AgentStatus) -> Under {
+    let wanted = match intents.remedy(instance) {
+        Some(Remedy::Rebuild) => Under::Wanted,
+        Some(Remedy::Flashback | Remedy::Park) | None => Under::No,
+    };
+    match agent.job.as_ref().filter(|job| job.is_rebuild()).map(|job| &job.phase) {
+        None | Some(Phase::Failed { .. }) => wanted,
+        Some(Phase::Copying | Phase::Preparing) => Under::Copying,
+        Some(Phase::Ready | Phase::Exchanging) => Under::Ready,
+        Some(Phase::Exchanged) => Under::No,
+    }
+}
+
+/// What is done about one whose server does not run: its copy is put in place, or, where an operator asked and it was tried to start
+/// it, made. `None`: it is started as any other.
+pub(super) fn of_one_that_is_gone(
+    (view, record, intents): (&ClusterView, &ClusterRecord, &Intents),
+    instance: &InstanceId,
+    agent: &AgentStatus,
+    primary: &Report,
+) -> Option<Option<Plan>> {
+    match under_way(intents, instance, agent) {
+        Under::Ready => Some(Some(exchange(view, record, instance, agent))),
+        Under::Wanted if intents.failures(instance) > 0 => {
+            if primary.identity.flavor == Flavor::MySql {
+                let why = "its server does not start, and it is MySQL's server that makes the copy; initialise an empty one \
+                           in its place (mysqld --initialize), then ask again";
+                return Some(Some(park(view, instance, why)));
+            }
+            let why =
+                "an operator asked for it, and its server does not start: nobody can tell what it has alone";
+            Some(copy((view, record, intents), instance, agent, (why, true)))
+        }
+        Under::Wanted | Under::Copying | Under::No => None,
+    }
+}
+
+/// It cannot follow: rebuilt where policy says so, else left to a person, who is told how.
+pub(super) fn instead_of_parking(of: Returned<'_>, why: &str) -> Option<Plan> {
+    let Returned { view, record, intents, instance, .. } = of;
+    let doubted = view.cluster.policy.durability == Durability::Lossless && record.doubted.contains(instance);
+    let rebuilds = match (intents.remedy(instance), view.cluster.policy.extra_transactions) {
+        (Some(Remedy::Rebuild), _) => true,
+        (Some(Remedy::Flashback | Remedy::Park), _) => false,
+        (None, Remedy::Rebuild) => !doubted,
+        (None, Remedy::Flashback | Remedy::Park) => false,
+    };
+    if rebuilds {
+        return begin(of, why);
+    }
+    let next = format!(
+        "\"mhactl rejoin {instance} --how rebuild\" replaces its data by a copy of a healthy server's; or restore it from a backup, \
+         then run \"mhactl unpark {instance}\""
+    );
+    Some(park(view, instance, &format!("{why}; {next}")))
+}
+
+/// A copy is begun, unless it cannot be.
+pub(super) fn begin(of: Returned<'_>, why: &str) -> Option<Plan> {
+    copy((of.view, of.record, of.intents), of.instance, of.agent, (why, false))
+}
+
+fn copy(
+    (view, record, intents): (&ClusterView, &ClusterRecord, &Intents),
+    instance: &InstanceId,
+    agent: &AgentStatus,
+    (why, keep): (&str, bool),
+) -> Option<Plan> {
+    if let Some(job) = &agent.job {
+        match (&job.task, &job.phase) {
+            (Task::Rebuild { from }, Phase::Failed { why: failed }) => {
+                if intents.rebuilds(instance) >= TRIES {
+                    let why = format!(
+                        "{why}; rebuilding it from {from} failed {TRIES} times, the last time: {failed}"
+                    );
+                    return Some(park(view, instance, &why));
+                }
+                if job.age < PAUSE {
+                    return None;
+                }
+            }
+            (Task::Rebuild { from }, Phase::Exchanged) => {
+                let why = format!(
+                    "{why}; that is so of the copy of {from} too, which has just taken its data's place"
+                );
+                return Some(park(view, instance, &why));
+            }
+            (Task::Donate { .. }, _) => {
+                return Some(park(view, instance, &format!("{why}; its host is {}", job.task)));
+            }
+            (Task::Rebuild { .. }, Phase::Copying | Phase::Preparing | Phase::Ready | Phase::Exchanging) => {
+                return None;
+            }
+        }
+    }
+    let (from, reason) = match donor(view, record, instance, intents.donor(instance)) {
+        Ok(found) => found,
+        Err(reasons) => {
+            let why = format!("{why}; nobody can give it a copy: {}", reasons.join("; "));
+            return Some(park(view, instance, &why));
+        }
+    };
+    let step = Step::Rebuild { instance: instance.clone(), from: from.clone(), keep };
+    let title = format!("{instance} is rebuilt from {from} ({reason}): {why}");
+    Some(plan(view, PlanKind::Rejoin, title, vec![Stage::new("copy", vec![step])]))
+}
+
+/// Whose data is copied, and why that one's; or what speaks against each.
+fn donor(
+    view: &ClusterView,
+    record: &ClusterRecord,
+    instance: &InstanceId,
+    asked: Option<&InstanceId>,
+) -> Result<(InstanceId, String), Vec<String>> {
+    let ranking = rank(view, |of| view.of(of).and_then(Seen::latest));
+    let judged = |candidate: &Candidate| -> Result<(), String> {
+        let against = candidate.against.iter().find(|against| !matches!(against, Against::Never));
+        match against {
+            Some(against) => Err(format!("{} {against}", candidate.instance)),
+            None => fit(view, instance, &candidate.instance),
+        }
+    };
+    if let Some(asked) = asked {
+        if *asked == record.primary {
+            fit(view, instance, asked).map_err(|why| vec![why])?;
+            return Ok((asked.clone(), "asked for, though it leads".to_owned()));
+        }
+        let known = ranking.candidates.iter().find(|candidate| candidate.instance == *asked);
+        let known = known.filter(|candidate| candidate.instance != *instance);
+        let candidate = known.ok_or_else(|| vec![format!("{asked} is no replica that answers")])?;
+        judged(candidate).map_err(|why| vec![why])?;
+        return Ok((asked.clone(), "asked for".to_owned()));
+    }
+    let (mut fits, mut reasons) = (Vec::new(), Vec::new());
+    for candidate in ranking.candidates.iter().filter(|candidate| candidate.instance != *instance) {
+        match judged(candidate) {
+            Ok(()) => fits.push(candidate),
+            Err(why) => reasons.push(why),
+        }
+    }
+    let weight = |candidate: &Candidate| {
+        // Who never leads is missed least; who is preferred may be needed soon.
+        let promotion = match candidate.promotion {
+            Promotion::Never => 0,
+            Promotion::Allow => 1,
+            Promotion::Prefer => 2,
+        };
+        (promotion, candidate.to_apply, candidate.behind, view.cluster.order(&candidate.instance))
+    };
+    let Some(best) = fits.iter().min_by_key(|candidate| weight(candidate)) else {
+        reasons.push(format!(
+            "{primary} leads, and is asked only by name: --from {primary}",
+            primary = record.primary
+        ));
+        return Err(reasons);
+    };
+    let reason = match best.promotion {
+        Promotion::Never => format!("it never leads, {} to apply", best.to_apply),
+        Promotion::Allow | Promotion::Prefer => format!("a healthy replica, {} to apply", best.to_apply),
+    };
+    Ok((best.instance.clone(), reason))
+}
+
+/// Whether the copy of that one would do, and its host has time.
+fn fit(view: &ClusterView, instance: &InstanceId, from: &InstanceId) -> Result<(), String> {
+    let no = |why: &str| Err(format!("{from} {why}"));
+    let Some(seen) = view.of(from) else { return no("is no member") };
+    let Some(agent) = seen.agent_now() else { return no("has no agent that is heard") };
+    let Some(report) = seen.latest() else { return no("does not answer") };
+    if agent.access == Access::Closed {
+        return no("is fenced");
+    }
+    if let Some(job) = agent.job.as_ref().filter(|job| !matches!(job.phase, Phase::Failed { .. })) {
+        return no(&format!("is busy: {}", job.task));
+    }
+    let series = |report: &Report| {
+        (report.identity.flavor, report.identity.version.major, report.identity.version.minor)
+    };
+    let own = view.of(instance).and_then(|seen| seen.last_report.as_ref()).map(|(_, report)| report);
+    match own.filter(|own| series(own) != series(report)) {
+        Some(own) => no(&format!(
+            "is {}, and {instance} {}: a copy is used by the same series only",
+            report.identity.version, own.identity.version
+        )),
+        None => Ok(()),
+    }
+}
+
+/// The copy takes the data's place.
+pub(super) fn exchange(
+    view: &ClusterView,
+    record: &ClusterRecord,
+    instance: &InstanceId,
+    agent: &AgentStatus,
+) -> Plan {
+    let whose = match agent.job.as_ref().map(|job| &job.task) {
+        Some(Task::Rebuild { from }) => format!(" of {from}"),
+        Some(Task::Donate { .. }) | None => String::new(),
+    };
+    let stages = vec![
+        Stage::new("fence", vec![Step::Fence { instance: instance.clone(), generation: record.generation }]),
+        Stage::new("exchange", vec![Step::Exchange { instance: instance.clone(), within: EXCHANGE_WITHIN }]),
+    ];
+    let title = format!("the copy{whose} takes the place of {instance}'s data");
+    plan(view, PlanKind::Rejoin, title, stages)
+}
+
+/// What follows a copy when it is ready, for whoever asks beforehand.
+pub fn afterwards(view: &ClusterView, begun: &Plan) -> Option<Plan> {
+    let record = view.record.as_ref()?;
+    let copied = |step: &&Step| matches!(step, Step::Rebuild { .. });
+    let instance = begun.steps().find(copied)?.instance();
+    let agent = view.of(instance)?.agent_now()?;
+    Some(exchange(view, record, instance, agent))
+}
