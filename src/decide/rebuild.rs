@@ -190,7 +190,7 @@ fn donor(
     };
     let Some(best) = fits.iter().min_by_key(|candidate| weight(candidate)) else {
         reasons.push(format!(
-            "{primary} leads, and is asked only by name: --from {primary}",
+            "{primary} leads, and is copied only where it is named: \"mhactl rejoin {instance} --how rebuild --from {primary}\"",
             primary = record.primary
         ));
         return Err(reasons);

@@ -56,6 +56,7 @@ fn replica(name: &str, to_apply: u64) -> MemberSnapshot {
         access: Some(Access::Admitted),
         vip: false,
         lease: None,
+        job: None,
     }
 }
 
