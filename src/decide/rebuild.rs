@@ -234,14 +234,23 @@ pub(super) fn exchange(
     instance: &InstanceId,
     agent: &AgentStatus,
 ) -> Plan {
-    let whose = match agent.job.as_ref().map(|job| &job.task) {
-        Some(Task::Rebuild { from }) => format!(" of {from}"),
-        Some(Task::Donate { .. }) | None => String::new(),
+    let from = match agent.job.as_ref().map(|job| &job.task) {
+        Some(Task::Rebuild { from }) => Some(from),
+        Some(Task::Donate { .. }) | None => None,
     };
-    let stages = vec![
-        Stage::new("fence", vec![Step::Fence { instance: instance.clone(), generation: record.generation }]),
-        Stage::new("exchange", vec![Step::Exchange { instance: instance.clone(), within: EXCHANGE_WITHIN }]),
-    ];
+    put_in_place(view, record, instance, from)
+}
+
+fn put_in_place(
+    view: &ClusterView,
+    record: &ClusterRecord,
+    instance: &InstanceId,
+    from: Option<&InstanceId>,
+) -> Plan {
+    let fence = Step::Fence { instance: instance.clone(), generation: record.generation };
+    let exchange = Step::Exchange { instance: instance.clone(), within: EXCHANGE_WITHIN };
+    let stages = vec![Stage::new("fence", vec![fence]), Stage::new("exchange", vec![exchange])];
+    let whose = from.map_or_else(String::new, |from| format!(" of {from}"));
     let title = format!("the copy{whose} takes the place of {instance}'s data");
     plan(view, PlanKind::Rejoin, title, stages)
 }
@@ -249,8 +258,10 @@ pub(super) fn exchange(
 /// What follows a copy when it is ready, for whoever asks beforehand.
 pub fn afterwards(view: &ClusterView, begun: &Plan) -> Option<Plan> {
     let record = view.record.as_ref()?;
-    let copied = |step: &&Step| matches!(step, Step::Rebuild { .. });
-    let instance = begun.steps().find(copied)?.instance();
-    let agent = view.of(instance)?.agent_now()?;
-    Some(exchange(view, record, instance, agent))
+    begun.steps().find_map(|step| {
+        if let Step::Rebuild { instance, from, .. } = step {
+            return Some(put_in_place(view, record, instance, Some(from)));
+        }
+        None
+    })
 }

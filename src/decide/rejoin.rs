@@ -15,7 +15,7 @@ use crate::model::intent::Intents;
 use crate::model::observation::{Access, AgentStatus, Process};
 use crate::model::policy::Durability;
 use crate::model::record::ClusterRecord;
-use crate::model::report::{Report, ThreadState};
+use crate::model::report::{Replication, Report, ThreadError, ThreadState};
 use crate::model::time::Moment;
 use crate::model::view::{ClusterView, Seen};
 
@@ -24,6 +24,8 @@ const ATTEMPTS: u32 = 5;
 
 /// What a receiver stops with where its source cannot send it what it asks for: as both families say it, and as MySQL 8.0 does.
 const CANNOT_SEND: [u32; 2] = [1236, 13114];
+/// What MariaDB says with it where its logs begin later.
+const TOO_OLD: &str = "Could not find GTID state";
 
 /// What to do next for some member that is not where it belongs, while the primary serves. One at a time.
 pub fn rejoin(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan> {
@@ -169,7 +171,7 @@ fn returning(
     // Closed, it is due whether it replicates or not: a server that starts its threads by itself would stay closed for ever.
     let wanted = matches!(under, Under::Ready | Under::Wanted);
     let due = astray || fenced || wanted || left_stopped(report, intents.was_left(instance));
-    if !due {
+    if !due && refusal(record, report).is_none() {
         return None;
     }
     let (reported_at, report) = seen.last_report.as_ref()?;
@@ -182,6 +184,9 @@ fn returning(
     }
     let extra = of_ours(report, primary).minus(&primary.executed);
     if !extra.is_empty() {
+        if !due {
+            return None;
+        }
         return extra::remedy(returned, &extra, under);
     }
     if under == Under::Ready {
@@ -192,6 +197,9 @@ fn returning(
     }
     if let Some(why) = cannot_be_sent(view, record, report, primary) {
         return rebuild::instead_of_parking(returned, &why);
+    }
+    if !due {
+        return None;
     }
     Some(follow(view, record, instance, primary))
 }
@@ -214,11 +222,8 @@ fn cannot_be_sent(
         return Some(format!("it lacks {purged}, which the logs of {} do not hold any more", record.primary));
     }
     // MariaDB does not tell what its logs begin with; it tells whoever asks for less.
-    let refused = report
-        .channel()
-        .filter(|channel| channel.source == record.primary && channel.receiver == ThreadState::Stopped);
-    let refused = refused.and_then(|channel| channel.receiver_error.as_ref());
-    if let Some(error) = refused.filter(|error| CANNOT_SEND.contains(&error.code) && !missing.is_empty()) {
+    let refusal = refusal(record, report).filter(|error| error.text.contains(TOO_OLD) && !missing.is_empty());
+    if let Some(error) = refusal {
         return Some(format!("{} cannot send it what it lacks: {}", record.primary, error.text));
     }
     let takes_its_own =
@@ -226,6 +231,13 @@ fn cannot_be_sent(
     let own = missing.written_by(&report.identity);
     (!takes_its_own && !own.is_empty())
         .then(|| format!("it has lost {own}, which it wrote itself, and replication would pass them over"))
+}
+
+/// The primary refused to send it anything, for good.
+fn refusal<'a>(record: &ClusterRecord, report: &'a Report) -> Option<&'a ThreadError> {
+    let stopped = |c: &&Replication| c.source == record.primary && c.receiver == ThreadState::Stopped;
+    let error = report.channel().filter(stopped)?.receiver_error.as_ref()?;
+    CANNOT_SEND.contains(&error.code).then_some(error)
 }
 
 /// Receiving nothing, with its applier running: how a failover leaves a replica whose taking back was cut short. Somebody who

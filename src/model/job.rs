@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::instance::InstanceId;
-use super::time::human;
+use super::time::{human, millis};
 
 /// What a host is busy with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +15,7 @@ pub struct Job {
     pub task: Task,
     pub phase: Phase,
     /// How long ago it entered its phase.
+    #[serde(rename = "age_ms", with = "millis")]
     pub age: Duration,
     /// Bytes copied so far.
     #[serde(default)]
