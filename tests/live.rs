@@ -7,6 +7,8 @@
 
 #[path = "live/lab.rs"]
 mod lab;
+#[path = "live/rebuild.rs"]
+mod rebuild;
 #[path = "live/rejoin.rs"]
 mod rejoin;
 

@@ -23,6 +23,8 @@ use crate::model::view::{ClusterView, Seen};
 const TRIES: u32 = 3;
 /// How long a copy that failed is left alone.
 const PAUSE: Duration = Duration::from_secs(5);
+/// After a copy that failed a server that can give another is waited for so long.
+const DONOR_WITHIN: Duration = Duration::from_secs(120);
 /// How long the exchange may take: a stop, two renames, a start with its recovery.
 const EXCHANGE_WITHIN: Duration = Duration::from_secs(300);
 
@@ -136,6 +138,8 @@ fn copy(
     }
     let (from, reason) = match donor(view, record, instance, intents.donor(instance)) {
         Ok(found) => found,
+        // Who gave it may be back in a moment, or lead now and its predecessor follow.
+        Err(_) if agent.job.as_ref().is_some_and(|job| job.age < DONOR_WITHIN) => return None,
         Err(reasons) => {
             let why = format!("{why}; nobody can give it a copy: {}", reasons.join("; "));
             return Some(park(view, instance, &why));

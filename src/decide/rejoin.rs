@@ -9,6 +9,7 @@ use super::guard::Blocker;
 use super::plan::{Plan, PlanKind, Proof, Stage, Step};
 use super::rebuild::{self, Under};
 use crate::model::ballot::Generation;
+use crate::model::extra::Remedy;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::{Flavor, InstanceId};
 use crate::model::intent::Intents;
@@ -35,7 +36,10 @@ pub fn rejoin(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan
         if parked || intents.pause(instance, now).is_some() {
             return None;
         }
-        step(view, record, intents, (instance, seen))
+        // One that is well stays in automatic hands, although nobody can give it the copy an operator wants.
+        let is_well = seen.agent_now().is_some_and(|agent| agent.access != Access::Closed)
+            && intents.remedy(instance) == Some(Remedy::Rebuild);
+        step(view, record, intents, (instance, seen)).filter(|plan| !is_well || parking(plan).is_none())
     };
     // Starting a server takes long: first those that run.
     let runs =
@@ -86,14 +90,28 @@ pub fn about(view: &ClusterView, intents: &Intents, instance: &InstanceId, now: 
     if view.of(&record.primary).is_none_or(|primary| primary.report().is_none()) {
         return never(format!("{} does not answer: there is nothing to compare it with", record.primary));
     }
-    step(view, record, intents, (instance, seen)).ok_or_else(|| match agent.access {
+    let next = step(view, record, intents, (instance, seen));
+    let refused =
+        next.as_ref().and_then(parking).filter(|_| intents.remedy(instance) == Some(Remedy::Rebuild));
+    if let Some(why) = refused {
+        return never(format!("{instance} cannot be rebuilt now: {why}"));
+    }
+    next.ok_or_else(|| match agent.access {
         Access::Closed => {
             Not::Yet(format!("{instance} is fenced, and not compared with {} yet", record.primary))
+        }
+        Access::Admitted | Access::Held { .. } if intents.remedy(instance) == Some(Remedy::Rebuild) => {
+            Not::Yet(format!("{instance} is not compared with {} yet", record.primary))
         }
         Access::Admitted | Access::Held { .. } => {
             Not::Ever(format!("{instance} is where it belongs: nothing is to be done"))
         }
     })
+}
+
+/// Why a plan that only parks does so.
+fn parking(plan: &Plan) -> Option<&str> {
+    plan.steps().find_map(|step| if let Step::Park { why, .. } = step { Some(why.as_str()) } else { None })
 }
 
 fn step(
@@ -175,14 +193,22 @@ fn returning(
         return None;
     }
     let (reported_at, report) = seen.last_report.as_ref()?;
-    if *reported_at > asked_at {
+    // One that follows moves on between two looks: what was found when both were compared counts.
+    let moves = follows && !fenced;
+    // What has not changed since then was so then: looks at two servers in one rhythm may never come in the order wanted here.
+    let changed_at = seen.moved_at.max(seen.stream_moved_at).unwrap_or(*reported_at);
+    if changed_at.min(*reported_at) > asked_at && !moves {
         return None;
     }
     let returned = Returned { view, record, intents, instance, agent, report, primary };
     if let Some(plan) = extra::unfinished(returned).filter(|_| !wanted) {
         return Some(plan);
     }
-    let extra = of_ours(report, primary).minus(&primary.executed);
+    let extra = match &seen.errant {
+        Some(errant) if moves => errant.clone(),
+        None if moves => GtidSet::empty(report.identity.flavor),
+        Some(_) | None => of_ours(report, primary).minus(&primary.executed),
+    };
     if !extra.is_empty() {
         if !due {
             return None;
