@@ -7,6 +7,7 @@ pub mod boot;
 mod carry;
 pub mod client;
 mod compare;
+mod disk;
 mod donate;
 pub mod durable;
 mod exchange;
@@ -114,6 +115,7 @@ pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<(), A
         spawn(&shared, poll::run(Arc::clone(&shared)));
         spawn(&shared, heartbeat::run(Arc::clone(&shared)));
         spawn(&shared, rebuild::run(Arc::clone(&shared)));
+        spawn(&shared, disk::run(Arc::clone(&shared)));
     }
     spawn(&shared, relearn::run(Arc::clone(&shared)));
     tracing::info!(host = shared.config.host, listen = %shared.config.listen, "the agent runs");

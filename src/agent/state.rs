@@ -19,6 +19,7 @@ use super::wire::Membership;
 use crate::clock;
 use crate::config::{AgentConfig, ServerConfig};
 use crate::decide::lease::holder::{Input, Kept, Role};
+use crate::model::disk::Disk;
 use crate::model::extra::Saved;
 use crate::model::instance::{Flavor, Version};
 use crate::model::observation::{Access, AgentStatus, Process, Unseen};
@@ -65,6 +66,7 @@ pub struct Seen {
     pub last_identity: Option<(Flavor, Version)>,
     /// Transactions the primary lacks, saved here.
     pub extra: Option<Saved>,
+    pub disks: Vec<Disk>,
 }
 
 /// Shared by all tasks of one agent.
@@ -115,6 +117,7 @@ impl Shared {
             stopping: false,
             last_identity: None,
             extra: None,
+            disks: Vec::new(),
         };
         let (changed, _) = watch::channel(0);
         let seen = Mutex::new(seen);
@@ -234,6 +237,7 @@ impl Shared {
             stopping: seen.stopping,
             extra: seen.extra.clone(),
             job: self.jobs.shown(),
+            disks: seen.disks.clone(),
         }
     }
 }

@@ -7,9 +7,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::model::cluster::{Member, Promotion};
+use crate::model::disk::Disk;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::{Flavor, InstanceId, Version};
-use crate::model::observation::Access;
+use crate::model::observation::{Access, AgentStatus};
 use crate::model::report::{Report, ThreadState};
 use crate::model::view::{ClusterView, Seen};
 
@@ -42,6 +43,8 @@ pub enum Against {
     },
     /// Nobody on its host can give it the VIP and the lease.
     NoAgent,
+    /// It can write nothing, and so neither lead nor acknowledge.
+    Disk(Disk),
     /// Another cluster's server: it follows a source that is no member.
     Stranger(InstanceId),
 }
@@ -65,6 +68,7 @@ impl fmt::Display for Against {
                 write!(f, "is newer than {instance} ({version}), which would be stranded")
             }
             Self::NoAgent => f.write_str("no word from its agent"),
+            Self::Disk(disk) => write!(f, "{disk}"),
             Self::Stranger(source) => write!(f, "replicates from {source}, which is no member"),
         }
     }
@@ -111,6 +115,7 @@ impl Candidate {
             | Against::NotReplicating
             | Against::NotByGtid
             | Against::NewerThan { .. }
+            | Against::Disk(_)
             | Against::NoAgent => false,
         })
     }
@@ -123,6 +128,7 @@ impl Candidate {
             | Against::ApplierError { .. }
             | Against::Filtered
             | Against::NotReplicating
+            | Against::Disk(_)
             | Against::Stranger(_) => false,
             Against::Never
             | Against::Errant(_)
@@ -328,6 +334,7 @@ fn against<'a>(
     if member.agent.is_some() && seen.agent_now().is_none() {
         against.push(Against::NoAgent);
     }
+    against.extend(seen.agent_now().and_then(AgentStatus::stuck_disk).copied().map(Against::Disk));
     match report {
         Some(report) => {
             // What another cluster wrote is foreign, not errant: `MultiSource` says so already.

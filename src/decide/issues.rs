@@ -20,6 +20,15 @@ pub(crate) fn issues(view: &ClusterView, now: Moment) -> Vec<String> {
             found.push(format!("no word from the agent on {}", member.instance.host));
         }
     }
+    for (instance, seen) in &view.seen {
+        for disk in seen.agent_now().iter().flat_map(|agent| &agent.disks) {
+            if disk.is_stuck() {
+                found.push(format!("{instance}: {disk}; nothing is written there until that is mended"));
+            } else if disk.is_low() {
+                found.push(format!("{instance}: {disk}; make room"));
+            }
+        }
+    }
     if let Some(record) = &view.record {
         if let Some(degraded) = &record.degraded {
             found.push(format!(

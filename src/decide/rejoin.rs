@@ -171,7 +171,8 @@ fn returning(
             Access::Closed | Access::Admitted => true,
             Access::Held { .. } => false,
         };
-        return (closed && view.cluster.policy.restart && !agent.stopping)
+        // On a full disk it would wait for room before it answered anybody.
+        return (closed && view.cluster.policy.restart && !agent.stopping && agent.stuck_disk().is_none())
             .then(|| start(view, record, instance, agent));
     }
     let report = agent.server.as_ref().ok()?;
@@ -497,8 +498,10 @@ pub fn restart_in_place(
     let record = view.record.as_ref()?;
     let agent = view.of(&record.primary)?.agent_now()?;
     let gone = matches!(agent.process, Process::Gone { .. }) && agent.access == Access::Closed;
-    let allowed =
-        view.cluster.policy.restart && !agent.stopping && intents.failures(&record.primary) < ATTEMPTS;
+    let allowed = view.cluster.policy.restart
+        && !agent.stopping
+        && agent.stuck_disk().is_none()
+        && intents.failures(&record.primary) < ATTEMPTS;
     if !gone || !allowed || intents.pause(&record.primary, now).is_some() {
         return None;
     }

@@ -202,9 +202,9 @@ impl LiveWorld {
     }
 
     async fn connect(&self, instance: &InstanceId, deadline: Instant) -> Result<Connection, StepError> {
-        Connection::open(&Target::from(instance), &self.admin, &self.tls, None, deadline)
-            .await
-            .map_err(failed)
+        let within = deadline.saturating_duration_since(Instant::now());
+        let opened = Connection::open(&Target::from(instance), &self.admin, &self.tls, None, deadline).await;
+        opened.map_err(|error| StepError::unseen(&error.unseen, within, error.to_string()))
     }
 
     /// What sessions do there; of the server that is to lead also what its replicas will need.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use mha::decide::failover::Isolation;
 use mha::model::ballot::{Ballot, Generation};
 use mha::model::cluster::{Cluster, ClusterName, Member, Mode, Promotion, VipAddress, Voter};
+use mha::model::disk::{Disk, Holds};
 use mha::model::extra::Remedy;
 use mha::model::instance::{Flavor, InstanceId};
 use mha::model::intent::{FailoverAsk, Undone};
@@ -577,10 +578,23 @@ fn server_is(host: &mut Host, fact: &[&str]) -> Done {
         ["semi-sync", "off"] => host.semi_sync.source_status = false,
         ["semi-sync", "on"] => host.semi_sync.source_enabled = true,
         ["after-commit"] => host.semi_sync.after_sync = false,
+        ["disk", state @ ..] => host.disk = disk(state)?,
         ["ackers", n] => host.semi_sync.clients = number(n)?,
         _ => return Err("unknown fact".to_owned()),
     }
     Ok(())
+}
+
+/// `db2 disk full`, `db2 disk low`, `db2 disk read-only`, `db2 disk well`: of 100 GiB.
+fn disk(state: &[&str]) -> Result<Option<Disk>, String> {
+    let disk = |free, read_only| Some(Disk { holds: Holds::Data, free, size: 100 << 30, read_only });
+    match state {
+        ["full"] => Ok(disk(0, false)),
+        ["low"] => Ok(disk(500 << 20, false)),
+        ["read-only"] => Ok(disk(50 << 30, true)),
+        ["well"] => Ok(disk(50 << 30, false)),
+        _ => Err("a disk is full, low, read-only or well".to_owned()),
+    }
 }
 
 fn thread_error(words: &[&str]) -> Result<Option<ThreadError>, String> {

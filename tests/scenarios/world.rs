@@ -9,6 +9,7 @@ use mha::decide::failover::Isolation;
 use mha::decide::switchover::Surveys;
 use mha::model::ballot::{Ballot, Generation};
 use mha::model::cluster::Cluster;
+use mha::model::disk::Disk;
 use mha::model::extra::Saved;
 use mha::model::gtid::GtidSet;
 use mha::model::instance::{Flavor, Identity, InstanceId, Version};
@@ -78,6 +79,7 @@ pub(crate) struct Host {
     pub(crate) saved: Option<Saved>,
     /// What its agent is busy with.
     pub(crate) job: Option<Job>,
+    pub(crate) disk: Option<Disk>,
     pub(crate) started_at: Moment,
     stream_at: Moment,
     beats: u64,
@@ -149,6 +151,7 @@ impl Host {
             heartbeat_stuck_since: None,
             saved: None,
             job: None,
+            disk: None,
             started_at: now.back(Duration::from_secs(900)),
             stream_at: now,
             beats: 0,
@@ -386,6 +389,7 @@ impl World {
             stopping: false,
             extra: host.saved.clone(),
             job: host.job.clone(),
+            disks: host.disk.into_iter().collect(),
         }
     }
 

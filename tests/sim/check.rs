@@ -114,6 +114,9 @@ impl Sim {
         }
         self.check_promotion(h, generation);
         self.opened.push(Opened { server: h, generation: generation.0 });
+        if self.told.struck_at > 0 {
+            self.told.opened_after = Some(self.t - self.told.struck_at);
+        }
         self.must_hold_all(h);
     }
 

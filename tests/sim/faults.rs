@@ -44,7 +44,8 @@ impl Sim {
         }
         if let Some(story) = self.opts.story.clone() {
             story.fault.iter().for_each(|fault| self.hit(fault));
-            return self.after(12_000, Event::MendAll);
+            self.told.struck_at = self.t;
+            return self.after(story.lasts, Event::MendAll);
         }
         let fault = self.draw();
         self.hit(&fault);

@@ -398,6 +398,7 @@ impl Sim {
             stopping: false,
             extra: state.saved.clone(),
             job: None,
+            disks: Vec::new(),
         }
     }
 

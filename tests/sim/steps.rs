@@ -167,6 +167,7 @@ async fn level(
     done: impl Fn(&mut Sim) -> Result<bool, String>,
 ) -> Result<(), StepError> {
     let until = Instant::now() + within;
+    let mut answered = Instant::now();
     loop {
         if alive(shared, h, life).await.is_none() {
             return Err(StepError::NoAnswer { within, what: "the agent died".to_owned() });
@@ -178,8 +179,14 @@ async fn level(
         if answers && shared.act(&done).map_err(StepError::Failed)? {
             return Ok(());
         }
-        if Instant::now() > until {
-            return Err(StepError::Failed(format!("not so after {within:?}")));
+        if answers {
+            answered = Instant::now();
+        }
+        if Instant::now() > until || answered.elapsed() > STATEMENT {
+            return Err(match answers {
+                true => StepError::Failed(format!("not so after {within:?}")),
+                false => StepError::NoAnswer { within, what: "connected, no greeting".to_owned() },
+            });
         }
         sleep(Duration::from_millis(15)).await;
     }

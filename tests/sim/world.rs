@@ -115,6 +115,8 @@ impl SimWorld {
             Step::WaitApplied { within, .. } | Step::CatchUpFrom { within, .. } => *within + STATEMENT,
             _ => STATEMENT,
         };
+        // A host that is gone is not waited for as long as its work may take.
+        let gone = within.min(STATEMENT + Duration::from_secs(1));
         let no_answer = || StepError::NoAnswer { within, what: step.to_string() };
         let Some(epoch) = epoch else { return Err(no_answer()) };
         let (answer, answered) = oneshot::channel();
@@ -123,12 +125,12 @@ impl SimWorld {
             shared.wander().await;
             let party = shared.act(|sim| sim.manager_party(m));
             if shared.act(|sim| sim.cut[party][h] || !sim.hosts[h].on) {
-                return sleep(within).await;
+                return sleep(gone).await;
             }
             let result = agent_step(&shared, h, &step_, &token, epoch).await;
             shared.wander().await;
             if shared.act(|sim| sim.cut[h][party] || !sim.hosts[h].on) {
-                return sleep(within).await;
+                return sleep(gone).await;
             }
             // Nobody may wait for it any more.
             let _ = answer.send(result);
@@ -230,8 +232,12 @@ impl SimWorld {
             return trouble("not read in time");
         }
         let until = Instant::now() + within + Duration::from_secs(10);
+        let mut answered = Instant::now();
         while self.shared.act(|sim| !sim.answers(to) || !sim.servers[to].relay.is_empty()) {
-            if Instant::now() > until {
+            if self.shared.act(|sim| sim.answers(to)) {
+                answered = Instant::now();
+            }
+            if Instant::now() > until || answered.elapsed() > STATEMENT {
                 return trouble("the receiver does not catch up");
             }
             sleep(Duration::from_millis(10)).await;
@@ -283,7 +289,7 @@ impl World for SimWorld {
                 sim.violate(format!("I10: {step} outside of any recovery"));
             }
         });
-        let fate = self.shared.act(|sim| sim.fate(self.m, token, &step.to_string()));
+        let fate = self.shared.act(|sim| sim.fate(self.m, token, step));
         if fate == Fate::NotSent {
             return self.die().await;
         }

@@ -7,6 +7,7 @@
 pub mod announce;
 pub mod copy;
 mod diag;
+pub mod disk;
 mod events;
 pub mod extra;
 pub mod filter;
