@@ -132,9 +132,7 @@ async fn carry(
         },
     };
     if flavor == Flavor::MariaDb {
-        let directory = place(&guard.shared);
-        // What is left of it is removed before the next.
-        let _ = spawn_blocking(move || copy::remove(&directory)).await;
+        tidy(&guard.shared).await;
     }
     (end, sent)
 }
@@ -148,6 +146,13 @@ async fn hold(sender: &mpsc::Sender<Bytes>) -> Result<(), String> {
             return Ok(());
         }
     }
+}
+
+/// Nothing of a copy that was given away is left here.
+pub(super) async fn tidy(shared: &Shared) {
+    let directory = place(shared);
+    // What is left all the same is removed before the next.
+    let _ = spawn_blocking(move || copy::remove(&directory)).await;
 }
 
 fn place(shared: &Shared) -> PathBuf {

@@ -13,7 +13,7 @@ use super::host::service::Service;
 use super::jobs::{Jobs, Rebuild};
 use super::sql::connect_admin;
 use super::state::{ServerProcess, Shared};
-use super::{extra, rebuild, start, steps};
+use super::{extra, start, steps};
 use crate::clock;
 use crate::config;
 use crate::decide::lease::holder::Role;
@@ -42,7 +42,7 @@ pub(super) async fn exchange(shared: &Shared, deadline: Instant) -> Result<(), S
         }
     }
     guarded(shared).map_err(failed)?;
-    let place = rebuild::place(shared).await.map_err(failed)?;
+    let place = Place::of(&rebuild.data).map_err(|error| failed(error.to_string()))?;
     let old = match &rebuild.old {
         Some(old) => old.clone(),
         None => place.beside.join(format!("old-{}", clock::wall().format("%Y%m%d-%H%M%S"))),

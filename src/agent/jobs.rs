@@ -23,6 +23,8 @@ pub(super) struct Rebuild {
     pub(super) phase: Phase,
     /// The old data is never removed: nobody could look into it.
     pub(super) keep: bool,
+    /// The data directory, by its true name.
+    pub(super) data: PathBuf,
     /// The copy's history, where it has to be told to the server.
     pub(super) history: Option<GtidSet>,
     /// Where the old data is once the copy takes its place.

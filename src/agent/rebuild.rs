@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::carry::{Begin, End, Piece};
 use super::client::{AgentClient, Donation};
+use super::donate;
 use super::durable::DurableError;
 use super::host::copy::{self, Place};
 use super::jobs::{self, Jobs, Rebuild};
@@ -40,6 +41,8 @@ const PREPARE_WITHIN: Duration = Duration::from_secs(6 * 3_600);
 const CLONE_WITHIN: Duration = Duration::from_secs(7 * 86_400);
 /// How long a question to the server may take.
 const ASK_WITHIN: Duration = Duration::from_secs(5);
+/// How long a server may take to end a copy.
+const END_WITHIN: Duration = Duration::from_secs(30);
 /// Between two looks how far it is, and whether the old data is still needed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -81,9 +84,10 @@ pub(super) async fn begin(
     }
     let donor = donor(shared, from)?;
     let place = place(shared).await?;
+    let data = place.data.clone();
     // Old data that was to be kept for good stays so, whatever comes after it.
     let keep = keep || before.is_some_and(|before| before.keep && before.old.is_some());
-    let rebuild = Rebuild { from: from.clone(), phase: Phase::Copying, keep, history: None, old: None };
+    let rebuild = Rebuild { from: from.clone(), phase: Phase::Copying, keep, data, history: None, old: None };
     let cancel = shared.jobs.begin(shared, rebuild)?;
     Jobs::amend(shared, |_| {}).await?;
     let (shared, request) =
@@ -115,8 +119,8 @@ fn donor(shared: &Shared, from: &InstanceId) -> Result<AgentClient, String> {
     Ok(AgentClient::new(&shared.connections, &url, shared.config.token.clone()))
 }
 
-/// The places of a rebuild here: as configured, else as the server says.
-pub(super) async fn place(shared: &Shared) -> Result<Place, String> {
+/// Where a rebuild is to be made here: as configured, else as the server says.
+async fn place(shared: &Shared) -> Result<Place, String> {
     let (server, _) = shared.server()?;
     let deadline = Instant::now() + ASK_WITHIN;
     let runs = matches!(shared.seen().process, ServerProcess::Running(_));
@@ -135,6 +139,8 @@ pub(super) async fn place(shared: &Shared) -> Result<Place, String> {
         data.get_or_insert(PathBuf::from(said.trim_end_matches('/')));
     }
     let data = data.ok_or("its server does not run, and agent.toml says no `data_dir`")?;
+    // A link to the directory is no directory that could be put aside.
+    let data = std::fs::canonicalize(&data).map_err(|error| format!("{}: {error}", data.display()))?;
     Place::of(&data).map_err(|error| error.to_string())
 }
 
@@ -152,6 +158,10 @@ async fn make(
         Piece::Data(_) | Piece::Alive | Piece::End(_) => return Err("the stream has no beginning".to_owned()),
     };
     let flavor = begin.executed.flavor();
+    if flavor == Flavor::MySql {
+        // One that an agent before this one had begun would write into the same directory.
+        end_clones(shared).await?;
+    }
     let (clear, total) = (place.clone(), begin.total.unwrap_or_default());
     let cleared = spawn_blocking(move || {
         clear.clear(flavor == Flavor::MySql)?;
@@ -232,7 +242,7 @@ async fn clone(shared: &Shared, donation: &mut Donation, place: &Place) -> Resul
     let copying = control::clone(&mut conn, order, Instant::now() + CLONE_WITHIN);
     tokio::pin!(copying);
     let mut every = interval(LOOK_EVERY);
-    let (mut last, mut moved) = (0, Instant::now());
+    let (mut last, mut moved, mut measured) = (0, Instant::now(), false);
     loop {
         tokio::select! {
             done = &mut copying => return done.map_err(|error| error.to_string()),
@@ -245,6 +255,9 @@ async fn clone(shared: &Shared, donation: &mut Donation, place: &Place) -> Resul
                 // The copy itself says when the server is gone.
                 if let Ok((done, total)) = control::clone_progress(&mut looks, by).await {
                     shared.jobs.progress(done, total);
+                    if let Some(total) = total.filter(|_| !std::mem::replace(&mut measured, true)) {
+                        place.has_room(total.saturating_sub(done)).map_err(|error| error.to_string())?;
+                    }
                     if done != last {
                         (last, moved) = (done, Instant::now());
                     }
@@ -296,20 +309,23 @@ async fn stop_clone(shared: &Shared) {
     if !is_mysql || !matches!(shared.seen().process, ServerProcess::Running(_)) {
         return;
     }
-    let deadline = Instant::now() + ASK_WITHIN;
-    if let Ok(mut conn) = connect_admin(shared, deadline).await
-        && let Err(error) = control::end_clone(&mut conn, deadline).await
-    {
-        tracing::warn!(error = %error, "the server may go on copying for a while");
+    if let Err(error) = end_clones(shared).await {
+        tracing::warn!(error, "the server may go on copying for a while");
     }
+}
+
+async fn end_clones(shared: &Shared) -> Result<(), String> {
+    let deadline = Instant::now() + END_WITHIN;
+    let mut conn = connect_admin(shared, deadline).await.map_err(|error| error.to_string())?;
+    control::end_clone(&mut conn, deadline).await.map_err(|error| error.to_string())
 }
 
 /// Ends the copy that is being made or waits, and waits until that is so.
 pub(super) async fn call_off(shared: &Shared, why: &str) -> Result<String, String> {
-    let waits = shared.jobs.rebuild().is_some_and(|rebuild| rebuild.phase == Phase::Ready);
+    let waits = shared.jobs.rebuild().filter(|rebuild| rebuild.phase == Phase::Ready);
     let task = shared.jobs.call_off(why).ok_or("nothing here can be called off")?;
-    if waits {
-        let place = place(shared).await?;
+    if let Some(rebuild) = waits {
+        let place = Place::of(&rebuild.data).map_err(|error| error.to_string())?;
         let removed = spawn_blocking(move || copy::remove(&place.copy())).await;
         removed.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         let why = why.to_owned();
@@ -320,6 +336,7 @@ pub(super) async fn call_off(shared: &Shared, why: &str) -> Result<String, Strin
 
 /// Runs until cancelled: once the server replicates and is open for reads, nothing of its rebuild is left to look after.
 pub(super) async fn run(shared: Arc<Shared>) {
+    tidy(&shared).await;
     let mut every = interval(LOOK_EVERY);
     loop {
         every.tick().await;
@@ -334,6 +351,21 @@ pub(super) async fn run(shared: Arc<Shared>) {
     }
 }
 
+/// What an agent that was killed left: a copy half made here, the login of one that was given.
+async fn tidy(shared: &Shared) {
+    donate::tidy(shared).await;
+    let failed = || shared.jobs.rebuild().filter(|rebuild| matches!(rebuild.phase, Phase::Failed { .. }));
+    if failed().is_none() {
+        return;
+    }
+    stop_clone(shared).await;
+    // Another may have been begun meanwhile, and has seen to it.
+    let Some(place) = failed().and_then(|rebuild| Place::of(&rebuild.data).ok()) else { return };
+    if let Err(error) = remove(&place.copy()).await {
+        tracing::warn!(error, "something of the copy is left");
+    }
+}
+
 fn replicates(shared: &Shared) -> bool {
     let seen = shared.seen();
     let report = seen.server.as_ref().ok();
@@ -342,7 +374,7 @@ fn replicates(shared: &Shared) -> bool {
 }
 
 async fn settle(shared: &Shared, rebuild: &Rebuild) -> Result<(), String> {
-    let place = place(shared).await?;
+    let place = Place::of(&rebuild.data).map_err(|error| error.to_string())?;
     match &rebuild.old {
         Some(old) if rebuild.keep => {
             tracing::warn!(old = %old.display(), "the server replicates; its old data is kept, remove it when nobody needs it");

@@ -95,7 +95,10 @@ pub(super) fn instead_of_parking(of: Returned<'_>, why: &str) -> Option<Plan> {
         "\"mhactl rejoin {instance} --how rebuild\" replaces its data by a copy of a healthy server's; or restore it from a backup, \
          then run \"mhactl unpark {instance}\""
     );
-    Some(park(view, instance, &format!("{why}; {next}")))
+    let job =
+        of.agent.job.as_ref().filter(|job| job.is_rebuild() && matches!(job.phase, Phase::Failed { .. }));
+    let failed = job.map_or_else(String::new, |job| format!("; it is {job}"));
+    Some(park(view, instance, &format!("{why}{failed}; {next}")))
 }
 
 /// A copy is begun, unless it cannot be.

@@ -79,8 +79,16 @@ impl fmt::Display for Task {
 
 impl fmt::Display for Job {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.task)?;
         let age = human(self.age);
+        match (&self.task, &self.phase) {
+            (Task::Rebuild { from }, Phase::Failed { why }) => {
+                return write!(f, "not rebuilt from {from}: {why} ({age} ago)");
+            }
+            (Task::Rebuild { from }, Phase::Exchanged) => {
+                return write!(f, "rebuilt from {from}, its old data is kept until it replicates");
+            }
+            (task, _) => write!(f, "{task}: ")?,
+        }
         match &self.phase {
             Phase::Copying => {
                 write!(f, "{} MiB", self.done >> 20)?;
@@ -92,8 +100,8 @@ impl fmt::Display for Job {
             Phase::Preparing => write!(f, "the copy is being made usable for {age}"),
             Phase::Ready => f.write_str("the copy is ready to take its place"),
             Phase::Exchanging => write!(f, "the copy has been taking its place for {age}"),
-            Phase::Exchanged => f.write_str("done, its old data is kept until it replicates"),
-            Phase::Failed { why } => write!(f, "failed {age} ago: {why}"),
+            Phase::Exchanged => f.write_str("done"),
+            Phase::Failed { why } => write!(f, "{why} ({age} ago)"),
         }
     }
 }

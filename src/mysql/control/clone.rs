@@ -1,15 +1,21 @@
 //! MySQL's clone plugin: a server makes a copy of another's data in a directory beside its own, which it goes on using. It never
 //! clones over a server's own data.
 
-use tokio::time::Instant;
+use std::time::Duration;
 
 use secrecy::ExposeSecret;
+use tokio::time::{Instant, sleep};
 
 use super::rewind::{close_again, lift};
 use super::{ControlError, named};
 use crate::model::instance::{Flavor, InstanceId};
 use crate::mysql::client::{Account, Connection};
 use crate::mysql::dialect::literal;
+
+/// The connection that is to be ended is gone.
+const NO_SUCH_THREAD: u16 = 1094;
+/// Between two looks whether a copy that was ended has.
+const END_EVERY: Duration = Duration::from_millis(100);
 
 /// Whose data is copied, by which account of its own, and where to.
 #[derive(Debug, Clone, Copy)]
@@ -76,18 +82,30 @@ pub async fn clone_progress(
     Ok((number("done").unwrap_or(0), number("total").filter(|total| *total > 0)))
 }
 
-/// Ends every copy this server is making.
+/// Ends every copy this server is making, and waits until it has removed what there was of it.
 ///
 /// # Errors
-/// As every question.
+/// As every question; that one goes on at `deadline`.
 pub async fn end_clone(conn: &mut Connection, deadline: Instant) -> Result<(), ControlError> {
     let sql = "SELECT id FROM information_schema.PROCESSLIST WHERE info LIKE 'CLONE INSTANCE FROM %'";
-    for row in conn.query(sql, deadline).await? {
-        if let Some(id) = row.number::<u64>("id") {
-            conn.query(&format!("KILL QUERY {id}"), deadline).await?;
+    loop {
+        let rows = conn.query(sql, deadline).await?;
+        if rows.is_empty() {
+            return Ok(());
         }
+        for id in rows.iter().filter_map(|row| row.number::<u64>("id")) {
+            match conn.query(&format!("KILL QUERY {id}"), deadline).await {
+                // It has just ended.
+                Err(error) if error.code != Some(NO_SUCH_THREAD) => return Err(error.into()),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        if Instant::now() + END_EVERY > deadline {
+            let what = "an earlier copy goes on although it was ended".to_owned();
+            return Err(ControlError::NoEffect { server: named(conn), what });
+        }
+        sleep(END_EVERY).await;
     }
-    Ok(())
 }
 
 /// Files of the server that a copy in the place of its data directory would leave behind, by the settings that say so.
