@@ -200,6 +200,11 @@ impl Jobs {
         reason.unwrap_or_else(|| "the agent is stopping".to_owned())
     }
 
+    /// Somebody ended it.
+    pub(super) fn was_called_off(&self) -> bool {
+        self.lock().as_ref().is_some_and(|current| current.called_off.is_some())
+    }
+
     /// Ends giving a copy away: this host is needed for something more urgent.
     pub(super) fn needed(&self, why: &str) {
         let donates = matches!(self.lock().as_ref(), Some(Current { work: Work::Donate { .. }, .. }));

@@ -41,6 +41,8 @@ const PREPARE_WITHIN: Duration = Duration::from_secs(6 * 3_600);
 const CLONE_WITHIN: Duration = Duration::from_secs(7 * 86_400);
 /// How long a question to the server may take.
 const ASK_WITHIN: Duration = Duration::from_secs(5);
+/// How long a rebuild that failed is shown of a server that is well.
+const TOLD_FOR: Duration = Duration::from_secs(60);
 /// How long a server may take to end a copy.
 const END_WITHIN: Duration = Duration::from_secs(30);
 /// Between two looks how far it is, and whether the old data is still needed.
@@ -342,7 +344,12 @@ pub(super) async fn run(shared: Arc<Shared>) {
         every.tick().await;
         let Some(rebuild) = shared.jobs.rebuild() else { continue };
         let settled = match rebuild.phase {
-            Phase::Exchanged | Phase::Failed { .. } => replicates(&shared),
+            Phase::Exchanged => replicates(&shared),
+            // Told for a while, unless an operator wanted it so.
+            Phase::Failed { .. } => {
+                let told = shared.jobs.shown().is_none_or(|job| job.age > TOLD_FOR);
+                replicates(&shared) && (told || shared.jobs.was_called_off())
+            }
             Phase::Copying | Phase::Preparing | Phase::Ready | Phase::Exchanging => false,
         };
         if settled && let Err(error) = settle(&shared, &rebuild).await {

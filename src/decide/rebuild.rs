@@ -114,13 +114,7 @@ fn copy(
 ) -> Option<Plan> {
     if let Some(job) = &agent.job {
         match (&job.task, &job.phase) {
-            (Task::Rebuild { from }, Phase::Failed { why: failed }) => {
-                if intents.rebuilds(instance) >= TRIES {
-                    let why = format!(
-                        "{why}; rebuilding it from {from} failed {TRIES} times, the last time: {failed}"
-                    );
-                    return Some(park(view, instance, &why));
-                }
+            (Task::Rebuild { .. }, Phase::Failed { .. }) => {
                 if job.age < PAUSE {
                     return None;
                 }
@@ -138,6 +132,11 @@ fn copy(
                 return None;
             }
         }
+    }
+    if intents.rebuilds(instance) >= TRIES {
+        let last = agent.job.as_ref().map_or_else(String::new, |job| format!(", the last time it was {job}"));
+        let why = format!("{why}; {TRIES} copies in a row came to nothing{last}");
+        return Some(park(view, instance, &why));
     }
     let (from, reason) = match donor(view, record, instance, intents.donor(instance)) {
         Ok(found) => found,
