@@ -89,6 +89,20 @@ prepare_hosts() {
     for host in "${HOSTS[@]}"; do mkdir -p "$LAB/$host"; done
     in_parallel seed_host "${HOSTS[@]}"
     for host in "${HOSTS[@]}"; do write_server_config "$host"; done
+    [ -z "$DISK" ] || in_parallel own_disk "${HOSTS[@]}"
+}
+
+# A filesystem of a size of its own for what a server writes, in memory.
+own_disk() { # host
+    in_host "$1" bash -s "$LAB/$1/data" "$DISK" <<'END'
+set -e
+mv "$1" "$1.seed"
+mkdir "$1"
+mount -t tmpfs -o "size=$2,mode=700" tmpfs "$1"
+cp -a "$1.seed/." "$1"
+chown --reference="$1.seed" "$1"
+rm -rf "$1.seed"
+END
 }
 
 show_status() {

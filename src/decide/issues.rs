@@ -62,6 +62,7 @@ fn state_issues(view: &ClusterView, instance: &InstanceId, seen: &Seen, now: Mom
         return vec![format!("{instance} does not answer{since}: {how}")];
     };
     let mut found = stream_issues(view, instance, report);
+    found.extend(deaf(view, instance, seen, report));
     if seen.agent_now().is_some_and(|agent| agent.access == Access::Closed) {
         found.push(format!("{instance} is fenced: not compared with the primary yet"));
     }
@@ -73,6 +74,18 @@ fn state_issues(view: &ClusterView, instance: &InstanceId, seen: &Seen, now: Mom
         found.push(format!("{instance} has transactions the primary lacks: {errant}"));
     }
     found
+}
+
+/// Connected, by its own word, and nothing comes, not even its source's heartbeats (S2): a receiver that waits for room on its disk looks
+/// so for up to a minute after there is room (MySQL manual, "How MySQL Handles a Full Disk"). No news while the source itself is not heard.
+fn deaf(view: &ClusterView, instance: &InstanceId, seen: &Seen, report: &Report) -> Option<String> {
+    let channel = report.channel().filter(|channel| channel.receiver == ThreadState::Running)?;
+    let still = seen.agent_now()?.stream_still?;
+    let source_speaks = view.of(&channel.source).is_some_and(|source| source.latest().is_some());
+    (source_speaks && still >= view.cluster.policy.silence * 2).then(|| {
+        let source = &channel.source;
+        format!("{instance} hears nothing from {source} for {}, though connected", human(still))
+    })
 }
 
 fn stream_issues(view: &ClusterView, instance: &InstanceId, report: &Report) -> Vec<String> {

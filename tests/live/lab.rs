@@ -18,10 +18,10 @@ pub(crate) struct Lab {
 
 impl Lab {
     /// Three hosts, agents, a manager, adopted and healthy; a client writes through the VIP.
-    pub(crate) fn up(flavor: &str) -> Self {
+    pub(crate) fn up(flavor: &str, more: &[&str]) -> Self {
         let name = format!("live-{flavor}-{}", std::process::id());
         let mut lab = Self { name, dir: PathBuf::new(), writers: Vec::new() };
-        lab.run(&["up", "--flavor", flavor]);
+        lab.run(&[&["up", "--flavor", flavor], more].concat());
         let env = lab.run(&["env"]);
         lab.dir = env.lines().find_map(|line| line.strip_prefix("LAB=")).unwrap().into();
         lab.write(1, &["--rate", "200"]);
