@@ -30,6 +30,8 @@ const PIECES: usize = 4;
 const ALIVE_EVERY: Duration = Duration::from_secs(2);
 /// So long may the tool say nothing: it may wait for a long statement to end.
 const SILENT: Duration = Duration::from_secs(600);
+/// So long may the other end take nothing.
+const TAKEN_WITHIN: Duration = Duration::from_secs(60);
 /// How long this server may take to be asked.
 const ASK_WITHIN: Duration = Duration::from_secs(5);
 
@@ -193,8 +195,11 @@ async fn stream(
         sent.bytes += length as u64;
         shared.jobs.progress(sent.bytes, total);
         let piece = Piece::Data(Bytes::copy_from_slice(&buffer[..length]));
-        if sender.send(encode(&piece)).await.is_err() {
-            return Err("the other end is gone".to_owned());
+        match timeout(TAKEN_WITHIN, sender.send(encode(&piece))).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err("the other end is gone".to_owned()),
+            // Towards its end the tool holds commits up, for as long as nobody takes what it says.
+            Err(_) => return Err(format!("the other end takes nothing for {} s", TAKEN_WITHIN.as_secs())),
         }
     }
 }

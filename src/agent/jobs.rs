@@ -78,7 +78,9 @@ impl Jobs {
         let current = self.lock();
         let current = current.as_ref()?;
         let (task, phase) = match &current.work {
-            Work::Rebuild(rebuild) => (Task::Rebuild { from: rebuild.from.clone() }, rebuild.phase.clone()),
+            Work::Rebuild(rebuild) => {
+                (Task::Rebuild { from: rebuild.from.clone(), keep: rebuild.keep }, rebuild.phase.clone())
+            }
             Work::Donate { to } => (Task::Donate { to: to.clone() }, Phase::Copying),
         };
         let age = clock::now().since(current.since);
@@ -185,7 +187,7 @@ impl Jobs {
             Work::Rebuild(rebuild) => match rebuild.phase {
                 Phase::Exchanging | Phase::Exchanged | Phase::Failed { .. } => return None,
                 Phase::Copying | Phase::Preparing | Phase::Ready => {
-                    Task::Rebuild { from: rebuild.from.clone() }
+                    Task::Rebuild { from: rebuild.from.clone(), keep: rebuild.keep }
                 }
             },
         };

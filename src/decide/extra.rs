@@ -53,9 +53,21 @@ pub(super) fn remedy(of: Returned<'_>, extra: &GtidSet, under: Under) -> Option<
         let why = format!(
             "{lacks}; part of them it received and has not applied, so that they are in no log of its own"
         );
-        return Some(park(view, instance, &why));
+        return match under {
+            Under::Wanted => rebuild::begin_keeping(of, &why),
+            Under::Ready if rebuild::keeps(of.agent) => {
+                Some(rebuild::exchange(view, of.record, instance, of.agent))
+            }
+            Under::Ready | Under::Copying | Under::No => Some(park(view, instance, &why)),
+        };
     }
     let Some(saved) = of.agent.extra.as_ref().filter(|saved| saved.set == *extra) else {
+        if under == Under::Ready && rebuild::keeps(of.agent) {
+            return Some(rebuild::exchange(view, of.record, instance, of.agent));
+        }
+        if under == Under::Wanted && of.intents.failures(instance) > 0 {
+            return rebuild::begin_keeping(of, &format!("{lacks}; they could not be saved"));
+        }
         return Some(save(of, extra));
     };
     if under == Under::Ready {

@@ -106,6 +106,16 @@ pub(super) fn begin(of: Returned<'_>, why: &str) -> Option<Plan> {
     copy((of.view, of.record, of.intents), of.instance, of.agent, (why, false))
 }
 
+/// The same where what it has alone cannot be saved: its data is kept for good.
+pub(super) fn begin_keeping(of: Returned<'_>, why: &str) -> Option<Plan> {
+    copy((of.view, of.record, of.intents), of.instance, of.agent, (why, true))
+}
+
+/// Whether its rebuild leaves its data for good.
+pub(super) fn keeps(agent: &AgentStatus) -> bool {
+    agent.job.as_ref().is_some_and(|job| matches!(job.task, Task::Rebuild { keep: true, .. }))
+}
+
 fn copy(
     (view, record, intents): (&ClusterView, &ClusterRecord, &Intents),
     instance: &InstanceId,
@@ -119,7 +129,7 @@ fn copy(
                     return None;
                 }
             }
-            (Task::Rebuild { from }, Phase::Exchanged) => {
+            (Task::Rebuild { from, .. }, Phase::Exchanged) => {
                 let why = format!(
                     "{why}; that is so of the copy of {from} too, which has just taken its data's place"
                 );
@@ -241,7 +251,7 @@ pub(super) fn exchange(
     agent: &AgentStatus,
 ) -> Plan {
     let from = match agent.job.as_ref().map(|job| &job.task) {
-        Some(Task::Rebuild { from }) => Some(from),
+        Some(Task::Rebuild { from, .. }) => Some(from),
         Some(Task::Donate { .. }) | None => None,
     };
     put_in_place(view, record, instance, from)

@@ -363,7 +363,8 @@ impl Step {
                     && agent.is_some_and(|agent| agent.extra.is_none())
             }
             Self::Rebuild { from, .. } => agent.and_then(|agent| agent.job.as_ref()).is_some_and(|job| {
-                job.task == Task::Rebuild { from: from.clone() } && !matches!(job.phase, Phase::Failed { .. })
+                matches!(&job.task, Task::Rebuild { from: known, .. } if known == from)
+                    && !matches!(job.phase, Phase::Failed { .. })
             }),
             Self::Exchange { .. } => {
                 report.is_some_and(|report| report.read_only)

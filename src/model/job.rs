@@ -30,7 +30,12 @@ pub struct Job {
 #[serde(tag = "task", rename_all = "snake_case")]
 pub enum Task {
     /// The server's data is replaced by a copy of another's.
-    Rebuild { from: InstanceId },
+    Rebuild {
+        from: InstanceId,
+        /// The old data is kept for good: nobody could look into it.
+        #[serde(default)]
+        keep: bool,
+    },
     /// Another server is given a copy of this one's data.
     Donate { to: InstanceId },
 }
@@ -71,7 +76,7 @@ impl Job {
 impl fmt::Display for Task {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Rebuild { from } => write!(f, "being rebuilt from {from}"),
+            Self::Rebuild { from, .. } => write!(f, "being rebuilt from {from}"),
             Self::Donate { to } => write!(f, "giving {to} a copy of its data"),
         }
     }
@@ -81,10 +86,10 @@ impl fmt::Display for Job {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let age = human(self.age);
         match (&self.task, &self.phase) {
-            (Task::Rebuild { from }, Phase::Failed { why }) => {
+            (Task::Rebuild { from, .. }, Phase::Failed { why }) => {
                 return write!(f, "not rebuilt from {from}: {why} ({age} ago)");
             }
-            (Task::Rebuild { from }, Phase::Exchanged) => {
+            (Task::Rebuild { from, .. }, Phase::Exchanged) => {
                 return write!(f, "rebuilt from {from}, its old data is kept until it replicates");
             }
             (task, _) => write!(f, "{task}: ")?,
@@ -112,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_job_tells_how_far_it_is() {
-        let task = Task::Rebuild { from: "db2".parse().unwrap() };
+        let task = Task::Rebuild { from: "db2".parse().unwrap(), keep: false };
         let age = Duration::from_secs(90);
         let mut job = Job { task, phase: Phase::Copying, age, done: 3 << 20, total: Some(9 << 20) };
         assert_eq!(job.to_string(), format!("being rebuilt from db2: 3 MiB of 9 copied in {}", human(age)));

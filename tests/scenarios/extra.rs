@@ -54,7 +54,11 @@ pub(crate) fn halfway(world: &mut World, name: &str) -> Done {
 /// `db3 rebuilt from db2 copying`, `… ready`, `… exchanging`, `… exchanged`, `… failed the disk is full`, and `… forgotten`: what its
 /// agent says of it.
 pub(crate) fn rebuilt(world: &mut World, name: &str, from: &str, how: &[&str]) -> Done {
-    let task = Task::Rebuild { from: world.host(from)?.instance.clone() };
+    let (how, keep) = match how {
+        [how @ .., "keeping"] => (how, true),
+        how => (how, false),
+    };
+    let task = Task::Rebuild { from: world.host(from)?.instance.clone(), keep };
     let phase = match how {
         ["copying"] => Phase::Copying,
         ["preparing"] => Phase::Preparing,
