@@ -125,7 +125,7 @@ fn copy(
     if let Some(job) = &agent.job {
         match (&job.task, &job.phase) {
             (Task::Rebuild { .. }, Phase::Failed { .. }) => {
-                if job.age < PAUSE {
+                if job.age < PAUSE && intents.rebuilds(instance) > 0 {
                     return None;
                 }
             }

@@ -29,6 +29,11 @@ fn a_copy_brings_back_what_no_log_can(flavor: &str) {
     // From the replica, not from the primary; and shown before.
     let shown = lab.run(&["ctl", "rejoin", "db3", "--how", "rebuild", "--dry-run"]);
     assert!(shown.contains("rebuilt from db2") && shown.contains("takes the place of db3's data"), "{shown}");
+    lab.run(&["ctl", "rejoin", "db3", "--how", "rebuild", "--yes"]);
+    let said = lab.run(&["ctl", "abort"]);
+    assert!(said.contains("called off, and db3 is parked"), "{said}");
+    wait_parked(&lab, "db3");
+    lab.wait("nothing runs", SOON, |lab| !lab.status().unwrap().to_string().contains("\"copying\""));
     let began = Instant::now();
     lab.run(&["ctl", "rejoin", "db3", "--how", "rebuild", "--yes"]);
     // Its manager dies in the middle: the next one goes on with what the agent says.
@@ -53,6 +58,12 @@ fn a_copy_brings_back_what_no_log_can(flavor: &str) {
     wait_parked(&lab, &old);
     let began = Instant::now();
     lab.run(&["ctl", "rejoin", &old, "--how", "rebuild", "--yes"]);
+    // Its agent dies while the copy takes the place of the data, or just after: the next one ends it.
+    lab.wait("the copy takes its place", SOON, |lab| {
+        lab.status().is_some_and(|status| status.to_string().contains("\"phase\":\"exchang"))
+    });
+    lab.run(&["kill-agent", &old]);
+    lab.run(&["start-agent", &old]);
     lab.wait("rebuilt after a crash", SOON, |lab| lab.is_healthy() && settled(lab, &old));
     println!("{flavor}: rebuilt with transactions of its own in {} ms", began.elapsed().as_millis());
     let saved = std::fs::read_dir(lab.dir.join(&old).join("agent/extra")).unwrap();
