@@ -13,6 +13,8 @@ mod lab;
 mod rebuild;
 #[path = "live/rejoin.rs"]
 mod rejoin;
+#[path = "live/topology.rs"]
+mod topology;
 
 use std::io::Write as _;
 use std::process::Child;

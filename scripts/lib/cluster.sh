@@ -52,7 +52,11 @@ adopt() {
         [ $SECONDS -lt $deadline ] || die "the manager does not answer; see $LAB/mgr/mha-manager.log"
         sleep 0.05
     done
-    mhactl adopt lab --primary db1 --yes >"$LAB/mgr/adopt.log" 2>&1 || die "adopt failed: $(tail -n 5 "$LAB/mgr/adopt.log")"
+    # It may not have looked at every server yet.
+    until mhactl adopt lab --primary db1 --yes >"$LAB/mgr/adopt.log" 2>&1; do
+        [ $SECONDS -lt $deadline ] || die "adopt failed: $(tail -n 5 "$LAB/mgr/adopt.log")"
+        sleep 0.1
+    done
     until mhactl status --json 2>/dev/null | "$PYTHON" -c '
 import json, sys
 sys.exit(json.load(sys.stdin)["verdict"] != "healthy")' 2>/dev/null; do

@@ -117,6 +117,7 @@ pub(super) async fn apply(shared: &Arc<Shared>, request: &StepRequest) -> Result
         | Step::AckersAttached { .. }
         | Step::ForgetSource { .. }
         | Step::Furnish { .. }
+        | Step::Halt { .. }
         | Step::SetReadOnly { .. } => {
             sql(shared, step, deadline).await?;
             true
@@ -143,6 +144,7 @@ pub(super) async fn apply(shared: &Arc<Shared>, request: &StepRequest) -> Result
         | Step::Turn { .. }
         | Step::Claim { .. }
         | Step::Register { .. }
+        | Step::Wish { .. }
         | Step::Park { .. } => {
             return Err(StepError::Failed(format!("an agent does not do this step: {step}")));
         }
@@ -187,6 +189,8 @@ fn make_way(shared: &Shared, step: &Step) {
         | Step::Rewind { .. }
         | Step::Rebuild { .. }
         | Step::Exchange { .. }
+        | Step::Halt { .. }
+        | Step::Wish { .. }
         | Step::Park { .. } => {}
     }
 }

@@ -2,6 +2,7 @@
 //! people and JSON for programs come from the same answer.
 
 mod args;
+mod check;
 mod client;
 mod commands;
 mod direct;
@@ -9,6 +10,8 @@ mod dossier;
 mod error;
 mod open;
 mod output;
+mod replica;
+mod rolling;
 mod settings;
 mod status;
 mod timeline;

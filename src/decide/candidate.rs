@@ -34,6 +34,8 @@ pub enum Against {
     },
     Filtered,
     Delayed(#[serde(with = "crate::model::time::millis")] Duration),
+    /// By command, by whom.
+    Stopped(String),
     MultiSource(usize),
     Errant(GtidSet),
     /// Newer than a replica that would have to follow it.
@@ -62,6 +64,7 @@ impl fmt::Display for Against {
             Self::ApplierError { code, text } => write!(f, "its applier stopped with error {code}: {text}"),
             Self::Filtered => f.write_str("filters its stream"),
             Self::Delayed(by) => write!(f, "is delayed by {} s", by.as_secs()),
+            Self::Stopped(by) => write!(f, "was stopped by {by}"),
             Self::MultiSource(n) => write!(f, "replicates from {n} sources"),
             Self::Errant(set) => write!(f, "has errant transactions {set}"),
             Self::NewerThan { instance, version } => {
@@ -111,7 +114,9 @@ impl Candidate {
             | Against::Errant(_)
             | Against::Stranger(_) => true,
             Against::ApplierError { .. } | Against::Delayed(_) => self.to_apply > 0,
-            Against::Never
+            // What it has is applied first, whoever stopped it.
+            Against::Stopped(_)
+            | Against::Never
             | Against::NotReplicating
             | Against::NotByGtid
             | Against::NewerThan { .. }
@@ -122,6 +127,16 @@ impl Candidate {
 
     /// Whether a new primary may count on its acknowledgements at once: it can follow, and gets all of the stream.
     pub(crate) fn can_acknowledge(&self) -> bool {
+        self.could_acknowledge() && !self.is_stopped()
+    }
+
+    /// Somebody stopped it by command.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.against.iter().any(|against| matches!(against, Against::Stopped(_)))
+    }
+
+    /// The same, if it were started.
+    pub(crate) fn could_acknowledge(&self) -> bool {
         self.against.iter().all(|against| match against {
             Against::NotAnswering(_)
             | Against::Parked(_)
@@ -130,7 +145,8 @@ impl Candidate {
             | Against::NotReplicating
             | Against::Disk(_)
             | Against::Stranger(_) => false,
-            Against::Never
+            Against::Stopped(_)
+            | Against::Never
             | Against::Errant(_)
             | Against::NoBinlog
             | Against::NoReplicaUpdates
@@ -330,6 +346,9 @@ fn against<'a>(
         view.record.as_ref().and_then(|r| r.parked.iter().find(|parked| parked.instance == *instance))
     {
         against.push(Against::Parked(parked.why.clone()));
+    }
+    if let Some(stopped) = view.record.as_ref().and_then(|record| record.wishes.stopped(instance)) {
+        against.push(Against::Stopped(stopped.by.clone()));
     }
     if member.agent.is_some() && seen.agent_now().is_none() {
         against.push(Against::NoAgent);

@@ -115,8 +115,12 @@ pub fn isolate(view: &ClusterView, diagnosis: &Diagnosis, primary: &InstanceId) 
             .iter()
             .map(|instance| Step::StopReceiving { instance: instance.clone(), source: primary.clone() }),
     );
+    let stopped = |instance: &InstanceId| {
+        view.record.as_ref().is_some_and(|record| record.wishes.stopped(instance).is_some())
+    };
     let undo = replicas
         .iter()
+        .filter(|instance| !stopped(instance))
         .map(|instance| Step::PointReplica {
             instance: instance.clone(),
             source: primary.clone(),

@@ -97,6 +97,27 @@ fn stream_issues(view: &ClusterView, instance: &InstanceId, report: &Report) -> 
             found.push(format!("{instance} replicates from the stranger {}", channel.source));
         }
     }
+    let wishes = view.record.as_ref().map(|record| &record.wishes);
+    let stopped = wishes.and_then(|wishes| wishes.stopped(instance));
+    let by_command = stopped.is_some();
+    found.extend(stopped.map(|stopped| {
+        format!(
+            "{instance} was stopped by {} at {} ({}); \"mhactl replica start {instance}\" starts it",
+            stopped.by,
+            stopped.since.format("%Y-%m-%d %H:%M"),
+            stopped.threads
+        )
+    }));
+    if let Some(source) = wishes.and_then(|wishes| wishes.source_of(instance))
+        && *source != channel.source
+        && !by_command
+        && view.primary() != Some(source)
+    {
+        found.push(format!(
+            "{instance} replicates from {} until {source}, below which it belongs, is there and steady",
+            channel.source
+        ));
+    }
     for (name, state, error) in [
         ("receiver", channel.receiver, &channel.receiver_error),
         ("applier", channel.applier, &channel.applier_error),
@@ -109,6 +130,7 @@ fn stream_issues(view: &ClusterView, instance: &InstanceId, report: &Report) -> 
             ThreadState::Connecting => {
                 found.push(format!("{instance} cannot reach its source {}{why}", channel.source))
             }
+            ThreadState::Stopped if by_command && error.is_none() => {}
             ThreadState::Stopped => found.push(format!("{instance}: its {name} is stopped{why}")),
         }
     }

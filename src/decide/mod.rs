@@ -22,6 +22,7 @@ pub mod rebuild;
 pub mod rejoin;
 pub mod step;
 pub mod switchover;
+pub mod topology;
 mod verdict;
 
 pub use verdict::{Action, Decision, decide};

@@ -121,6 +121,7 @@ pub fn block(
             instance: (*instance).clone(),
             from: old.clone(),
             to: target.clone(),
+            acker: true,
             within: ask.wait_lag,
         })
         .collect();

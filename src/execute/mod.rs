@@ -191,6 +191,8 @@ fn may_be_left(step: &Step) -> bool {
         | Step::ForgetSource { .. }
         | Step::SetReadOnly { .. }
         | Step::Furnish { .. }
+        | Step::Halt { .. }
+        | Step::Wish { .. }
         | Step::Park { .. } => false,
     }
 }

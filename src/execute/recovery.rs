@@ -43,7 +43,8 @@ pub async fn begin<W: World, J: Journal>(
     end(outcome, journal).await
 }
 
-/// Begins a plan that gives way: once `abort` is cancelled it goes no further, and a long step on a fenced server is left to its agent.
+/// Begins a plan that gives way: once `abort` is cancelled it goes no further. A long step on a fenced server is left to its agent then;
+/// an operator's word about a replica is left in the middle, and taken back.
 ///
 /// # Errors
 /// The journal's.
@@ -54,7 +55,8 @@ pub async fn begin_yielding<W: World, J: Journal>(
     world: &W,
     journal: &J,
 ) -> Result<Outcome, J::Error> {
-    let bounds = Bounds { by: None, abort: abort.clone(), gently: true };
+    let gently = plan.kind == PlanKind::Rejoin;
+    let bounds = Bounds { by: None, abort: abort.clone(), gently };
     let scope = Scope { bounds: &bounds, earlier: None, said: Vec::new() };
     let outcome = match accept(plan, journal).await? {
         Some(broken) => broken,

@@ -16,3 +16,4 @@ pub mod report;
 pub mod sessions;
 pub mod time;
 pub mod view;
+pub mod wishes;

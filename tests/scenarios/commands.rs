@@ -17,7 +17,7 @@ use mha::model::time::Moment;
 use mha::model::view::ClusterView;
 
 use crate::world::{Host, MANAGER, Plight, World, pair};
-use crate::{extra, planned};
+use crate::{extra, planned, topology};
 
 type Done = Result<(), String>;
 
@@ -59,6 +59,10 @@ pub(crate) fn perform(world: &mut Option<World>, line: &str) -> Done {
         ["forget"] => forget(world),
         ["isolated", rest @ ..] => isolated(world, rest),
         ["operator", "asks", "failover", rest @ ..] => asks_failover(world, rest),
+        ["stranger", name] => topology::stranger(world, name),
+        ["joined", name] => topology::joined(world, name),
+        ["operator", "asks", "replica", rest @ ..] => topology::asks(world, rest),
+        [name, "wished", rest @ ..] => topology::wished(world, name, rest),
         ["operator", "asks", "switchover", rest @ ..] => planned::asks(world, rest),
         [name, "session", seconds, rest @ ..] => planned::session(world, name, seconds, rest),
         [name, "has", "no", "replication", "account"] => planned::no_replication_account(world, name),
@@ -162,6 +166,7 @@ fn cluster(line: &str) -> Result<World, String> {
         failovers: Vec::new(),
         adopted_at: world.wall(),
         doubted: Vec::new(),
+        wishes: Default::default(),
     });
     arm(&mut world, &primary);
     world.wait(Duration::from_secs(5));

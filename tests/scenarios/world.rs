@@ -19,6 +19,7 @@ use mha::model::observation::{Access, AgentStatus, Observation, Probe, Process, 
 use mha::model::report::{Replication, Report, SemiSync, Settings, ThreadError, ThreadState};
 use mha::model::time::Moment;
 use mha::model::view::{ClusterView, Granted};
+use mha::model::wishes::ReplicaAsk;
 
 /// Between two rounds of looks.
 const TICK: Duration = Duration::from_millis(250);
@@ -105,6 +106,8 @@ pub(crate) struct World {
     pub(crate) isolation: Option<Isolation>,
     pub(crate) asks_adoption: Option<Option<InstanceId>>,
     pub(crate) asks_switchover: Option<SwitchoverAsk>,
+    pub(crate) asks_replica: Option<ReplicaAsk>,
+    pub(crate) newcomer_has_agent: bool,
     pub(crate) surveys: Surveys,
     /// A generation that voters beside the members accepted.
     pub(crate) witnesses_accepted: Generation,
@@ -205,6 +208,8 @@ impl World {
             isolation: None,
             asks_adoption: None,
             asks_switchover: None,
+            asks_replica: None,
+            newcomer_has_agent: false,
             surveys: Surveys::new(),
             witnesses_accepted: Generation(0),
         }
@@ -342,7 +347,7 @@ impl World {
         self.view.record_agent(&host.instance, self.now, status);
     }
 
-    fn status(&self, host: &Host, primary: Option<&InstanceId>) -> AgentStatus {
+    pub(crate) fn status(&self, host: &Host, primary: Option<&InstanceId>) -> AgentStatus {
         let generation = self.view.record.as_ref().map_or(Generation(0), |record| record.generation);
         let leads = Some(&host.instance) == primary;
         let (process, unanswered, server) = match &host.plight {

@@ -142,9 +142,14 @@ impl Sim {
                 (Some(_), _) => "manager killed in promote",
                 (None, PlanKind::Isolate) => "manager killed in isolate",
                 (None, PlanKind::Switchover) => "manager killed in a block",
-                (None, PlanKind::Adopt | PlanKind::Promote | PlanKind::Rejoin | PlanKind::Repair) => {
-                    "manager killed in another plan"
-                }
+                (
+                    None,
+                    PlanKind::Adopt
+                    | PlanKind::Promote
+                    | PlanKind::Rejoin
+                    | PlanKind::Repair
+                    | PlanKind::Topology,
+                ) => "manager killed in another plan",
             };
             self.count(what);
         }

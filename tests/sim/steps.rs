@@ -214,6 +214,22 @@ async fn sql(shared: &Shared, h: usize, life: u64, step: &Step) -> Result<(), St
         Step::StopReplicating { .. } => {
             level(shared, h, life, STATEMENT, |sim| sim.stop_replicating(h).map(|()| true)).await
         }
+        Step::Halt { threads, within, .. } => {
+            level(shared, h, life, *within, |sim| {
+                if threads.receives() {
+                    sim.stop_receiving(h)?;
+                    sim.servers[h].semi_replica = false;
+                }
+                if threads.applies() {
+                    if !sim.servers[h].io && !sim.servers[h].relay.is_empty() {
+                        return Ok(false);
+                    }
+                    sim.servers[h].sql = false;
+                }
+                Ok(true)
+            })
+            .await
+        }
         Step::ForgetSource { .. } => {
             level(shared, h, life, STATEMENT, |sim| {
                 sim.stop_replicating(h)?;

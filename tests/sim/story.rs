@@ -146,7 +146,10 @@ impl Sim {
                 |plan: &Plan| plan.stages.iter().take(stages).flat_map(|stage| stage.undo.clone()).collect();
             recovery.plan(kind).map_or_else(Vec::new, undo)
         };
-        for step in [PlanKind::Promote, PlanKind::Isolate, PlanKind::Repair].into_iter().flat_map(begun) {
+        for step in [PlanKind::Promote, PlanKind::Isolate, PlanKind::Repair, PlanKind::Topology]
+            .into_iter()
+            .flat_map(begun)
+        {
             let h = self.index(step.instance());
             if self.answers(h) && !step.is_satisfied(&evidence_of(self, h)) {
                 self.violate(format!("I12: taken back, and it is not so that {step}"));

@@ -109,6 +109,8 @@ impl SimWorld {
             | Step::Rewind { .. }
             | Step::Rebuild { .. }
             | Step::Exchange { .. }
+            | Step::Halt { .. }
+            | Step::Wish { .. }
             | Step::Park { .. } => Some(0),
         };
         let within = match step {
@@ -265,7 +267,7 @@ impl World for SimWorld {
     async fn observe(&self, step: &Step) -> Result<Evidence, StepError> {
         let h = self.shared.act(|sim| sim.index(step.instance()));
         match step {
-            Step::Register { .. } | Step::Park { .. } => {
+            Step::Register { .. } | Step::Park { .. } | Step::Wish { .. } => {
                 let record = self.shared.act(|sim| sim.stores[self.m].record.clone());
                 Ok(Evidence { record, ..Evidence::default() })
             }
@@ -308,9 +310,44 @@ impl SimWorld {
         std::future::pending().await
     }
 
+    /// As the live world composes it.
+    async fn turn(
+        &self,
+        instance: &InstanceId,
+        from: &InstanceId,
+        (to, acker): (&InstanceId, bool),
+        within: Duration,
+        token: &Token,
+    ) -> Result<Evidence, StepError> {
+        let stop = Step::StopReceiving { instance: instance.clone(), source: from.clone() };
+        let stopped = self.command(&stop, token).await?;
+        let set = stopped.report.map(|report| report.known());
+        let set = set.ok_or_else(|| StepError::NoEffect("not read".to_owned()))?;
+        for instance in [instance, to] {
+            let applied = Step::WaitApplied { instance: instance.clone(), set: set.clone(), within };
+            self.command(&applied, token).await?;
+        }
+        let point = Step::PointReplica { instance: instance.clone(), source: to.clone(), acker };
+        self.command(&point, token).await
+    }
+
+    async fn keep_up(
+        &self,
+        instance: &InstanceId,
+        source: &InstanceId,
+        within: Duration,
+        token: &Token,
+    ) -> Result<Evidence, StepError> {
+        let p = self.shared.act(|sim| sim.index(source));
+        let seen = self.ask(p, |sim| evidence(sim, p)).await.and_then(|seen| seen.report);
+        let set = seen.ok_or_else(|| StepError::Failed("the source does not answer".to_owned()))?.executed;
+        self.command(&Step::WaitApplied { instance: instance.clone(), set, within }, token).await?;
+        Ok(Evidence { behind: Some(Duration::ZERO), ..Evidence::default() })
+    }
+
     async fn done(&self, step: &Step, token: &Token) -> Result<Evidence, StepError> {
         match step {
-            Step::Register { .. } | Step::Park { .. } => {
+            Step::Register { .. } | Step::Park { .. } | Step::Wish { .. } => {
                 sleep(Duration::from_millis(2)).await;
                 let record = self.shared.act(|sim| sim.write_record(self.m, step, token));
                 sleep(Duration::from_millis(1)).await;
@@ -318,6 +355,12 @@ impl SimWorld {
             }
             Step::Claim { candidate, generation, proof } => {
                 Ok(self.claim(candidate, *generation, *proof, token).await)
+            }
+            Step::Turn { instance, from, to, acker, within } => {
+                self.turn(instance, from, (to, *acker), *within, token).await
+            }
+            Step::KeepUp { instance, source, within, .. } => {
+                self.keep_up(instance, source, *within, token).await
             }
             Step::Salvage { from, to, within, .. } => {
                 let (from, to) = self.shared.act(|sim| (sim.index(from), sim.index(to)));

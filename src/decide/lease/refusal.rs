@@ -37,6 +37,7 @@ pub fn permits(role: Role, step: &Step) -> Result<(), Refusal> {
         Step::PointReplica { .. }
         | Step::CatchUpFrom { .. }
         | Step::Admit { .. }
+        | Step::Halt { .. }
         | Step::Kill { .. }
         | Step::Rewind { .. }
         | Step::Rebuild { .. }
@@ -65,6 +66,7 @@ pub fn permits(role: Role, step: &Step) -> Result<(), Refusal> {
         | Step::SetReadOnly { .. }
         | Step::Furnish { .. }
         | Step::SaveExtra { .. }
+        | Step::Wish { .. }
         | Step::Park { .. } => Ok(()),
     }
 }
