@@ -185,6 +185,14 @@ async fn a_returned_members_extra_rows_are_shown_before_anything_is_done() {
     assert_eq!((code, err.contains("--yes")), (3, true), "{err}");
     let (code, _, _) = run(&api.url, &["rejoin", "db1", "--yes"]).await;
     assert_eq!(code, 0);
+    let rebuild = ["rejoin", "db3", "--how", "rebuild", "--from", "db1", "--dry-run"];
+    let (code, out, _) = run(&api.url, &rebuild).await;
+    assert_eq!(code, 0);
+    golden("rejoin_rebuild_dry_run", &out);
+    let (_, same, _) = run(&api.url, &["replica", "rebuild", "db3", "--from", "db1", "--dry-run"]).await;
+    assert_eq!(same, out);
+    let (code, _, err) = run(&api.url, &["rejoin", "db3", "--from", "db1", "--dry-run"]).await;
+    assert!(code != 0 && err.contains("nothing is rebuilt"), "{code}: {err}");
     let (code, _, _) = run(&api.url, &["rejoin", "db1", "--how", "magic"]).await;
     assert_eq!(code, 2);
     let heard = desk.heard.lock().unwrap().join("\n");

@@ -9,6 +9,8 @@
 mod disk;
 #[path = "live/lab.rs"]
 mod lab;
+#[path = "live/rebuild.rs"]
+mod rebuild;
 #[path = "live/rejoin.rs"]
 mod rejoin;
 #[path = "live/topology.rs"]

@@ -10,10 +10,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use super::carry::{Decoder, Piece};
 use super::wire::{
-    BringRequest, Claim, Claimed, EVENTS_EVERY, Electorate, GraceReply, Known, LONGEST_BODY, Lead, Led,
-    Membership, OpenRequest, ProbeReply, ProbeRequest, Renew, Renewed, RequestRefused, SalvageReply,
-    SalvageRequest, StepRequest, path,
+    BringRequest, CallOffRequest, Claim, Claimed, DonateRequest, EVENTS_EVERY, Electorate, GraceReply, Known,
+    LONGEST_BODY, Lead, Led, Membership, OpenRequest, ProbeReply, ProbeRequest, Renew, Renewed,
+    RequestRefused, SalvageReply, SalvageRequest, StepRequest, path,
 };
 use crate::decide::plan::{Evidence, Step};
 use crate::execute::world::{StepError, Token};
@@ -253,6 +254,31 @@ impl AgentClient {
         self.get(path::EXTRA, within).await
     }
 
+    /// A copy of the data there, in pieces, as fast as they are taken.
+    ///
+    /// # Errors
+    /// As every call; refused where no copy can be had.
+    pub(super) async fn donate(
+        &self,
+        request: &DonateRequest,
+        within: Duration,
+    ) -> Result<Donation, CallError> {
+        let sending = self.request(Method::POST, path::DONATE).json(request).send();
+        let response = self.in_time(within, sending).await?;
+        match response.status() {
+            StatusCode::OK => Ok(Donation { response, url: self.url.clone(), decoder: Decoder::default() }),
+            status => Err(self.refusal(status, &response.bytes().await.unwrap_or_default())),
+        }
+    }
+
+    /// Ends what that host is busy with; answers what that was.
+    ///
+    /// # Errors
+    /// As every call; refused where nothing can be ended.
+    pub async fn call_off(&self, request: &CallOffRequest, within: Duration) -> Result<String, CallError> {
+        self.post(path::CALL_OFF, request, within).await
+    }
+
     /// The operator's order to open, without a manager.
     ///
     /// # Errors
@@ -367,6 +393,43 @@ impl Events {
                 Ok(Err(error)) => return Err(lost(&chain(&error.without_url()))),
                 Ok(Ok(None)) => return Err(lost("it closed the stream")),
                 Ok(Ok(Some(bytes))) => self.rest.extend_from_slice(&bytes),
+            }
+        }
+    }
+}
+
+/// A copy on its way.
+#[derive(Debug)]
+pub(super) struct Donation {
+    response: reqwest::Response,
+    url: String,
+    decoder: Decoder,
+}
+
+impl Donation {
+    /// The next piece. Cancelling loses nothing.
+    ///
+    /// # Errors
+    /// The stream broke, or nothing came within the time.
+    pub(super) async fn next(&mut self, within: Duration) -> Result<Piece, CallError> {
+        let deadline = Instant::now() + within;
+        let url = || self.url.clone();
+        loop {
+            match self.decoder.next() {
+                Err(error) => return Err(CallError::Strange { url: url(), why: error.to_string() }),
+                Ok(Some(piece)) => return Ok(piece),
+                Ok(None) => {}
+            }
+            match timeout_at(deadline, self.response.chunk()).await {
+                Err(_) => return Err(CallError::Late { url: url(), within }),
+                Ok(Err(error)) => {
+                    return Err(CallError::Unreachable { url: url(), why: chain(&error.without_url()) });
+                }
+                Ok(Ok(None)) => {
+                    let why = "it ended before the copy was whole".to_owned();
+                    return Err(CallError::Unreachable { url: url(), why });
+                }
+                Ok(Ok(Some(bytes))) => self.decoder.push(&bytes),
             }
         }
     }

@@ -204,6 +204,15 @@ async fn keep(shared: &Shared, saved: Option<Saved>) -> Result<(), String> {
     Ok(())
 }
 
+/// The server has other data now: what is saved stays where it is, and is nobody's extra any more.
+pub(super) async fn settle(shared: &Shared) -> Result<(), String> {
+    let saved = shared.seen().extra.clone();
+    match saved {
+        Some(_) => keep(shared, None).await,
+        None => Ok(()),
+    }
+}
+
 /// Takes the server back to the history `keep`: the rows of `wanted` put back first where `rows`, then the history. Each part is
 /// done once, however often and after whatever death this is asked.
 ///

@@ -4,17 +4,22 @@
 
 mod block;
 pub mod boot;
+mod carry;
 pub mod client;
 mod compare;
 mod disk;
+mod donate;
 pub mod durable;
+mod exchange;
 mod extra;
 pub mod hands;
 mod heartbeat;
 pub mod host;
+mod jobs;
 pub mod lease_loop;
 mod poll;
 pub mod ports;
+mod rebuild;
 mod relearn;
 mod resume;
 mod salvage;
@@ -101,6 +106,7 @@ pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<(), A
         shared.seen().last_identity = durable::read(&poll::identity_path(&shared))?;
         let saved = extra::known(&shared)?;
         shared.seen().extra = saved;
+        rebuild::known(&shared)?;
         let found = watch::look(&shared).await;
         let keeper = Keeper::start(Arc::clone(&shared), found.clone()).await?;
         tracker.spawn(keeper.run(inbox));
@@ -108,6 +114,7 @@ pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<(), A
         spawn(&shared, ports::run(Arc::clone(&shared)));
         spawn(&shared, poll::run(Arc::clone(&shared)));
         spawn(&shared, heartbeat::run(Arc::clone(&shared)));
+        spawn(&shared, rebuild::run(Arc::clone(&shared)));
         spawn(&shared, disk::run(Arc::clone(&shared)));
     }
     spawn(&shared, relearn::run(Arc::clone(&shared)));

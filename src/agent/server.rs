@@ -21,11 +21,11 @@ use super::sql::fresh_report;
 use super::state::Shared;
 use super::voter::{Promised, VoteError, Votes};
 use super::wire::{
-    BringRequest, Claim, Claimed, EVENTS_EVERY, Electorate, GraceReply, Known, LONGEST_BODY, Lead, Led,
-    Membership, OpenRequest, ProbeReply, ProbeRequest, Renew, Renewed, RequestRefused, SalvageReply,
-    SalvageRequest, StepRequest, path,
+    BringRequest, CallOffRequest, Claim, Claimed, DonateRequest, EVENTS_EVERY, Electorate, GraceReply, Known,
+    LONGEST_BODY, Lead, Led, Membership, OpenRequest, ProbeReply, ProbeRequest, Renew, Renewed,
+    RequestRefused, SalvageReply, SalvageRequest, StepRequest, path,
 };
-use super::{extra, resume, salvage, steps};
+use super::{donate, extra, rebuild, resume, salvage, steps};
 use crate::clock;
 use crate::decide::lease::LONGEST_GRANT;
 use crate::decide::lease::holder::Input;
@@ -103,6 +103,8 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route(path::KNOWN, get(known))
         .route(path::SALVAGE, post(read_salvage))
         .route(path::EXTRA, get(dossier))
+        .route(path::DONATE, post(give_copy))
+        .route(path::CALL_OFF, post(call_off))
         .route(path::OPEN, post(open))
         .route(path::RESTART_GRACE, post(restart_grace))
         .layer(DefaultBodyLimit::max(LONGEST_REQUEST))
@@ -270,6 +272,21 @@ async fn bring(
 ) -> Answer<Result<Evidence, StepError>> {
     authorize(&shared, &request.token).await?;
     Ok(Json(salvage::bring(&shared, &request).await))
+}
+
+/// A copy of the data here, in pieces.
+async fn give_copy(
+    State(shared): State<Arc<Shared>>,
+    Json(request): Json<DonateRequest>,
+) -> Result<Response, Refused> {
+    authorize(&shared, &request.token).await?;
+    let body = donate::donate(&shared, request).await.map_err(Refused::cannot)?;
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], body).into_response())
+}
+
+async fn call_off(State(shared): State<Arc<Shared>>, Json(request): Json<CallOffRequest>) -> Answer<String> {
+    authorize(&shared, &request.token).await?;
+    Ok(Json(rebuild::call_off(&shared, &request.why).await.map_err(Refused::cannot)?))
 }
 
 /// The operator's order: voters still decide.

@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 use super::client::Connections;
 use super::hands::Hands;
 use super::host::process::Watch;
+use super::jobs::Jobs;
 use super::lease_loop::{Order, OrderError};
 use super::sql::{Spare, mysql_account};
 use super::voter::Votes;
@@ -82,6 +83,7 @@ pub struct Shared {
     pub orders: mpsc::Sender<Order>,
     /// A connection kept between steps.
     pub spare: Spare,
+    pub jobs: Jobs,
     seen: Mutex<Seen>,
     changed: watch::Sender<u64>,
 }
@@ -129,6 +131,7 @@ impl Shared {
             hands,
             orders,
             spare: Spare::default(),
+            jobs: Jobs::default(),
             seen,
             changed,
         }
@@ -233,6 +236,7 @@ impl Shared {
             granted_ago: promised.granted_ago,
             stopping: seen.stopping,
             extra: seen.extra.clone(),
+            job: self.jobs.shown(),
             disks: seen.disks.clone(),
         }
     }

@@ -2,6 +2,7 @@
 //! descriptor, the rest by SQL. What is answered was read after it was done.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
@@ -12,7 +13,7 @@ use super::ports;
 use super::sql::fresh_report;
 use super::state::{ServerProcess, Shared};
 use super::wire::StepRequest;
-use super::{block, extra, start};
+use super::{block, exchange, extra, rebuild, start};
 use crate::clock;
 use crate::decide::lease::holder::{Input, Role};
 use crate::decide::lease::refusal::{Refusal, permits};
@@ -20,6 +21,7 @@ use crate::decide::plan::{Evidence, Step};
 use crate::execute::world::StepError;
 use crate::model::ballot::Generation;
 use crate::model::instance::InstanceId;
+use crate::model::job::Phase;
 use crate::model::observation::{Access, Process};
 use crate::mysql::control;
 
@@ -50,11 +52,12 @@ impl From<OrderError> for StepError {
 ///
 /// # Errors
 /// Why it is not, or that this host's agent cannot do it.
-pub(super) async fn apply(shared: &Shared, request: &StepRequest) -> Result<Evidence, StepError> {
+pub(super) async fn apply(shared: &Arc<Shared>, request: &StepRequest) -> Result<Evidence, StepError> {
     let deadline = Instant::now() + request.within;
     let step = &request.step;
     let role = shared.seen().kept.role;
     permits(role, step).map_err(|refusal| StepError::Failed(refusal.to_string()))?;
+    make_way(shared, step);
     let report = match step {
         Step::Fence { generation, .. } => {
             spare_replicas(shared).await;
@@ -90,6 +93,11 @@ pub(super) async fn apply(shared: &Shared, request: &StepRequest) -> Result<Evid
             false
         }
         Step::StartServer { as_replica, .. } => {
+            if shared.jobs.rebuild().is_some_and(|rebuild| rebuild.phase == Phase::Exchanging) {
+                return Err(StepError::Failed(
+                    "a copy is taking the place of its data; that is ended first".to_owned(),
+                ));
+            }
             start::server(shared, *as_replica, deadline).await.map_err(StepError::Failed)?;
             true
         }
@@ -122,6 +130,14 @@ pub(super) async fn apply(shared: &Shared, request: &StepRequest) -> Result<Evid
             extra::rewind(shared, extra, keep, *rows, deadline).await?;
             true
         }
+        Step::Rebuild { from, keep, .. } => {
+            rebuild::begin(shared, &request.token, from, *keep).await.map_err(StepError::Failed)?;
+            false
+        }
+        Step::Exchange { .. } => {
+            exchange::exchange(shared, deadline).await?;
+            true
+        }
         Step::Salvage { .. }
         | Step::KeepUp { .. }
         | Step::Quiet { .. }
@@ -136,6 +152,49 @@ pub(super) async fn apply(shared: &Shared, request: &StepRequest) -> Result<Evid
     };
     let furnished = matches!(step, Step::Furnish { .. });
     Ok(Evidence { furnished, ..read_back(shared, report, deadline).await? })
+}
+
+/// A copy that is being given away, or made of a server that is to lead, does not stand in the way of a failover.
+fn make_way(shared: &Shared, step: &Step) {
+    match step {
+        Step::Open { .. } => {
+            let _ = shared.jobs.call_off("its server is to lead");
+        }
+        Step::Fence { .. }
+        | Step::Block { .. }
+        | Step::Kill { .. }
+        | Step::StopReceiving { .. }
+        | Step::CatchUpFrom { .. }
+        | Step::StopReplicating { .. } => {
+            shared.jobs.needed("the giving server is needed for a change of primary")
+        }
+        Step::KeepUp { .. }
+        | Step::Turn { .. }
+        | Step::Quiet { .. }
+        | Step::Unmoved { .. }
+        | Step::Salvage { .. }
+        | Step::WaitApplied { .. }
+        | Step::Claim { .. }
+        | Step::ArmSource { .. }
+        | Step::PointReplica { .. }
+        | Step::AckersAttached { .. }
+        | Step::Register { .. }
+        | Step::Admit { .. }
+        | Step::HoldVip { .. }
+        | Step::LoseVip { .. }
+        | Step::ForgetSource { .. }
+        | Step::StartServer { .. }
+        | Step::SetReadOnly { .. }
+        | Step::Furnish { .. }
+        | Step::SaveExtra { .. }
+        | Step::Rewind { .. }
+        | Step::Rebuild { .. }
+        | Step::Exchange { .. }
+        | Step::Halt { .. }
+        | Step::Wish { .. }
+        | Step::Direct { .. }
+        | Step::Park { .. } => {}
+    }
 }
 
 /// What is so now: the agent's status, and a fresh report where one is wanted.
@@ -213,7 +272,7 @@ pub(super) async fn spare_replicas(shared: &Shared) {
     }
 }
 
-async fn kill(shared: &Shared) -> Result<(), StepError> {
+pub(super) async fn kill(shared: &Shared) -> Result<(), StepError> {
     let (process, role, access) = {
         let seen = shared.seen();
         (seen.process.clone(), seen.kept.role, seen.access)
@@ -323,7 +382,7 @@ async fn deafen(shared: &Shared, source: &InstanceId) {
     }
 }
 
-async fn unblock(shared: &Shared, source: &InstanceId) -> Result<(), StepError> {
+pub(super) async fn unblock(shared: &Shared, source: &InstanceId) -> Result<(), StepError> {
     let (_, hands) = shared.server().map_err(StepError::Failed)?;
     let failed = |error: super::host::filter::FilterError| StepError::Failed(error.to_string());
     let filter = hands.filter().await.map_err(failed)?;

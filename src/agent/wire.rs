@@ -31,6 +31,8 @@ pub mod path {
     pub const SALVAGE: &str = "/v1/salvage";
     pub const BRING: &str = "/v1/bring";
     pub const EXTRA: &str = "/v1/extra";
+    pub const DONATE: &str = "/v1/donate";
+    pub const CALL_OFF: &str = "/v1/job/call-off";
     pub const OPEN: &str = "/v1/open";
     pub const RESTART_GRACE: &str = "/v1/restart-grace";
 }
@@ -142,6 +144,20 @@ pub struct BringRequest {
     pub token: Token,
     pub statements: Vec<String>,
     pub within: Duration,
+}
+
+/// Give another server's agent a copy of the data here, as the answer's body (`agent::carry`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DonateRequest {
+    pub token: Token,
+    pub to: InstanceId,
+}
+
+/// End what this host is busy with, without a trace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallOffRequest {
+    pub token: Token,
+    pub why: String,
 }
 
 /// The operator's `mhactl open`, at the agent, without a manager.

@@ -133,9 +133,13 @@ pub(super) enum Command {
         instance: InstanceId,
         #[arg(long)]
         cluster: Option<String>,
-        /// auto: as the configuration says; flashback: put the rows only it has back as they were; park: leave it alone.
+        /// auto: as the configuration says; flashback: put the rows only it has back as they were; park: leave it alone; rebuild:
+        /// replace its data by a copy of a healthy server's.
         #[arg(long, default_value = "auto", value_parser = how)]
         how: How,
+        /// With --how rebuild: copy this one; else the one that is missed least.
+        #[arg(long, value_name = "HOST")]
+        from: Option<InstanceId>,
         /// Show what only it has and what would be done, and change nothing.
         #[arg(long)]
         dry_run: bool,
@@ -191,7 +195,7 @@ impl Command {
             Self::Failover { dry_run, .. }
             | Self::Switchover { dry_run, .. }
             | Self::Rejoin { dry_run, .. } => !dry_run,
-            Self::Replica { command } => !command.manner().dry_run,
+            Self::Replica { command } => !command.is_dry_run(),
             Self::Set { command: SetCommand::ReadOnly { manner, .. } } => !manner.dry_run,
             Self::Rolling(rolling) => !rolling.dry_run,
             Self::Status { .. }
@@ -222,7 +226,8 @@ fn how(text: &str) -> Result<How, String> {
         "auto" => Ok(How::Auto),
         "flashback" => Ok(How::Flashback),
         "park" => Ok(How::Park),
-        _ => Err("it is auto, flashback or park".to_owned()),
+        "rebuild" => Ok(How::Rebuild),
+        _ => Err("it is auto, flashback, park or rebuild".to_owned()),
     }
 }
 

@@ -120,15 +120,12 @@ async fn ask(settings: Settings, command: Command, screen: Screen, json: bool) -
             desk.follow(&cluster, None, !json).await.map(|_| Exit::Done)
         }
         Command::Ack { cluster } => desk.do_now(cluster, "ack", &AcknowledgeRequest { by: caller() }).await,
-        Command::Rejoin { instance, cluster, how, dry_run, yes } => {
-            let request = RejoinRequest { instance, how, by: caller(), dry_run };
+        Command::Rejoin { instance, cluster, how, from, dry_run, yes } => {
+            let request = RejoinRequest { instance, how, from, by: caller(), dry_run };
             desk.rejoin(cluster, request, yes).await
         }
         Command::Rolling(ask) => rolling::rolling(&desk, ask).await,
-        Command::Replica { command } => {
-            let (request, manner) = replica::asked(command, caller());
-            replica::change(&desk, manner.cluster, request, manner.yes).await
-        }
+        Command::Replica { command } => replica::replica(&desk, command, caller()).await,
         Command::Set { command } => {
             let (request, manner) = replica::set(command, caller());
             replica::change(&desk, manner.cluster, request, manner.yes).await
@@ -313,14 +310,14 @@ impl Desk {
         self.begin(&cluster, &words, (&proposal_of, &request), only_show, yes).await
     }
 
-    async fn rejoin(&self, cluster: Option<String>, request: RejoinRequest, yes: bool) -> Ended {
+    pub(super) async fn rejoin(&self, cluster: Option<String>, request: RejoinRequest, yes: bool) -> Ended {
         let cluster = self.cluster(cluster).await?;
         let proposal_of = RejoinRequest { dry_run: true, ..request.clone() };
         let words = Words {
             verb: "rejoin",
             what: "rejoin",
             if_refused: "mend what is named; \"mhactl status\" shows how the member is",
-            note: "",
+            note: "when the copy is there, which \"mhactl status\" shows:",
             question: format!("Do this about {}?", request.instance),
         };
         let only_show = request.dry_run;

@@ -9,9 +9,10 @@ use tokio::time::{Instant, sleep};
 use super::args::span;
 use super::commands::{AGAIN, AWAY, Desk, Ended, Words, path};
 use super::error::{CliError, Exit};
-use crate::http::contract::ReplicaRequest;
+use crate::http::contract::{RejoinRequest, ReplicaRequest};
 use crate::manager::snapshot::Snapshot;
 use crate::model::instance::InstanceId;
+use crate::model::intent::How;
 use crate::model::report::ThreadState;
 use crate::model::wishes::{Change, Threads};
 
@@ -82,6 +83,22 @@ pub(super) enum ReplicaCommand {
         #[command(flatten)]
         manner: Manner,
     },
+    /// Replace a replica's data by a copy of a healthy one's; as `rejoin HOST --how rebuild`.
+    Rebuild {
+        #[arg(value_name = "HOST")]
+        instance: InstanceId,
+        /// Copy this one; else the one that is missed least.
+        #[arg(long, value_name = "HOST")]
+        from: Option<InstanceId>,
+        #[arg(long)]
+        cluster: Option<String>,
+        /// Show what would be done, or all that is in the way, and change nothing.
+        #[arg(long)]
+        dry_run: bool,
+        /// Do it without asking.
+        #[arg(long, conflicts_with = "dry_run")]
+        yes: bool,
+    },
     /// Start a stopped replica, where it belongs.
     Start {
         #[arg(value_name = "HOST")]
@@ -110,20 +127,22 @@ pub(super) enum SetCommand {
 }
 
 impl ReplicaCommand {
-    pub(super) fn manner(&self) -> &Manner {
+    /// Only shown.
+    pub(super) fn is_dry_run(&self) -> bool {
         match self {
             Self::Add { manner, .. }
             | Self::Remove { manner, .. }
             | Self::Move { manner, .. }
             | Self::Stop { manner, .. }
-            | Self::Start { manner, .. } => manner,
+            | Self::Start { manner, .. } => manner.dry_run,
+            Self::Rebuild { dry_run, .. } => *dry_run,
         }
     }
 }
 
-/// What is asked, and how.
-pub(super) fn asked(command: ReplicaCommand, by: String) -> (ReplicaRequest, Manner) {
-    let (instance, change, manner) = match command {
+/// What is asked, and how; then done.
+pub(super) async fn replica(desk: &Desk, command: ReplicaCommand, by: String) -> Ended {
+    let (instance, wanted, manner) = match command {
         ReplicaCommand::Add { instance, source, agent, manner } => {
             (instance, Change::Add { agent, source }, manner)
         }
@@ -140,8 +159,13 @@ pub(super) fn asked(command: ReplicaCommand, by: String) -> (ReplicaRequest, Man
             (instance, Change::Stop { threads }, manner)
         }
         ReplicaCommand::Start { instance, manner } => (instance, Change::Start, manner),
+        ReplicaCommand::Rebuild { instance, from, cluster, dry_run, yes } => {
+            let request = RejoinRequest { instance, how: How::Rebuild, from, by, dry_run };
+            return desk.rejoin(cluster, request, yes).await;
+        }
     };
-    (request(instance, change, &manner, by), manner)
+    let request = request(instance, wanted, &manner, by);
+    change(desk, manner.cluster, request, manner.yes).await
 }
 
 /// The same for `set`.

@@ -97,7 +97,9 @@ impl Thresholds {
             self.set("without_ackers", &item.at, value, |policy, value| policy.without_ackers = value);
         }
         if let Some(item) = table.get("extra_transactions") {
-            let value = item.word(&[("flashback", Remedy::Flashback), ("park", Remedy::Park)]);
+            let words =
+                [("flashback", Remedy::Flashback), ("park", Remedy::Park), ("rebuild", Remedy::Rebuild)];
+            let value = item.word(&words);
             self.set("extra_transactions", &item.at, value, |policy, value| {
                 policy.extra_transactions = value
             });

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::plan::{Plan, PlanKind, Stage, Step};
+use super::rebuild::{self, Under};
 use super::rejoin::{follow_stages, park, plan};
 use crate::model::extra::{Remedy, Saved};
 use crate::model::gtid::GtidSet;
@@ -41,38 +42,51 @@ pub(super) fn unfinished(of: Returned<'_>) -> Option<Plan> {
 }
 
 /// What is done next about `extra`.
-pub(super) fn remedy(of: Returned<'_>, extra: &GtidSet) -> Plan {
+pub(super) fn remedy(of: Returned<'_>, extra: &GtidSet, under: Under) -> Option<Plan> {
     let Returned { view, instance, report, .. } = of;
     let lacks = format!("it has transactions the primary lacks: {extra}");
     if report.replication.len() > 1 {
-        return park(
-            view,
-            instance,
-            &format!("{lacks}; it replicates from several clusters, which is left to a person"),
-        );
+        let why = format!("{lacks}; it replicates from several clusters, which is left to a person");
+        return Some(park(view, instance, &why));
     }
     if !report.executed.contains(extra) {
         let why = format!(
             "{lacks}; part of them it received and has not applied, so that they are in no log of its own"
         );
-        return park(view, instance, &why);
+        return match under {
+            Under::Wanted => rebuild::begin_keeping(of, &why),
+            Under::Ready if rebuild::keeps(of.agent) => {
+                Some(rebuild::exchange(view, of.record, instance, of.agent))
+            }
+            Under::Ready | Under::Copying | Under::No => Some(park(view, instance, &why)),
+        };
     }
     let Some(saved) = of.agent.extra.as_ref().filter(|saved| saved.set == *extra) else {
-        return save(of, extra);
+        if under == Under::Ready && rebuild::keeps(of.agent) {
+            return Some(rebuild::exchange(view, of.record, instance, of.agent));
+        }
+        if under == Under::Wanted && of.intents.failures(instance) > 0 {
+            return rebuild::begin_keeping(of, &format!("{lacks}; they could not be saved"));
+        }
+        return Some(save(of, extra));
     };
+    if under == Under::Ready {
+        return Some(rebuild::exchange(view, of.record, instance, of.agent));
+    }
     let keep = report.executed.minus(extra);
     let rows = saved.obstacle.is_none();
-    if saved.benign {
-        return rewind(of, saved, &keep, rows, "they are only this program's own heartbeats");
+    if saved.benign && under != Under::Wanted {
+        return Some(rewind(of, saved, &keep, rows, "they are only this program's own heartbeats"));
     }
     match chosen(of) {
-        (Remedy::Park, why) => park(view, instance, &parked(of, saved, &why)),
-        (Remedy::Flashback, why) => match &saved.obstacle {
+        (Remedy::Park, why) => Some(park(view, instance, &parked(of, saved, &why))),
+        (Remedy::Rebuild, why) => rebuild::begin(of, &format!("{why}; {saved}")),
+        (Remedy::Flashback, why) => Some(match &saved.obstacle {
             None => rewind(of, saved, &keep, true, &why),
             Some(obstacle) => {
                 park(view, instance, &parked(of, saved, &format!("its rows cannot be put back: {obstacle}")))
             }
-        },
+        }),
     }
 }
 
@@ -85,7 +99,7 @@ fn chosen(Returned { view, record, intents, instance, .. }: Returned<'_>) -> (Re
     let doubted = policy.durability == Durability::Lossless && record.doubted.contains(instance);
     match policy.extra_transactions {
         Remedy::Park => (Remedy::Park, "extra_transactions = \"park\" leaves them to a person".to_owned()),
-        Remedy::Flashback if doubted => {
+        Remedy::Flashback | Remedy::Rebuild if doubted => {
             let why = "some may have been acknowledged to clients: lossless was not in force while it led, or an operator moved the primary";
             (Remedy::Park, why.to_owned())
         }
@@ -93,6 +107,7 @@ fn chosen(Returned { view, record, intents, instance, .. }: Returned<'_>) -> (Re
             (Remedy::Flashback, "no client was told that they are kept".to_owned())
         }
         Remedy::Flashback => (Remedy::Flashback, "extra_transactions = \"flashback\"".to_owned()),
+        Remedy::Rebuild => (Remedy::Rebuild, "extra_transactions = \"rebuild\"".to_owned()),
     }
 }
 
@@ -102,7 +117,8 @@ fn parked(Returned { instance, .. }: Returned<'_>, saved: &Saved, why: &str) -> 
             "\"mhactl rejoin {instance} --how flashback\" puts their rows back, with --dry-run it shows them"
         ),
         Some(_) => format!(
-            "\"mhactl rejoin {instance} --dry-run\" shows them; rebuild the server or bring them over by hand"
+            "\"mhactl rejoin {instance} --dry-run\" shows them, with --how rebuild its data is replaced by a copy of another's; or bring \
+             them over by hand"
         ),
     };
     format!("it has transactions the primary lacks: {}; {saved}; {why}; {how}", saved.set)

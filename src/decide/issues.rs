@@ -46,6 +46,12 @@ pub(crate) fn issues(view: &ClusterView, now: Moment) -> Vec<String> {
 }
 
 fn replica_issues(view: &ClusterView, instance: &InstanceId, seen: &Seen, now: Moment) -> Vec<String> {
+    let job = seen.agent_now().and_then(|agent| agent.job.as_ref()).filter(|job| job.is_rebuild());
+    let job = job.map(|job| format!("{instance} is {job}"));
+    job.into_iter().chain(state_issues(view, instance, seen, now)).collect()
+}
+
+fn state_issues(view: &ClusterView, instance: &InstanceId, seen: &Seen, now: Moment) -> Vec<String> {
     let Some(report) = seen.latest() else {
         if seen.agent_now().is_some_and(|agent| matches!(agent.process, Process::Gone { .. })) {
             return vec![format!("{instance}: its server is not running")];

@@ -170,6 +170,8 @@ fn changes_a_server(step: &Step) -> bool {
         | Step::Furnish { .. }
         | Step::SaveExtra { .. }
         | Step::Rewind { .. }
+        | Step::Rebuild { .. }
+        | Step::Exchange { .. }
         | Step::Wish { .. }
         | Step::Direct { .. }
         | Step::Park { .. } => false,
@@ -231,7 +233,7 @@ fn blocks(plan: &Plan, broken: &mut Vec<String>) {
 fn rewinds(plan: &Plan, broken: &mut Vec<String>) {
     for (index, stage) in plan.stages.iter().enumerate() {
         for step in &stage.steps {
-            let Step::Rewind { instance, .. } = step else { continue };
+            let (Step::Rewind { instance, .. } | Step::Exchange { instance, .. }) = step else { continue };
             let fenced =
                 |step: &Step| matches!(step, Step::Fence { instance: fenced, .. } if fenced == instance);
             if !plan.stages[..index].iter().any(|earlier| earlier.steps.iter().any(fenced)) {

@@ -18,6 +18,7 @@ mod preflight;
 mod promotion;
 mod proof;
 mod prospect;
+pub mod rebuild;
 pub mod rejoin;
 pub mod step;
 pub mod switchover;

@@ -7,20 +7,27 @@ use super::extra::{self, Returned};
 use super::failover::{acks_in_force, next_generation};
 use super::guard::Blocker;
 use super::plan::{Plan, PlanKind, Proof, Stage, Step};
+use super::rebuild::{self, Under};
 use super::topology;
 use crate::model::ballot::Generation;
+use crate::model::extra::Remedy;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::{Flavor, InstanceId};
 use crate::model::intent::Intents;
 use crate::model::observation::{Access, AgentStatus, Process};
 use crate::model::policy::Durability;
 use crate::model::record::ClusterRecord;
-use crate::model::report::{Report, ThreadState};
+use crate::model::report::{Replication, Report, ThreadError, ThreadState};
 use crate::model::time::Moment;
 use crate::model::view::{ClusterView, Seen};
 
 /// After so many failed attempts in a row a returning server is left to a person (F096).
 const ATTEMPTS: u32 = 5;
+
+/// What a receiver stops with where its source cannot send it what it asks for: as both families say it, and as MySQL 8.0 does.
+const CANNOT_SEND: [u32; 2] = [1236, 13114];
+/// What MariaDB says with it where its logs begin later.
+const TOO_OLD: &str = "Could not find GTID state";
 
 /// What to do next for some member that is not where it belongs, while the primary serves. One at a time.
 pub fn rejoin(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan> {
@@ -30,7 +37,10 @@ pub fn rejoin(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan
         if parked || intents.pause(instance, now).is_some() {
             return None;
         }
-        step(view, record, intents, (instance, seen), now)
+        // One that is well stays in automatic hands, although nobody can give it the copy an operator wants.
+        let is_well = seen.agent_now().is_some_and(|agent| agent.access != Access::Closed)
+            && intents.remedy(instance) == Some(Remedy::Rebuild);
+        step(view, record, intents, (instance, seen), now).filter(|plan| !is_well || parking(plan).is_none())
     };
     // Starting a server takes long: first those that run.
     let runs =
@@ -84,17 +94,34 @@ pub fn about(view: &ClusterView, intents: &Intents, instance: &InstanceId, now: 
         let seconds = remaining.as_secs() + 1;
         return never(format!("the last attempt failed ({why}), next in {seconds} s"));
     }
+    if let Some(job) = agent.job.as_ref().filter(|job| job.is_rebuild() && job.is_running()) {
+        return never(format!("{instance} is {job}; \"mhactl abort\" calls that off"));
+    }
     if view.of(&record.primary).is_none_or(|primary| primary.report().is_none()) {
         return never(format!("{} does not answer: there is nothing to compare it with", record.primary));
     }
-    step(view, record, intents, (instance, seen), now).ok_or_else(|| match agent.access {
+    let next = step(view, record, intents, (instance, seen), now);
+    let refused =
+        next.as_ref().and_then(parking).filter(|_| intents.remedy(instance) == Some(Remedy::Rebuild));
+    if let Some(why) = refused {
+        return never(format!("{instance} cannot be rebuilt now: {why}"));
+    }
+    next.ok_or_else(|| match agent.access {
         Access::Closed => {
             Not::Yet(format!("{instance} is fenced, and not compared with {} yet", record.primary))
+        }
+        Access::Admitted | Access::Held { .. } if intents.remedy(instance) == Some(Remedy::Rebuild) => {
+            Not::Yet(format!("{instance} is not compared with {} yet", record.primary))
         }
         Access::Admitted | Access::Held { .. } => {
             Not::Ever(format!("{instance} is where it belongs: nothing is to be done"))
         }
     })
+}
+
+/// Why a plan that only parks does so.
+fn parking(plan: &Plan) -> Option<&str> {
+    plan.steps().find_map(|step| if let Step::Park { why, .. } = step { Some(why.as_str()) } else { None })
 }
 
 fn step(
@@ -143,7 +170,14 @@ fn returning(
     (asked_at, primary): (Moment, &Report),
 ) -> Option<Plan> {
     let fenced = agent.access == Access::Closed;
+    let under = rebuild::under_way(intents, instance, agent);
+    if under == Under::Copying {
+        return None;
+    }
     if let Process::Gone { .. } = agent.process {
+        if let Some(plan) = rebuild::of_one_that_is_gone((view, record, intents), instance, agent, primary) {
+            return plan;
+        }
         // One that was admitted in the moment in which its server died is not closed: that comes with the start.
         let closed = match agent.access {
             Access::Closed | Access::Admitted => true,
@@ -166,33 +200,54 @@ fn returning(
     // What somebody stopped by command stays where and as it is.
     let stopped = record.wishes.stopped(instance).is_some();
     // Closed, it is due whether it replicates or not: a server that starts its threads by itself would stay closed for ever.
+    let wanted = matches!(under, Under::Ready | Under::Wanted);
     let joins = record.wishes.added.iter().any(|member| member.instance == *instance)
         && (report.channel().is_none()
             || !record.ackers.contains(instance) && topology::would_acknowledge(view, record, home, report));
     // Below another one it acknowledges nothing, whatever an older record says.
     let recorded = *home != record.primary && record.ackers.contains(instance);
     let stands = joins || astray || recorded || left_stopped(report, intents.was_left(instance));
-    let due = fenced || stands && !stopped;
-    if !due {
+    let due = fenced || wanted || stands && !stopped;
+    if !due && (stopped || refusal(home, report).is_none()) {
         return None;
     }
     let (reported_at, report) = seen.last_report.as_ref()?;
-    if *reported_at > asked_at {
+    // One that follows moves on between two looks: what was found when both were compared counts.
+    let moves = follows && !fenced;
+    // What has not changed since then was so then: looks at two servers in one rhythm may never come in the order wanted here.
+    let changed_at = seen.moved_at.max(seen.stream_moved_at).unwrap_or(*reported_at);
+    if changed_at.min(*reported_at) > asked_at && !moves {
         return None;
     }
     let returned = Returned { view, record, intents, instance, agent, report, primary };
-    if let Some(plan) = extra::unfinished(returned) {
+    if let Some(plan) = extra::unfinished(returned).filter(|_| !wanted) {
         return Some(plan);
     }
-    let extra = of_ours(report, primary).minus(&primary.executed);
+    let extra = match &seen.errant {
+        Some(errant) if moves => errant.clone(),
+        None if moves => GtidSet::empty(report.identity.flavor),
+        Some(_) | None => of_ours(report, primary).minus(&primary.executed),
+    };
     if is_on_its_way(primary, &extra, fenced) {
         return None;
     }
     if !extra.is_empty() {
-        return Some(extra::remedy(returned, &extra));
+        if !due {
+            return None;
+        }
+        return extra::remedy(returned, &extra, under);
     }
-    if let Some(why) = cannot_be_sent(view, report, primary, joins) {
-        return Some(park(view, instance, &why));
+    if under == Under::Ready {
+        return Some(rebuild::exchange(view, record, instance, agent));
+    }
+    if under == Under::Wanted {
+        return rebuild::begin(returned, "an operator asked for it");
+    }
+    if let Some(why) = cannot_be_sent(view, (home, report), primary, joins) {
+        return rebuild::instead_of_parking(returned, &why);
+    }
+    if !due {
+        return None;
     }
     if stopped {
         return Some(topology::only_admit(view, record, instance));
@@ -211,22 +266,42 @@ fn is_on_its_way(primary: &Report, extra: &GtidSet, fenced: bool) -> bool {
         && (!fenced || primary.semi_sync.waiting > 0)
 }
 
-/// It lacks what no replication gives it: a replica passes over transactions that carry its own server id, so what it wrote while it led
-/// and has lost since would be left out without a word (`replicate_same_server_id`; MariaDB takes its own back as a semi-sync
-/// replica, MDEV-21117). And an empty server cannot tell what it wrote: its disk is another than it was, unless it `joins` for the first
-/// time.
-fn cannot_be_sent(view: &ClusterView, report: &Report, primary: &Report, joins: bool) -> Option<String> {
+/// It lacks what no replication gives it: what the logs of its `home` do not hold any more is nobody's to send. A replica passes over
+/// transactions that carry its own server id, so what it wrote while it led and has lost since would be left out without a word
+/// (`replicate_same_server_id`; MariaDB takes its own back as a semi-sync replica, MDEV-21117). And an empty server cannot tell what
+/// it wrote: its disk is another than it was, unless it `joins` for the first time.
+fn cannot_be_sent(
+    view: &ClusterView,
+    (home, report): (&InstanceId, &Report),
+    primary: &Report,
+    joins: bool,
+) -> Option<String> {
     let missing = primary.executed.minus(&report.known());
-    let rebuild = "rebuild it from a replica or a backup, then run \"mhactl unpark\"";
     if report.known().is_empty() && !missing.is_empty() && !joins {
-        return Some(format!("it is empty, as a server on a new disk is; {rebuild}"));
+        return Some("it is empty, as a server on a new disk is".to_owned());
+    }
+    let above = view.of(home).and_then(Seen::latest).unwrap_or(primary);
+    let purged = missing.intersect(&above.purged);
+    if !purged.is_empty() && report.identity.flavor == Flavor::MySql {
+        return Some(format!("it lacks {purged}, which the logs of {home} do not hold any more"));
+    }
+    // MariaDB does not tell what its logs begin with; it tells whoever asks for less.
+    let refusal = refusal(home, report).filter(|error| error.text.contains(TOO_OLD) && !missing.is_empty());
+    if let Some(error) = refusal {
+        return Some(format!("{home} cannot send it what it lacks: {}", error.text));
     }
     let takes_its_own =
         report.identity.flavor == Flavor::MariaDb && view.cluster.policy.durability == Durability::Lossless;
     let own = missing.written_by(&report.identity);
-    (!takes_its_own && !own.is_empty()).then(|| {
-        format!("it has lost {own}, which it wrote itself, and replication would pass them over; {rebuild}")
-    })
+    (!takes_its_own && !own.is_empty())
+        .then(|| format!("it has lost {own}, which it wrote itself, and replication would pass them over"))
+}
+
+/// Its source refused to send it anything, for good.
+fn refusal<'a>(home: &InstanceId, report: &'a Report) -> Option<&'a ThreadError> {
+    let stopped = |c: &&Replication| c.source == *home && c.receiver == ThreadState::Stopped;
+    let error = report.channel().filter(stopped)?.receiver_error.as_ref()?;
+    CANNOT_SEND.contains(&error.code).then_some(error)
 }
 
 /// Receiving nothing, with its applier running: how a failover leaves a replica whose taking back was cut short. Somebody who

@@ -9,6 +9,7 @@ use crate::model::ballot::Generation;
 use crate::model::cluster::VipAddress;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
+use crate::model::job::{Phase, Task};
 use crate::model::observation::{Access, AgentStatus, Process};
 use crate::model::record::ClusterRecord;
 use crate::model::report::{Report, ThreadState};
@@ -183,6 +184,16 @@ pub enum Step {
     },
     /// The operator's traffic program was told this of the primary `instance`, and says that it is so. It may be told twice.
     Direct { instance: InstanceId, order: TrafficOrder, generation: Generation },
+    /// A copy of `from`'s data is being made beside its own, or was. That goes on without anybody waiting for it. With `keep` its own
+    /// is kept for good: nobody could look into it.
+    Rebuild { instance: InstanceId, from: InstanceId, keep: bool },
+    /// The copy is its data; its server runs, read-only, replicating nothing, with the copy's history. Only of a server that is
+    /// fenced; its old data is kept until it replicates.
+    Exchange {
+        instance: InstanceId,
+        #[serde(rename = "within_ms", with = "millis")]
+        within: Duration,
+    },
     /// It is taken out of automatic hands until a person decides.
     Park { instance: InstanceId, why: String },
     /// Those threads of it are stopped with nothing lost, both only when nothing received is left to apply; without its receiver it is
@@ -253,6 +264,8 @@ impl Step {
             | Self::SaveExtra { instance, .. }
             | Self::Rewind { instance, .. }
             | Self::Direct { instance, .. }
+            | Self::Rebuild { instance, .. }
+            | Self::Exchange { instance, .. }
             | Self::Park { instance, .. }
             | Self::Halt { instance, .. }
             | Self::Wish { instance, .. } => instance,
@@ -399,6 +412,16 @@ impl Step {
                 report.is_some_and(|report| report.executed == *keep)
                     && agent.is_some_and(|agent| agent.extra.is_none())
             }
+            Self::Rebuild { from, .. } => agent.and_then(|agent| agent.job.as_ref()).is_some_and(|job| {
+                matches!(&job.task, Task::Rebuild { from: known, .. } if known == from)
+                    && !matches!(job.phase, Phase::Failed { .. })
+            }),
+            Self::Exchange { .. } => {
+                report.is_some_and(|report| report.read_only)
+                    && agent
+                        .and_then(|agent| agent.job.as_ref())
+                        .is_some_and(|job| job.is_rebuild() && job.phase == Phase::Exchanged)
+            }
             Self::Park { instance, .. } => seen
                 .record
                 .as_ref()
@@ -517,6 +540,13 @@ impl fmt::Display for Step {
                 write!(f, "{instance} is set back to {keep}: without {extra}{what}")
             }
             Self::Direct { instance, order, .. } => write!(f, "{instance}: {order}"),
+            Self::Rebuild { instance, from, keep } => {
+                write!(f, "{instance} has a copy of {from}'s data made beside its own")?;
+                f.write_str(if *keep { ", which is kept" } else { "" })
+            }
+            Self::Exchange { instance, .. } => {
+                write!(f, "{instance} server started with the copy as its data, read-only and fenced")
+            }
             Self::Park { instance, why } => write!(f, "{instance} parked: {why}"),
             Self::Halt { instance, threads, .. } => write!(f, "{instance}: {threads} stopped"),
             Self::Wish { instance, wish } => write!(f, "{instance} recorded {wish}"),

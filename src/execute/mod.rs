@@ -162,7 +162,11 @@ pub enum From {
 /// Long, and about a server that is fenced and stays so: it is ended by its agent while something else begins.
 fn may_be_left(step: &Step) -> bool {
     match step {
-        Step::StartServer { .. } | Step::SaveExtra { .. } | Step::Rewind { .. } => true,
+        Step::StartServer { .. }
+        | Step::SaveExtra { .. }
+        | Step::Rewind { .. }
+        | Step::Rebuild { .. }
+        | Step::Exchange { .. } => true,
         Step::Fence { .. }
         | Step::KeepUp { .. }
         | Step::Turn { .. }

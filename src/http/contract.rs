@@ -217,6 +217,9 @@ pub struct RejoinRequest {
     pub instance: InstanceId,
     #[serde(default)]
     pub how: How,
+    /// Whose copy it is rebuilt from; absent: the one that is missed least.
+    #[serde(default)]
+    pub from: Option<InstanceId>,
     #[serde(default)]
     pub by: String,
     #[serde(default)]

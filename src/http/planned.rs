@@ -12,7 +12,7 @@ use super::contract::{
 use super::error::ApiError;
 use crate::manager::event::{Ask, Then};
 use crate::manager::handle::ClusterHandle;
-use crate::model::intent::{FailoverAsk, SwitchoverAsk};
+use crate::model::intent::{FailoverAsk, How, SwitchoverAsk};
 use crate::model::wishes::ReplicaAsk;
 
 /// The longest write block and the longest wait that may be asked for.
@@ -127,13 +127,18 @@ pub(super) async fn rejoin(
     body: Body,
 ) -> Answer {
     let handle = api.cluster(&name)?;
-    let RejoinRequest { instance, how, by, dry_run } = read(&headers, body)?;
+    let RejoinRequest { instance, how, from, by, dry_run } = read(&headers, body)?;
     tracing::info!(cluster = %handle.name, %instance, ?how, dry_run, by = shown_name(&by), "rejoin asked for");
+    if from.is_some() && how != How::Rebuild {
+        let message = "`from` names whose copy a member is rebuilt from, and nothing is rebuilt";
+        return Err(ApiError::bad_request(message, "ask for how = \"rebuild\", or leave `from` out"));
+    }
     let words = Words {
         refusal: format!("nothing of {instance} was begun"),
         next: "mend what is named; \"mhactl rejoin --dry-run\" shows what would be done",
     };
-    show_or_begin(handle, dry_run, |then| Ask::Rejoin { instance, how, looks: LOOKS, then }, words).await
+    show_or_begin(handle, dry_run, |then| Ask::Rejoin { instance, how, from, looks: LOOKS, then }, words)
+        .await
 }
 
 pub(super) async fn abort(

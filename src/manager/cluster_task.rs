@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::event::{Ask, Event, Proposal, Started, Then};
 use super::leadership::Leadership;
 use super::live_world::LiveWorld;
-use super::returning::settles;
+use super::returning::{begins_rebuild, settles};
 use super::snapshot::Snapshot;
 use super::topology::gives_way;
 use super::watchers::Watchers;
@@ -362,8 +362,14 @@ impl ClusterTask {
             Ok(Outcome::Done) => {
                 tracing::warn!(cluster = %name, %about, "recovery done");
                 self.intents.note_done(about);
-                if self.recovery.borrow().as_ref().is_some_and(|ended| settles(ended)) {
+                let ended = self.recovery.borrow().clone();
+                if ended.as_ref().is_some_and(|ended| begins_rebuild(ended)) {
+                    self.intents.note_rebuild(about);
+                }
+                if ended.as_ref().is_some_and(|ended| settles(ended)) {
                     self.intents.note_remedy(about, None);
+                    self.intents.note_donor(about, None);
+                    self.intents.forget_rebuilds(about);
                 }
             }
             Ok(Outcome::Undone { why, left }) => {
@@ -393,6 +399,7 @@ impl ClusterTask {
                 Then::Begin(answer) => drop(answer.send(self.failover(ask, now).await)),
             },
             Ask::Switchover { ask, then } => self.survey(ask, then),
+            Ask::Abort { answer } if self.running.is_none() => self.call_off_rebuild(answer).await,
             Ask::Replica { ask, then } => self.replica(ask, then).await,
             Ask::Abort { answer } => {
                 let _ = answer.send(self.call_off());
@@ -408,9 +415,9 @@ impl ClusterTask {
                 let _ = answer.send(self.amend(|record| record.failovers.clear()).await);
             }
             ask @ Ask::Rejoin { looks: 1.., .. } if self.knows_later(&ask) => self.look_again(ask),
-            Ask::Rejoin { instance, how, then, .. } => match then {
-                Then::Propose(answer) => self.propose_rejoin(instance, how, answer),
-                Then::Begin(answer) => drop(answer.send(self.rejoin(&instance, how).await)),
+            Ask::Rejoin { instance, how, from, then, .. } => match then {
+                Then::Propose(answer) => self.propose_rejoin(instance, (how, from), answer),
+                Then::Begin(answer) => drop(answer.send(self.rejoin(&instance, how, from.as_ref()).await)),
             },
             Ask::Unpark { instance, answer } => {
                 let _ = answer.send(self.unpark(&instance).await);

@@ -98,6 +98,8 @@ pub enum Ask {
     Rejoin {
         instance: InstanceId,
         how: How,
+        /// Whose copy it is rebuilt from.
+        from: Option<InstanceId>,
         /// How often it is looked again, where nothing is known yet.
         looks: u32,
         then: Then,

@@ -87,7 +87,9 @@ impl World for LiveWorld {
             | Step::Furnish { .. }
             | Step::SaveExtra { .. }
             | Step::Halt { .. }
-            | Step::Rewind { .. } => self.look(step.instance()).await,
+            | Step::Rewind { .. }
+            | Step::Rebuild { .. }
+            | Step::Exchange { .. } => self.look(step.instance()).await,
         }
     }
 
@@ -140,7 +142,9 @@ impl World for LiveWorld {
             | Step::Furnish { .. }
             | Step::SaveExtra { .. }
             | Step::Halt { .. }
-            | Step::Rewind { .. } => self.at_server(step, token).await,
+            | Step::Rewind { .. }
+            | Step::Rebuild { .. }
+            | Step::Exchange { .. } => self.at_server(step, token).await,
         }
     }
 }
@@ -156,13 +160,16 @@ impl LiveWorld {
             | Step::CatchUpFrom { within, .. }
             | Step::Halt { within, .. }
             | Step::SaveExtra { within, .. }
-            | Step::Rewind { within, .. } => *within + statement,
+            | Step::Rewind { within, .. }
+            | Step::Exchange { within, .. } => *within + statement,
             Step::Salvage { within, .. } => *within + self.cluster.policy.catch_up + statement,
             Step::Quiet { drain, .. } => *drain + statement,
             // Its agent gives it up by itself before: nothing of it happens later.
             Step::Block { within, .. } => *within + BLOCK_GRACE,
             Step::StartServer { .. } => SERVER_START,
-            Step::PointReplica { .. } | Step::Open { .. } | Step::Kill { .. } => statement * 2,
+            Step::PointReplica { .. } | Step::Open { .. } | Step::Kill { .. } | Step::Rebuild { .. } => {
+                statement * 2
+            }
             Step::Fence { .. }
             | Step::Unmoved { .. }
             | Step::StopReceiving { .. }

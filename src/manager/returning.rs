@@ -6,15 +6,21 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
+use super::Part;
 use super::cluster_task::ClusterTask;
 use super::event::{Ask, Event, Proposal, Started};
+use crate::agent::wire::CallOffRequest;
 use crate::clock;
 use crate::decide::plan::{Plan, Step};
+use crate::decide::rebuild;
 use crate::decide::rejoin::{self, Not};
 use crate::execute::journal::Recovery;
+use crate::execute::world::Token;
 use crate::model::instance::InstanceId;
 use crate::model::intent::{How, Intents};
+use crate::model::job::{Job, Phase};
 use crate::model::observation::{AgentStatus, Process};
+use crate::model::record::Parked;
 use crate::model::view::Seen;
 
 /// How long the agent may take to say what is in extra transactions.
@@ -26,14 +32,20 @@ pub(super) fn settles(ended: &Recovery) -> bool {
     ended.plan(ended.kind).is_some_and(|plan| plan.steps().any(last))
 }
 
+/// It began a rebuild.
+pub(super) fn begins_rebuild(ended: &Recovery) -> bool {
+    let begins = |step: &Step| matches!(step, Step::Rebuild { .. });
+    ended.plan(ended.kind).is_some_and(|plan| plan.steps().any(begins))
+}
+
 /// Between two looks for an operator who waits.
 const AGAIN: Duration = Duration::from_millis(250);
 
 impl ClusterTask {
     /// Whether what is asked about a member is known in a moment, and not now.
     pub(super) fn knows_later(&self, ask: &Ask) -> bool {
-        let Ask::Rejoin { instance, how, .. } = ask else { return false };
-        matches!(self.would_do(instance, *how), Err(Not::Yet(_)))
+        let Ask::Rejoin { instance, how, from, .. } = ask else { return false };
+        matches!(self.would_do(instance, *how, from.as_ref()), Err(Not::Yet(_)))
     }
 
     /// Asks the same once more when both servers were looked at again.
@@ -53,11 +65,17 @@ impl ClusterTask {
     }
 
     /// What would be done about it now, as if it were not parked.
-    fn would_do(&self, instance: &InstanceId, how: How) -> Result<Plan, Not> {
-        self.would_do_with(self.intents.clone(), instance, how)
+    fn would_do(&self, instance: &InstanceId, how: How, from: Option<&InstanceId>) -> Result<Plan, Not> {
+        self.would_do_with(self.intents.clone(), instance, how, from)
     }
 
-    fn would_do_with(&self, mut intents: Intents, instance: &InstanceId, how: How) -> Result<Plan, Not> {
+    fn would_do_with(
+        &self,
+        mut intents: Intents,
+        instance: &InstanceId,
+        how: How,
+        from: Option<&InstanceId>,
+    ) -> Result<Plan, Not> {
         if self.view.cluster.member(instance).is_none() {
             return Err(Not::Ever(format!("{instance} is no member of {}", self.view.cluster.name)));
         }
@@ -66,15 +84,23 @@ impl ClusterTask {
             record.parked.retain(|parked| parked.instance != *instance);
         }
         intents.note_done(instance);
-        intents.note_remedy(instance, how.remedy());
+        note_word(&mut intents, instance, how, from);
         rejoin::about(&view, &intents, instance, clock::now())
     }
 
     /// Answers when the agent has said what is in its extra transactions, or did not in time.
-    pub(super) fn propose_rejoin(&self, instance: InstanceId, how: How, answer: oneshot::Sender<Proposal>) {
+    pub(super) fn propose_rejoin(
+        &self,
+        instance: InstanceId,
+        (how, from): (How, Option<InstanceId>),
+        answer: oneshot::Sender<Proposal>,
+    ) {
         let mut blockers: Vec<String> = self.busy().into_iter().collect();
-        let plans = match self.would_do(&instance, how) {
-            Ok(plan) => vec![plan],
+        let plans = match self.would_do(&instance, how, from.as_ref()) {
+            Ok(plan) => {
+                let more = rebuild::afterwards(&self.view, &plan);
+                std::iter::once(plan).chain(more).collect()
+            }
             Err(why) => {
                 blockers.push(why.to_string());
                 Vec::new()
@@ -96,15 +122,20 @@ impl ClusterTask {
         });
     }
 
-    pub(super) async fn rejoin(&mut self, instance: &InstanceId, how: How) -> Started {
+    pub(super) async fn rejoin(
+        &mut self,
+        instance: &InstanceId,
+        how: How,
+        from: Option<&InstanceId>,
+    ) -> Started {
         if let Err(why) = &self.led {
             return Err(vec![format!("this manager does not lead: {why}")]);
         }
         if let Some(busy) = self.busy() {
             return Err(vec![busy]);
         }
-        let plan = self.would_do(instance, how).map_err(|why| vec![why.to_string()])?;
-        self.give_back(instance, how).await.map_err(|why| vec![why])?;
+        let plan = self.would_do(instance, how, from).map_err(|why| vec![why.to_string()])?;
+        self.give_back(instance, how, from).await.map_err(|why| vec![why])?;
         self.begin(plan, None).await
     }
 
@@ -112,7 +143,7 @@ impl ClusterTask {
     pub(super) async fn unpark(&mut self, instance: &InstanceId) -> Result<(), String> {
         // Nothing is done by it: what was seen before the last recovery ended will do.
         let intents = Intents { settled_at: None, ..self.intents.clone() };
-        match self.would_do_with(intents, instance, How::Auto) {
+        match self.would_do_with(intents, instance, How::Auto, None) {
             Ok(plan) => {
                 if let Some(Step::Park { why, .. }) = plan.steps().next() {
                     return Err(format!("it would be parked again at once: {why}"));
@@ -124,7 +155,7 @@ impl ClusterTask {
             }
             Err(Not::Yet(_) | Not::Ever(_)) => {}
         }
-        self.give_back(instance, How::Auto).await
+        self.give_back(instance, How::Auto, None).await
     }
 
     fn has_saved(&self, instance: &InstanceId) -> bool {
@@ -133,10 +164,61 @@ impl ClusterTask {
         agent.is_some_and(|agent| agent.extra.is_some())
     }
 
-    async fn give_back(&mut self, instance: &InstanceId, how: How) -> Result<(), String> {
+    async fn give_back(
+        &mut self,
+        instance: &InstanceId,
+        how: How,
+        from: Option<&InstanceId>,
+    ) -> Result<(), String> {
         self.amend(|record| record.parked.retain(|parked| parked.instance != *instance)).await?;
         self.intents.note_done(instance);
-        self.intents.note_remedy(instance, how.remedy());
+        note_word(&mut self.intents, instance, how, from);
         Ok(())
     }
+
+    /// Ends the rebuild of a member that goes on by itself, and leaves the member to a person.
+    pub(super) async fn call_off_rebuild(&mut self, answer: oneshot::Sender<Result<String, String>>) {
+        let rebuilds = |job: &Job| {
+            job.is_rebuild() && matches!(job.phase, Phase::Copying | Phase::Preparing | Phase::Ready)
+        };
+        let found = self.view.seen.iter().find_map(|(instance, seen)| {
+            let job = seen.agent_now()?.job.as_ref().filter(|job| rebuilds(job))?;
+            Some((instance.clone(), job.to_string()))
+        });
+        let agent = found.as_ref().and_then(|(instance, _)| self.world.agents.get(instance).cloned());
+        let (Some((instance, job)), Some(agent)) = (found, agent) else {
+            let _ = answer.send(Err("nothing is running".to_owned()));
+            return;
+        };
+        let why = "its rebuild was called off by an operator".to_owned();
+        let parked = Parked {
+            instance: instance.clone(),
+            since: clock::wall(),
+            why: format!("{why}; \"mhactl rejoin {instance} --dry-run\" shows what can be done"),
+        };
+        // Before it ends: nobody begins another.
+        if self.part == Part::Watches || self.led.is_err() {
+            let _ = answer.send(Err("this manager does not lead".to_owned()));
+            return;
+        }
+        let leads = self.view.record.as_ref().is_some_and(|record| record.primary == instance);
+        if !leads && let Err(error) = self.amend(|record| record.parked.push(parked)).await {
+            let _ = answer.send(Err(error));
+            return;
+        }
+        note_word(&mut self.intents, &instance, How::Auto, None);
+        let token = Token { ballot: self.leadership.ballot(), recovery: String::new(), automatic: false };
+        self.tracker.spawn(async move {
+            let ended = agent.call_off(&CallOffRequest { token, why }, DOSSIER_WITHIN).await;
+            let told = ended.map(|_| format!("{instance}, {job}: called off, and {instance} is parked"));
+            // Whoever asked and went away needs no answer.
+            let _ = answer.send(told.map_err(|error| error.to_string()));
+        });
+    }
+}
+
+fn note_word(intents: &mut Intents, instance: &InstanceId, how: How, from: Option<&InstanceId>) {
+    intents.note_remedy(instance, how.remedy());
+    intents.note_donor(instance, from.cloned());
+    intents.forget_rebuilds(instance);
 }

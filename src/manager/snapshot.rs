@@ -12,6 +12,7 @@ use crate::model::ballot::Generation;
 use crate::model::cluster::{ClusterName, Mode, VipAddress};
 use crate::model::gtid::GtidSet;
 use crate::model::instance::{InstanceId, Version};
+use crate::model::job::Job;
 use crate::model::observation::{Access, Process};
 use crate::model::policy::Durability;
 use crate::model::record::{Degraded, Parked};
@@ -106,6 +107,9 @@ pub struct MemberSnapshot {
     pub vip: bool,
     #[serde(rename = "lease_ms", with = "millis::option")]
     pub lease: Option<Duration>,
+    /// What its host is busy with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<Job>,
 }
 
 impl Snapshot {
@@ -206,6 +210,7 @@ fn member_snapshot(
         asked_at: seen.manager.as_ref().filter(|look| look.seen.is_ok()).map(|look| at - now.since(look.at)),
         access: agent.map(|agent| agent.access),
         vip: agent.is_some_and(|agent| agent.vip),
+        job: agent.and_then(|agent| agent.job.clone()),
         lease: agent.and_then(|agent| match agent.access {
             Access::Held { remaining } => Some(remaining),
             Access::Admitted | Access::Closed => None,

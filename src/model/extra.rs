@@ -17,6 +17,8 @@ pub enum Remedy {
     Flashback,
     /// The server is left alone until a person decides.
     Park,
+    /// Its data is replaced by a copy of a healthy server's.
+    Rebuild,
 }
 
 impl fmt::Display for Remedy {
@@ -24,6 +26,7 @@ impl fmt::Display for Remedy {
         f.write_str(match self {
             Self::Flashback => "flashback",
             Self::Park => "park",
+            Self::Rebuild => "rebuild",
         })
     }
 }

@@ -64,6 +64,8 @@ pub enum How {
     Auto,
     Flashback,
     Park,
+    /// Its data is replaced by a copy of another server's.
+    Rebuild,
 }
 
 impl How {
@@ -73,6 +75,7 @@ impl How {
             Self::Auto => None,
             Self::Flashback => Some(Remedy::Flashback),
             Self::Park => Some(Remedy::Park),
+            Self::Rebuild => Some(Remedy::Rebuild),
         }
     }
 }
@@ -114,6 +117,12 @@ pub struct Intents {
     /// What an operator wants done with a member's extra transactions, instead of what policy says.
     #[serde(default)]
     pub remedies: Vec<(InstanceId, Remedy)>,
+    /// Whose copy an operator wants a member rebuilt from.
+    #[serde(default)]
+    pub donors: Vec<(InstanceId, InstanceId)>,
+    /// How many rebuilds of a member were begun in a row.
+    #[serde(default)]
+    pub rebuilds: Vec<(InstanceId, u32)>,
 }
 
 impl Intents {
@@ -138,6 +147,33 @@ impl Intents {
     pub fn note_remedy(&mut self, instance: &InstanceId, remedy: Option<Remedy>) {
         self.remedies.retain(|(about, _)| about != instance);
         self.remedies.extend(remedy.map(|remedy| (instance.clone(), remedy)));
+    }
+
+    /// From whom an operator wants `instance` rebuilt.
+    pub fn donor(&self, instance: &InstanceId) -> Option<&InstanceId> {
+        self.donors.iter().find(|(about, _)| about == instance).map(|(_, donor)| donor)
+    }
+
+    /// Notes whom an operator named, or nobody.
+    pub fn note_donor(&mut self, instance: &InstanceId, donor: Option<InstanceId>) {
+        self.donors.retain(|(about, _)| about != instance);
+        self.donors.extend(donor.map(|donor| (instance.clone(), donor)));
+    }
+
+    /// How many rebuilds of `instance` were begun since it last followed, or an operator last spoke of it.
+    pub fn rebuilds(&self, instance: &InstanceId) -> u32 {
+        self.rebuilds.iter().find(|(about, _)| about == instance).map_or(0, |(_, times)| *times)
+    }
+
+    /// Notes another one.
+    pub fn note_rebuild(&mut self, instance: &InstanceId) {
+        let times = self.rebuilds(instance) + 1;
+        self.forget_rebuilds(instance);
+        self.rebuilds.push((instance.clone(), times));
+    }
+
+    pub fn forget_rebuilds(&mut self, instance: &InstanceId) {
+        self.rebuilds.retain(|(about, _)| about != instance);
     }
 
     /// Notes a failed attempt.

@@ -8,6 +8,7 @@ pub mod extra;
 pub mod gtid;
 pub mod instance;
 pub mod intent;
+pub mod job;
 pub mod observation;
 pub mod policy;
 pub mod record;

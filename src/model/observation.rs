@@ -9,6 +9,7 @@ use super::ballot::{Ballot, Generation};
 use super::disk::Disk;
 use super::extra::Saved;
 use super::instance::InstanceId;
+use super::job::Job;
 use super::report::Report;
 use super::time::{Moment, millis};
 
@@ -203,6 +204,9 @@ pub struct AgentStatus {
     /// Transactions of its server that the primary lacked, saved on that host.
     #[serde(default)]
     pub extra: Option<Saved>,
+    /// What the host is busy with, or was and nobody has looked after yet.
+    #[serde(default)]
+    pub job: Option<Job>,
     /// The filesystems its server writes to, each once; empty where they cannot be looked at.
     #[serde(default)]
     pub disks: Vec<Disk>,

@@ -20,7 +20,7 @@ use mha::model::cluster::{ClusterName, Mode, Promotion, VipAddress};
 use mha::model::extra::{Change, Dossier, Saved, Told, Touched};
 use mha::model::gtid::GtidSet;
 use mha::model::instance::{Flavor, InstanceId, Version};
-use mha::model::intent::FailoverAsk;
+use mha::model::intent::{FailoverAsk, How};
 use mha::model::observation::Access;
 use mha::model::policy::Durability;
 use mha::model::record::{Degraded, Parked};
@@ -58,6 +58,7 @@ fn replica(name: &str, to_apply: u64) -> MemberSnapshot {
         access: Some(Access::Admitted),
         vip: false,
         lease: None,
+        job: None,
     }
 }
 
@@ -361,6 +362,20 @@ async fn answer(
                 let plans = vec![plan(PlanKind::Switchover), plan(PlanKind::Promote)];
                 let sentence = "switchover db1 -> db2".to_owned();
                 proposed(then, sentence, plans, None, &script, &store, &recovery).await;
+            }
+            Ask::Rejoin { instance, how: How::Rebuild, from, then: Then::Propose(answer), .. } => {
+                let from = from.unwrap_or_else(|| host("db2"));
+                let sentence = format!("{instance} is rebuilt from {from}: an operator asked for it");
+                let steps = [
+                    Step::Rebuild { instance: instance.clone(), from, keep: false },
+                    Step::Exchange { instance, within: Duration::from_secs(300) },
+                ];
+                let plans = steps.map(|step| Plan {
+                    stages: vec![Stage::new("stage", vec![step])],
+                    ..plan(PlanKind::Rejoin)
+                });
+                let (plans, blockers) = (plans.to_vec(), script.refusals.clone());
+                let _ = answer.send(Proposal { sentence, plans, blockers, dossier: None });
             }
             Ask::Rejoin { instance, then, .. } => {
                 let (sentence, plans) = (format!("park {instance}"), vec![plan(PlanKind::Rejoin)]);

@@ -10,7 +10,7 @@ use crate::{Session, cluster, seconds};
 /// So many transactions of its own an old primary returns with.
 const MANY: usize = 10_000;
 /// Rows of extra transactions have this client's number.
-const STRANGER: u32 = 9_000;
+pub(super) const STRANGER: u32 = 9_000;
 
 #[test]
 fn mariadb_a_returned_primarys_own_transactions() {
@@ -117,7 +117,7 @@ fn mysql_two_failovers_in_a_row_under_load_end_healthy() {
 }
 
 /// Server and agent of a host end at once, when the others could go on without them.
-fn gone(lab: &Lab, host: &str) {
+pub(super) fn gone(lab: &Lab, host: &str) {
     lab.wait("somebody could lead instead", SOON, |lab| {
         lab.status().is_some_and(|status| {
             status["prospect"].as_str().is_some_and(|prospect| !prospect.contains("nobody would lead"))
@@ -127,7 +127,7 @@ fn gone(lab: &Lab, host: &str) {
     lab.run(&["kill9", host]);
 }
 
-fn other_primary(lab: &Lab, old: &str) -> String {
+pub(super) fn other_primary(lab: &Lab, old: &str) -> String {
     lab.wait("another primary", SOON, |lab| {
         lab.primary().is_some_and(|primary| primary != old) && lab.sentence().contains(" primary")
     });
@@ -147,7 +147,7 @@ fn returns(lab: &Lab, host: &str) -> Duration {
 }
 
 /// Writes on a dead primary's server while neither its agent nor a client is there.
-fn extra(lab: &Lab, host: &str, statements: &str) {
+pub(super) fn extra(lab: &Lab, host: &str, statements: &str) {
     lab.run(&["server-start", host]);
     lab.wait("it runs", SOON, |lab| lab.attempt(&["sql", host, "SELECT 1"]).0);
     let fast =
@@ -160,7 +160,7 @@ fn extra(lab: &Lab, host: &str, statements: &str) {
 }
 
 /// Parked, with what it has saved and shown, and an unpark that says what to do instead.
-fn parked_with_dossier(lab: &Lab, host: &str) {
+pub(super) fn parked_with_dossier(lab: &Lab, host: &str) {
     lab.wait("parked", SOON, |lab| {
         lab.status()
             .is_some_and(|status| status["parked"].as_array().is_some_and(|parked| !parked.is_empty()))

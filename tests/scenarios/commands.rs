@@ -241,6 +241,7 @@ fn policy(world: &mut World, words: &[&str]) -> Done {
         ["allow_newer_primary"] => policy.allow_newer_primary = true,
         ["fenced_reads"] => policy.fenced_reads = true,
         ["extra_transactions", "park"] => policy.extra_transactions = Remedy::Park,
+        ["extra_transactions", "rebuild"] => policy.extra_transactions = Remedy::Rebuild,
         ["extra_transactions", "flashback"] => policy.extra_transactions = Remedy::Flashback,
         ["budget", n] => policy.budget = number(n)?,
         ["acks", n] => {
@@ -494,6 +495,7 @@ fn is_so(world: &mut World, name: &str, fact: &[&str]) -> Done {
         ["has", "only", count] => only_own(world, name, count),
         ["saved", "is", "set", "back", "halfway"] => extra::halfway(world, name),
         ["saved", what @ ..] => extra::saved(world, name, what),
+        ["rebuilt", "from", from, how @ ..] => extra::rebuilt(world, name, from, how),
         ["waiting", n, "clients", clients] => waiting(world, name, n, clients),
         ["heartbeat", "stuck"] => heartbeat_stuck(world, name),
         ["heartbeat", "moves"] => {

@@ -1,6 +1,9 @@
 //! Commands of a play about a returned server's extra transactions, each with an example.
 
+use std::time::Duration;
+
 use mha::model::extra::{Remedy, Saved, Touched};
+use mha::model::job::{Job, Phase, Task};
 
 use crate::world::World;
 
@@ -48,19 +51,60 @@ pub(crate) fn halfway(world: &mut World, name: &str) -> Done {
     Ok(())
 }
 
-/// `operator asks rejoin db1 flashback`
+/// `db3 rebuilt from db2 copying`, `… ready`, `… exchanging`, `… exchanged`, `… failed the disk is full`, and `… forgotten`: what its
+/// agent says of it.
+pub(crate) fn rebuilt(world: &mut World, name: &str, from: &str, how: &[&str]) -> Done {
+    let (how, keep) = match how {
+        [how @ .., "keeping"] => (how, true),
+        how => (how, false),
+    };
+    let task = Task::Rebuild { from: world.host(from)?.instance.clone(), keep };
+    let phase = match how {
+        ["copying"] => Phase::Copying,
+        ["preparing"] => Phase::Preparing,
+        ["ready"] => Phase::Ready,
+        ["exchanging"] => Phase::Exchanging,
+        ["exchanged"] => Phase::Exchanged,
+        ["failed", why @ ..] => Phase::Failed { why: why.join(" ") },
+        ["forgotten"] => {
+            world.host(name)?.job = None;
+            return Ok(());
+        }
+        _ => {
+            return Err(
+                "copying, preparing, ready, exchanging, exchanged, failed WHY or forgotten".to_owned()
+            );
+        }
+    };
+    let instance = world.host(name)?.instance.clone();
+    if phase == Phase::Copying {
+        world.intents.note_rebuild(&instance);
+    }
+    let age = Duration::from_secs(90);
+    world.host(name)?.job = Some(Job { task, phase, age, done: 5 << 20, total: Some(9 << 20) });
+    Ok(())
+}
+
+/// `operator asks rejoin db1 flashback`, `operator asks rejoin db3 rebuild db1`
 pub(crate) fn asks(world: &mut World, words: &[&str]) -> Done {
-    let [name, how] = words else { return Err("rejoin HOST HOW".to_owned()) };
+    let (name, how, from) = match words {
+        [name, how] => (name, how, None),
+        [name, how, from] => (name, how, Some(world.host(from)?.instance.clone())),
+        _ => return Err("rejoin HOST HOW [FROM]".to_owned()),
+    };
     let remedy = match *how {
         "flashback" => Remedy::Flashback,
         "park" => Remedy::Park,
-        _ => return Err("flashback or park".to_owned()),
+        "rebuild" => Remedy::Rebuild,
+        _ => return Err("flashback, park or rebuild".to_owned()),
     };
     let instance = world.host(name)?.instance.clone();
     if let Some(record) = &mut world.view.record {
         record.parked.retain(|parked| parked.instance != instance);
     }
     world.intents.note_remedy(&instance, Some(remedy));
+    world.intents.note_donor(&instance, from);
+    world.intents.forget_rebuilds(&instance);
     Ok(())
 }
 

@@ -14,6 +14,7 @@ use mha::model::extra::Saved;
 use mha::model::gtid::GtidSet;
 use mha::model::instance::{Flavor, Identity, InstanceId, Version};
 use mha::model::intent::{Intents, SwitchoverAsk};
+use mha::model::job::Job;
 use mha::model::observation::{Access, AgentStatus, Observation, Probe, Process, Unseen, Vantage};
 use mha::model::report::{Replication, Report, SemiSync, Settings, ThreadError, ThreadState};
 use mha::model::time::Moment;
@@ -77,6 +78,8 @@ pub(crate) struct Host {
     pub(crate) heartbeat_stuck_since: Option<Moment>,
     /// What its agent has saved of its extra transactions.
     pub(crate) saved: Option<Saved>,
+    /// What its agent is busy with.
+    pub(crate) job: Option<Job>,
     pub(crate) disk: Option<Disk>,
     pub(crate) started_at: Moment,
     stream_at: Moment,
@@ -150,6 +153,7 @@ impl Host {
             has_vip: true,
             heartbeat_stuck_since: None,
             saved: None,
+            job: None,
             disk: None,
             started_at: now.back(Duration::from_secs(900)),
             stream_at: now,
@@ -389,6 +393,7 @@ impl World {
             granted_ago: (!leads).then(|| self.now.since(host.granted_at)),
             stopping: false,
             extra: host.saved.clone(),
+            job: host.job.clone(),
             disks: host.disk.into_iter().collect(),
         }
     }

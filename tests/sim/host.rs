@@ -397,6 +397,7 @@ impl Sim {
             granted_ago: host.agent.as_ref().and_then(|agent| agent.voter.granted_ago(now)),
             stopping: false,
             extra: state.saved.clone(),
+            job: None,
             disks: Vec::new(),
         }
     }

@@ -92,6 +92,10 @@ pub(crate) async fn agent_step(
             alive(shared, h, life).await.ok_or_else(dead)?;
             shared.act(|sim| sim.save_extra(h, extra)).map_err(failed)?;
         }
+        // Files are not in this model: nobody asks for it here.
+        Step::Rebuild { .. } | Step::Exchange { .. } => {
+            return Err(failed("no copy can be made here".to_owned()));
+        }
         Step::Rewind { extra, keep, .. } => {
             shared.act(|sim| sim.rewind_begin(h, extra, keep)).map_err(failed)?;
             // A server without a history is what a death in the middle leaves.

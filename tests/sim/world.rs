@@ -107,6 +107,8 @@ impl SimWorld {
             | Step::Furnish { .. }
             | Step::SaveExtra { .. }
             | Step::Rewind { .. }
+            | Step::Rebuild { .. }
+            | Step::Exchange { .. }
             | Step::Halt { .. }
             | Step::Wish { .. }
             | Step::Direct { .. }

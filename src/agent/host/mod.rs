@@ -5,6 +5,7 @@
 //! calling thread at the time a handle is opened.
 
 pub mod announce;
+pub mod copy;
 mod diag;
 pub mod disk;
 mod events;

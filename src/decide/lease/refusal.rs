@@ -40,6 +40,8 @@ pub fn permits(role: Role, step: &Step) -> Result<(), Refusal> {
         | Step::Halt { .. }
         | Step::Kill { .. }
         | Step::Rewind { .. }
+        | Step::Rebuild { .. }
+        | Step::Exchange { .. }
         // Its recovery may drop what it has acknowledged since.
         | Step::StartServer { as_replica: true, .. } => Err(Refusal::Leads(generation)),
         Step::StartServer { as_replica: false, .. }

@@ -60,6 +60,21 @@ impl MariaDbSet {
         Self(self.0.under(|origin| origin.server == server))
     }
 
+    /// The history of a server that stood at this position, between two looks at it. The numbers of a domain ascend whoever writes: what
+    /// a server had written in the end was written by then unless its number is higher than the position's.
+    pub(super) fn history_between(&self, before: &Self, after: &Self) -> Self {
+        let position = self.newest_per_domain();
+        let mut found: BTreeMap<Origin, Vec<Interval>> = BTreeMap::new();
+        for (origin, set) in before.0.iter().chain(after.0.iter()).chain(self.0.iter()) {
+            let limit = position.get(&origin.domain).map_or(0, |(_, sequence)| *sequence);
+            let newest = set.newest().filter(|newest| *newest <= limit);
+            if let Some(interval) = newest.and_then(|newest| Interval::new(1, newest)) {
+                found.entry(*origin).or_default().push(interval);
+            }
+        }
+        Self(Keyed::from_unsorted(found))
+    }
+
     /// What `gtid_binlog_state` takes: the last of each domain and server, the newest of a domain at its end, for the server takes
     /// that one for the domain's last.
     pub fn state_text(&self) -> String {

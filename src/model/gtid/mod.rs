@@ -147,6 +147,17 @@ impl GtidSet {
         }
     }
 
+    /// What a server had executed when it stood at this position (the newest of each domain), having had `before` some time earlier and
+    /// `after` later. For MySQL a position is the whole history.
+    pub fn history_between(&self, before: &Self, after: &Self) -> Self {
+        match (self, before, after) {
+            (Self::MariaDb(position), Self::MariaDb(before), Self::MariaDb(after)) => {
+                Self::MariaDb(position.history_between(before, after))
+            }
+            (Self::MySql(_) | Self::MariaDb(_), _, _) => self.clone(),
+        }
+    }
+
     /// What is in both; nothing where the families differ.
     pub fn intersect(&self, other: &Self) -> Self {
         match (self, other) {

@@ -165,3 +165,22 @@ fn big_sets_are_cheap() {
     assert!(whole.contains(&odd) && !odd.contains(&even) && odd.intersect(&even).is_empty());
     assert_eq!(whole.minus(&odd), even);
 }
+
+#[test]
+fn a_mariadb_position_between_two_looks_is_a_history() {
+    let set = |text: &str| GtidSet::parse(Flavor::MariaDb, text).unwrap();
+    let between =
+        |position: &str, before: &str, after: &str| set(position).history_between(&set(before), &set(after));
+    // Its own numbers ascend; what another wrote before is all there.
+    assert_eq!(between("0-2-120", "0-1-100,0-2-110", "0-1-100,0-2-130"), set("0-1-100,0-2-120"));
+    // The primary changed after the copy: what the new one wrote is not in it.
+    assert_eq!(between("0-2-120", "0-1-100,0-2-110", "0-1-100,0-2-125,0-3-140"), set("0-1-100,0-2-120"));
+    // It changed before the copy ended: the newest of the old one is below the position.
+    assert_eq!(
+        between("0-3-130", "0-1-100,0-2-110", "0-1-100,0-2-125,0-3-140"),
+        set("0-1-100,0-2-125,0-3-130")
+    );
+    // Domains stand alone; one that began later is not in it.
+    assert_eq!(between("0-1-5,1-7-3", "0-1-5,1-7-2", "0-1-9,1-7-4,2-1-1"), set("0-1-5,1-7-3"));
+    assert_eq!(between("", "", "0-1-1"), set(""));
+}

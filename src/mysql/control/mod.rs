@@ -4,6 +4,7 @@
 //! Success here means that the statements were accepted and the server's own answer was as wanted; the executor still reads
 //! a fresh report afterwards.
 
+mod clone;
 mod furnish;
 mod heartbeat;
 mod point;
@@ -23,8 +24,9 @@ use crate::decide::plan::Step;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
 
+pub use self::clone::{CloneOrder, clone, clone_progress, data_directory, end_clone, load_clone, outside};
 pub use self::heartbeat::{HEARTBEAT_SCHEMA, write_heartbeat};
-pub use self::rewind::{Undo, reset, undo};
+pub use self::rewind::{Undo, begin_anew, reset, undo};
 pub use self::salvage::apply_salvage;
 
 /// What steps need beside themselves.
@@ -153,6 +155,8 @@ pub async fn apply(conn: &mut Connection, step: &Step, env: &ControlEnv) -> Resu
         | Step::StartServer { .. }
         | Step::SaveExtra { .. }
         | Step::Rewind { .. }
+        | Step::Rebuild { .. }
+        | Step::Exchange { .. }
         | Step::Wish { .. }
         | Step::Direct { .. }
         | Step::Park { .. } => Err(ControlError::NotSql(step.to_string())),

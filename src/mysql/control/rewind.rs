@@ -160,8 +160,32 @@ async fn reset_within(conn: &mut Connection, keep: &GtidSet, deadline: Instant) 
     Ok(())
 }
 
+/// A server that has just been given a copy of another's data: whom that one followed is forgotten, and the history is the copy's,
+/// where it does not tell by itself.
+///
+/// # Errors
+/// As [`reset`].
+pub async fn begin_anew(
+    mut conn: Connection,
+    history: Option<&GtidSet>,
+    deadline: Instant,
+) -> Result<(), ControlError> {
+    let seen = standing(&mut conn, deadline).await?;
+    if seen.channel().is_some() {
+        let forget = conn.dialect().forget();
+        conn.query(&forget, deadline).await?;
+    }
+    match history {
+        Some(history) => reset(conn, history, deadline).await,
+        None => {
+            conn.close(deadline).await;
+            Ok(())
+        }
+    }
+}
+
 /// Lets this session write where even it could not; answers whether that is to be taken back.
-async fn lift(conn: &mut Connection, deadline: Instant) -> Result<bool, ControlError> {
+pub(super) async fn lift(conn: &mut Connection, deadline: Instant) -> Result<bool, ControlError> {
     let Some(lift) = conn.dialect().lift_super_read_only() else { return Ok(false) };
     let rows = conn.query("SELECT @@global.super_read_only AS closed", deadline).await?;
     let closed = rows.first().and_then(|row| row.switch("closed")).unwrap_or(false);
@@ -172,7 +196,11 @@ async fn lift(conn: &mut Connection, deadline: Instant) -> Result<bool, ControlE
     Ok(closed)
 }
 
-async fn close_again(conn: &mut Connection, closed: bool, deadline: Instant) -> Result<(), ControlError> {
+pub(super) async fn close_again(
+    conn: &mut Connection,
+    closed: bool,
+    deadline: Instant,
+) -> Result<(), ControlError> {
     if closed {
         let close = conn.dialect().set_read_only(true);
         conn.query(close, deadline).await?;

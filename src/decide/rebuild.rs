@@ -1,0 +1,283 @@
+//! A server that replication cannot bring back gets a copy of a healthy one's data. The copy is long work of its host and no
+//! operation of the cluster: a small plan begins it, and what is seen of it later asks for the plan that puts it in place.
+//! After that the server is a returned one like any other, compared before it follows.
+
+use std::time::Duration;
+
+use super::candidate::{Against, Candidate, rank};
+use super::extra::Returned;
+use super::plan::{Plan, PlanKind, Stage, Step};
+use super::rejoin::{park, plan};
+use crate::model::cluster::Promotion;
+use crate::model::extra::Remedy;
+use crate::model::instance::{Flavor, InstanceId};
+use crate::model::intent::Intents;
+use crate::model::job::{Phase, Task};
+use crate::model::observation::{Access, AgentStatus};
+use crate::model::policy::Durability;
+use crate::model::record::ClusterRecord;
+use crate::model::report::Report;
+use crate::model::view::{ClusterView, Seen};
+
+/// After so many copies in a row that came to nothing a person is asked.
+const TRIES: u32 = 3;
+/// How long a copy that failed is left alone.
+const PAUSE: Duration = Duration::from_secs(5);
+/// After a copy that failed a server that can give another is waited for so long.
+const DONOR_WITHIN: Duration = Duration::from_secs(120);
+/// How long the exchange may take: a stop, two renames, a start with its recovery.
+const EXCHANGE_WITHIN: Duration = Duration::from_secs(300);
+
+/// How a server's rebuild stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Under {
+    /// None is wanted, or its copy is in place already.
+    No,
+    /// An operator asked for one, and it is not begun.
+    Wanted,
+    /// It goes on by itself.
+    Copying,
+    /// Its copy can take the place of the data, or has begun to.
+    Ready,
+}
+
+pub(super) fn under_way(intents: &Intents, instance: &InstanceId, agent: &AgentStatus) -> Under {
+    let wanted = match intents.remedy(instance) {
+        Some(Remedy::Rebuild) => Under::Wanted,
+        Some(Remedy::Flashback | Remedy::Park) | None => Under::No,
+    };
+    match agent.job.as_ref().filter(|job| job.is_rebuild()).map(|job| &job.phase) {
+        None | Some(Phase::Failed { .. }) => wanted,
+        Some(Phase::Copying | Phase::Preparing) => Under::Copying,
+        Some(Phase::Ready | Phase::Exchanging) => Under::Ready,
+        Some(Phase::Exchanged) => Under::No,
+    }
+}
+
+/// What is done about one whose server does not run: its copy is put in place, or, where an operator asked and it was tried to start
+/// it, made. `None`: it is started as any other.
+pub(super) fn of_one_that_is_gone(
+    (view, record, intents): (&ClusterView, &ClusterRecord, &Intents),
+    instance: &InstanceId,
+    agent: &AgentStatus,
+    primary: &Report,
+) -> Option<Option<Plan>> {
+    match under_way(intents, instance, agent) {
+        Under::Ready => Some(Some(exchange(view, record, instance, agent))),
+        Under::Wanted if intents.failures(instance) > 0 => {
+            if primary.identity.flavor == Flavor::MySql {
+                let why = "its server does not start, and it is MySQL's server that makes the copy; initialise an empty one \
+                           in its place (mysqld --initialize), then ask again";
+                return Some(Some(park(view, instance, why)));
+            }
+            let why =
+                "an operator asked for it, and its server does not start: nobody can tell what it has alone";
+            Some(copy((view, record, intents), instance, agent, (why, true)))
+        }
+        Under::Wanted | Under::Copying | Under::No => None,
+    }
+}
+
+/// It cannot follow: rebuilt where policy says so, else left to a person, who is told how.
+pub(super) fn instead_of_parking(of: Returned<'_>, why: &str) -> Option<Plan> {
+    let Returned { view, record, intents, instance, .. } = of;
+    let doubted = view.cluster.policy.durability == Durability::Lossless && record.doubted.contains(instance);
+    let rebuilds = match (intents.remedy(instance), view.cluster.policy.extra_transactions) {
+        (Some(Remedy::Rebuild), _) => true,
+        (Some(Remedy::Flashback | Remedy::Park), _) => false,
+        (None, Remedy::Rebuild) => !doubted,
+        (None, Remedy::Flashback | Remedy::Park) => false,
+    };
+    if rebuilds {
+        return begin(of, why);
+    }
+    let next = format!(
+        "\"mhactl rejoin {instance} --how rebuild\" replaces its data by a copy of a healthy server's; or restore it from a backup, \
+         then run \"mhactl unpark {instance}\""
+    );
+    let job =
+        of.agent.job.as_ref().filter(|job| job.is_rebuild() && matches!(job.phase, Phase::Failed { .. }));
+    let failed = job.map_or_else(String::new, |job| format!("; it is {job}"));
+    Some(park(view, instance, &format!("{why}{failed}; {next}")))
+}
+
+/// A copy is begun, unless it cannot be.
+pub(super) fn begin(of: Returned<'_>, why: &str) -> Option<Plan> {
+    copy((of.view, of.record, of.intents), of.instance, of.agent, (why, false))
+}
+
+/// The same where what it has alone cannot be saved: its data is kept for good.
+pub(super) fn begin_keeping(of: Returned<'_>, why: &str) -> Option<Plan> {
+    copy((of.view, of.record, of.intents), of.instance, of.agent, (why, true))
+}
+
+/// Whether its rebuild leaves its data for good.
+pub(super) fn keeps(agent: &AgentStatus) -> bool {
+    agent.job.as_ref().is_some_and(|job| matches!(job.task, Task::Rebuild { keep: true, .. }))
+}
+
+fn copy(
+    (view, record, intents): (&ClusterView, &ClusterRecord, &Intents),
+    instance: &InstanceId,
+    agent: &AgentStatus,
+    (why, keep): (&str, bool),
+) -> Option<Plan> {
+    if let Some(job) = &agent.job {
+        match (&job.task, &job.phase) {
+            (Task::Rebuild { .. }, Phase::Failed { .. }) => {
+                if job.age < PAUSE && intents.rebuilds(instance) > 0 {
+                    return None;
+                }
+            }
+            (Task::Rebuild { from, .. }, Phase::Exchanged) => {
+                let why = format!(
+                    "{why}; that is so of the copy of {from} too, which has just taken its data's place"
+                );
+                return Some(park(view, instance, &why));
+            }
+            (Task::Donate { .. }, _) => {
+                return Some(park(view, instance, &format!("{why}; its host is {}", job.task)));
+            }
+            (Task::Rebuild { .. }, Phase::Copying | Phase::Preparing | Phase::Ready | Phase::Exchanging) => {
+                return None;
+            }
+        }
+    }
+    if intents.rebuilds(instance) >= TRIES {
+        let last = agent.job.as_ref().map_or_else(String::new, |job| format!(", the last time it was {job}"));
+        let why = format!("{why}; {TRIES} copies in a row came to nothing{last}");
+        return Some(park(view, instance, &why));
+    }
+    let (from, reason) = match donor(view, record, instance, intents.donor(instance)) {
+        Ok(found) => found,
+        // Who gave it may be back in a moment, or lead now and its predecessor follow.
+        Err(_) if agent.job.as_ref().is_some_and(|job| job.age < DONOR_WITHIN) => return None,
+        Err(reasons) => {
+            let why = format!("{why}; nobody can give it a copy: {}", reasons.join("; "));
+            return Some(park(view, instance, &why));
+        }
+    };
+    let step = Step::Rebuild { instance: instance.clone(), from: from.clone(), keep };
+    let title = format!("{instance} is rebuilt from {from} ({reason}): {why}");
+    Some(plan(view, PlanKind::Rejoin, title, vec![Stage::new("copy", vec![step])]))
+}
+
+/// Whose data is copied, and why that one's; or what speaks against each.
+fn donor(
+    view: &ClusterView,
+    record: &ClusterRecord,
+    instance: &InstanceId,
+    asked: Option<&InstanceId>,
+) -> Result<(InstanceId, String), Vec<String>> {
+    let ranking = rank(view, |of| view.of(of).and_then(Seen::latest));
+    let judged = |candidate: &Candidate| -> Result<(), String> {
+        let against = candidate.against.iter().find(|against| !matches!(against, Against::Never));
+        match against {
+            Some(against) => Err(format!("{} {against}", candidate.instance)),
+            None => fit(view, instance, &candidate.instance),
+        }
+    };
+    if let Some(asked) = asked {
+        if *asked == record.primary {
+            fit(view, instance, asked).map_err(|why| vec![why])?;
+            return Ok((asked.clone(), "asked for, though it leads".to_owned()));
+        }
+        let known = ranking.candidates.iter().find(|candidate| candidate.instance == *asked);
+        let known = known.filter(|candidate| candidate.instance != *instance);
+        let candidate = known.ok_or_else(|| vec![format!("{asked} is no replica that answers")])?;
+        judged(candidate).map_err(|why| vec![why])?;
+        return Ok((asked.clone(), "asked for".to_owned()));
+    }
+    let (mut fits, mut reasons) = (Vec::new(), Vec::new());
+    for candidate in ranking.candidates.iter().filter(|candidate| candidate.instance != *instance) {
+        match judged(candidate) {
+            Ok(()) => fits.push(candidate),
+            Err(why) => reasons.push(why),
+        }
+    }
+    let weight = |candidate: &Candidate| {
+        // Who never leads is missed least; who is preferred may be needed soon.
+        let promotion = match candidate.promotion {
+            Promotion::Never => 0,
+            Promotion::Allow => 1,
+            Promotion::Prefer => 2,
+        };
+        (promotion, candidate.to_apply, candidate.behind, view.cluster.order(&candidate.instance))
+    };
+    let Some(best) = fits.iter().min_by_key(|candidate| weight(candidate)) else {
+        reasons.push(format!(
+            "{primary} leads, and is copied only where it is named: \"mhactl rejoin {instance} --how rebuild --from {primary}\"",
+            primary = record.primary
+        ));
+        return Err(reasons);
+    };
+    let reason = match best.promotion {
+        Promotion::Never => format!("it never leads, {} to apply", best.to_apply),
+        Promotion::Allow | Promotion::Prefer => format!("a healthy replica, {} to apply", best.to_apply),
+    };
+    Ok((best.instance.clone(), reason))
+}
+
+/// Whether the copy of that one would do, and its host has time.
+fn fit(view: &ClusterView, instance: &InstanceId, from: &InstanceId) -> Result<(), String> {
+    let no = |why: &str| Err(format!("{from} {why}"));
+    let Some(seen) = view.of(from) else { return no("is no member") };
+    let Some(agent) = seen.agent_now() else { return no("has no agent that is heard") };
+    let Some(report) = seen.latest() else { return no("does not answer") };
+    if agent.access == Access::Closed {
+        return no("is fenced");
+    }
+    if let Some(job) = agent.job.as_ref().filter(|job| !matches!(job.phase, Phase::Failed { .. })) {
+        return no(&format!("is busy: {}", job.task));
+    }
+    let series = |report: &Report| {
+        (report.identity.flavor, report.identity.version.major, report.identity.version.minor)
+    };
+    let own = view.of(instance).and_then(|seen| seen.last_report.as_ref()).map(|(_, report)| report);
+    match own.filter(|own| series(own) != series(report)) {
+        Some(own) => no(&format!(
+            "is {}, and {instance} {}: a copy is used by the same series only",
+            report.identity.version, own.identity.version
+        )),
+        None => Ok(()),
+    }
+}
+
+/// The copy takes the data's place.
+pub(super) fn exchange(
+    view: &ClusterView,
+    record: &ClusterRecord,
+    instance: &InstanceId,
+    agent: &AgentStatus,
+) -> Plan {
+    let from = match agent.job.as_ref().map(|job| &job.task) {
+        Some(Task::Rebuild { from, .. }) => Some(from),
+        Some(Task::Donate { .. }) | None => None,
+    };
+    put_in_place(view, record, instance, from)
+}
+
+fn put_in_place(
+    view: &ClusterView,
+    record: &ClusterRecord,
+    instance: &InstanceId,
+    from: Option<&InstanceId>,
+) -> Plan {
+    let fence = Step::Fence { instance: instance.clone(), generation: record.generation };
+    let exchange = Step::Exchange { instance: instance.clone(), within: EXCHANGE_WITHIN };
+    let stages = vec![Stage::new("fence", vec![fence]), Stage::new("exchange", vec![exchange])];
+    let whose = from.map_or_else(String::new, |from| format!(" of {from}"));
+    let title = format!("the copy{whose} takes the place of {instance}'s data");
+    plan(view, PlanKind::Rejoin, title, stages)
+}
+
+/// What follows a copy when it is ready, for whoever asks beforehand.
+pub fn afterwards(view: &ClusterView, begun: &Plan) -> Option<Plan> {
+    let record = view.record.as_ref()?;
+    begun.steps().find_map(|step| {
+        if let Step::Rebuild { instance, from, .. } = step {
+            return Some(put_in_place(view, record, instance, Some(from)));
+        }
+        None
+    })
+}

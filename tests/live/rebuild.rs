@@ -1,0 +1,129 @@
+//! Servers that replication cannot bring back: their data is replaced by a copy of a healthy one's, while clients write, while
+//! managers and primaries die.
+
+use std::time::Instant;
+
+use crate::lab::{Lab, SOON, now_us};
+use crate::rejoin::{STRANGER, extra, gone, other_primary};
+use crate::{cluster, seconds};
+
+#[test]
+fn mariadb_a_copy_brings_back_what_no_log_can() {
+    a_copy_brings_back_what_no_log_can("mariadb");
+}
+
+#[test]
+fn mysql_a_copy_brings_back_what_no_log_can() {
+    a_copy_brings_back_what_no_log_can("mysql");
+}
+
+fn a_copy_brings_back_what_no_log_can(flavor: &str) {
+    let Some(mut lab) = cluster(flavor) else { return };
+    let fault = now_us();
+    away_until_purged(&lab, "db3");
+    wait_parked(&lab, "db3");
+    let why = lab.sentence();
+    assert!(why.contains("purged") || why.contains("do not hold any more"), "{why}");
+    assert!(why.contains("--how rebuild"), "{why}");
+
+    // From the replica, not from the primary; and shown before.
+    let shown = lab.run(&["ctl", "rejoin", "db3", "--how", "rebuild", "--dry-run"]);
+    assert!(shown.contains("rebuilt from db2") && shown.contains("takes the place of db3's data"), "{shown}");
+    lab.run(&["ctl", "rejoin", "db3", "--how", "rebuild", "--yes"]);
+    let said = lab.run(&["ctl", "abort"]);
+    assert!(said.contains("called off, and db3 is parked"), "{said}");
+    wait_parked(&lab, "db3");
+    lab.wait("nothing runs", SOON, |lab| !lab.status().unwrap().to_string().contains("\"copying\""));
+    let began = Instant::now();
+    lab.run(&["ctl", "rejoin", "db3", "--how", "rebuild", "--yes"]);
+    // Its manager dies in the middle: the next one goes on with what the agent says.
+    lab.run(&["kill-manager"]);
+    seconds(0.5);
+    lab.run(&["start-manager"]);
+    lab.wait("rebuilt, and a healthy replica", SOON, |lab| lab.is_healthy() && settled(lab, "db3"));
+    println!("{flavor}: rebuilt in {} ms, its manager killed meanwhile", began.elapsed().as_millis());
+
+    // A server with rows of its own and a change of schema: saved, then replaced.
+    let old = lab.primary().unwrap();
+    gone(&lab, &old);
+    let second = other_primary(&lab, &old);
+    extra(
+        &lab,
+        &old,
+        &format!(
+            "INSERT INTO app.writes VALUES ({STRANGER}, 1, NOW(6), 9);\nALTER TABLE app.writes COMMENT='its own';\n"
+        ),
+    );
+    lab.run(&["start-agent", &old]);
+    wait_parked(&lab, &old);
+    let began = Instant::now();
+    lab.run(&["ctl", "rejoin", &old, "--how", "rebuild", "--yes"]);
+    // Its agent dies while the copy takes the place of the data, or just after: the next one ends it.
+    lab.wait("the copy takes its place", SOON, |lab| {
+        lab.status().is_some_and(|status| status.to_string().contains("\"phase\":\"exchang"))
+    });
+    lab.run(&["kill-agent", &old]);
+    lab.run(&["start-agent", &old]);
+    lab.wait("rebuilt after a crash", SOON, |lab| lab.is_healthy() && settled(lab, &old));
+    println!("{flavor}: rebuilt with transactions of its own in {} ms", began.elapsed().as_millis());
+    let saved = std::fs::read_dir(lab.dir.join(&old).join("agent/extra")).unwrap();
+    let names: Vec<String> =
+        saved.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    assert!(names.iter().any(|name| name.ends_with(".binlog")), "{names:?}");
+    let strangers =
+        |host: &str| lab.sql(host, &format!("SELECT COUNT(*) FROM app.writes WHERE client >= {STRANGER}"));
+    for host in ["db1", "db2", "db3"] {
+        assert_eq!(strangers(host), "0", "{host}");
+    }
+
+    // The primary dies while a copy is made of a replica: the failover does not wait, and in the end all are well.
+    lab.run(&["ctl", "ack"]);
+    let third = ["db1", "db2", "db3"].into_iter().find(|host| *host != old && *host != second).unwrap();
+    lab.run(&["ctl", "rejoin", third, "--how", "rebuild", "--yes"]);
+    let killed = Instant::now();
+    lab.run(&["kill9", &second]);
+    let last = other_primary(&lab, &second);
+    println!("{flavor}: {last} leads {} ms after a crash during a copy", killed.elapsed().as_millis());
+    assert!(killed.elapsed().as_secs() < 10);
+    lab.wait("all three well", SOON, |lab| {
+        lab.is_healthy() && ["db1", "db2", "db3"].iter().all(|host| settled(lab, host))
+    });
+    let found = lab.check(&last, fault, 1);
+    for wrong in ["lost", "duplicated"] {
+        assert_eq!(found[wrong], 0, "{found}");
+    }
+    let sum = |host: &str| lab.sql(host, "CHECKSUM TABLE app.writes");
+    lab.wait("all have the same rows", SOON, |_| sum("db1") == sum("db2") && sum("db2") == sum("db3"));
+}
+
+/// Down for so long that nobody's logs hold any more what it lacks.
+fn away_until_purged(lab: &Lab, host: &str) {
+    lab.run(&["kill-agent", host]);
+    lab.run(&["kill9", host]);
+    seconds(1.0);
+    for other in ["db1", "db2", "db3"].into_iter().filter(|other| *other != host) {
+        lab.sql(other, "FLUSH BINARY LOGS");
+    }
+    seconds(1.0);
+    for other in ["db1", "db2", "db3"].into_iter().filter(|other| *other != host) {
+        let logs = lab.sql(other, "SHOW BINARY LOGS");
+        let newest = logs.lines().last().and_then(|line| line.split('\t').next()).unwrap();
+        lab.sql(other, &format!("PURGE BINARY LOGS TO '{newest}'"));
+    }
+    lab.run(&["start-agent", host]);
+}
+
+fn wait_parked(lab: &Lab, host: &str) {
+    lab.wait("parked", SOON, |lab| {
+        lab.status().is_some_and(|status| {
+            status["parked"].as_array().is_some_and(|parked| parked.iter().any(|of| of["instance"] == host))
+        })
+    });
+}
+
+/// It replicates, and nothing of its rebuild is left.
+fn settled(lab: &Lab, host: &str) -> bool {
+    let Some(status) = lab.status() else { return false };
+    let member = status["members"].as_array().unwrap().iter().find(|of| of["instance"] == host).unwrap();
+    member["job"].is_null() && !lab.dir.join(host).join("data.mha").exists()
+}
