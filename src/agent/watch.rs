@@ -106,6 +106,17 @@ pub(super) async fn run(shared: Arc<Shared>, found: ServerProcess) {
     }
 }
 
+/// Tells the operator of a socket unit that listens for the server.
+pub(super) async fn warn_of_sockets(shared: Arc<Shared>) {
+    let unit = shared.config.server.as_ref().and_then(|server| server.service.as_ref());
+    let Some(config::Service::Unit(name)) = unit else { return };
+    for socket in (Service::Unit { name: name.clone() }).listening_sockets().await {
+        tracing::warn!(
+            "{socket} listens for {name}: its port would answer for a dead server, and connections start one that was stopped; run \"systemctl mask --now {socket}\""
+        );
+    }
+}
+
 /// Whether the operator had the service manager stop it: then nobody starts it but them.
 async fn note_stop(shared: &Shared) {
     let unit = shared.config.server.as_ref().and_then(|server| server.service.as_ref());
