@@ -94,6 +94,7 @@ furnish_database() { # machine
     give_program mha-agent "$name"
     give_unit mha-agent.service "$name"
     give_unit mha-agent-close.service "$name"
+    put "$name" "/etc/systemd/system/$UNIT.d/before-stop.conf" 644 <"$SCRIPTS/../conf/before-stop.conf"
     # As conf/agent.toml says. One is left as Debian has it, so that its agent tells.
     [ "$name" = db3 ] || inside systemctl --root "$RUN/$name/root" --quiet mask "${UNIT%.service}.socket"
 }
@@ -231,7 +232,8 @@ END
     [ $bad = 0 ] || fail "see the table: an outage above its limit, or rows lost, doubled or split"
 }
 # What a machine with other work may take.
-declare -A LIMIT_MS=([crash]=500 [power]=7000)
+declare -A LIMIT_MS=([crash]=500 [power]=7000 [stop]=600 [restart]=600 [shutdown]=600 [agent-stop]=600 [mhactl]=600
+    [planned]=8000 [overrun]=9000 [in-vain]=20000)
 
 # === (b) ===
 
@@ -318,4 +320,24 @@ restarts_unseen() { # primary
 cut_power() { # machine
     inside kill -KILL "$(first_process "$1")"
     within 20 "$1 is off" is_off "$1"
+}
+
+# === handoff ===
+
+# A switchover that a service manager asked for, not a failover, is the last but rejoins.
+handed_over() { # from reason
+    ctl history --limit 5 | grep -q "switchover $1 -> .*, asked for by $2" || fail "$1 was not handed over: $(ctl history --limit 5)"
+    proven "handed over: $(ctl history --limit 5 | grep -o "switchover $1 -> db[0-9]" | head -n 1)"
+}
+
+stop_hands_over() { # phase systemctl-arguments… ; the primary's server is stopped or restarted
+    local phase=$1 old from
+    shift
+    old=$(leader)
+    begin "$phase" "$old"
+    from=$EPOCHREALTIME
+    on "$old" systemctl "$@" "$UNIT" || fail "systemctl $* $UNIT on $old"
+    awk -v a="$from" -v b="$EPOCHREALTIME" -v what="systemctl $* $UNIT" 'BEGIN { printf "    %s: %.1f s\n", what, b - a }'
+    another_leads "$old"
+    handed_over "$old" "the service manager of $old"
 }

@@ -83,7 +83,10 @@ pub(super) async fn run(shared: Arc<Shared>, found: ServerProcess) {
         match search(&shared).await {
             Ok(Some(watch)) => {
                 now = ServerProcess::Running(Arc::new(watch));
-                shared.seen().stopping = false;
+                {
+                    let mut seen = shared.seen();
+                    (seen.stopping, seen.leaving) = (false, None);
+                }
                 tracing::info!("the server's process is there");
                 if shared.orders.send(Order::Server(now.clone())).await.is_err() {
                     return;

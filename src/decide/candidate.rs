@@ -40,6 +40,8 @@ pub enum Against {
         instance: InstanceId,
         version: Version,
     },
+    /// Its service manager has said that it stops it.
+    Stopping,
     /// Nobody on its host can give it the VIP and the lease.
     NoAgent,
     /// Another cluster's server: it follows a source that is no member.
@@ -65,6 +67,7 @@ impl fmt::Display for Against {
                 write!(f, "is newer than {instance} ({version}), which would be stranded")
             }
             Self::NoAgent => f.write_str("no word from its agent"),
+            Self::Stopping => f.write_str("is being stopped by its service manager"),
             Self::Stranger(source) => write!(f, "replicates from {source}, which is no member"),
         }
     }
@@ -111,6 +114,7 @@ impl Candidate {
             | Against::NotReplicating
             | Against::NotByGtid
             | Against::NewerThan { .. }
+            | Against::Stopping
             | Against::NoAgent => false,
         })
     }
@@ -123,6 +127,7 @@ impl Candidate {
             | Against::ApplierError { .. }
             | Against::Filtered
             | Against::NotReplicating
+            | Against::Stopping
             | Against::Stranger(_) => false,
             Against::Never
             | Against::Errant(_)
@@ -327,6 +332,9 @@ fn against<'a>(
     }
     if member.agent.is_some() && seen.agent_now().is_none() {
         against.push(Against::NoAgent);
+    }
+    if seen.agent_now().is_some_and(|agent| agent.leaving.is_some()) {
+        against.push(Against::Stopping);
     }
     match report {
         Some(report) => {

@@ -131,6 +131,10 @@ fn returning(
     (asked_at, primary): (Moment, &Report),
 ) -> Option<Plan> {
     let fenced = agent.access == Access::Closed;
+    if agent.leaving.is_some() {
+        // Whoever stops it starts it, and then it is looked at.
+        return None;
+    }
     if let Process::Gone { .. } = agent.process {
         // One that was admitted in the moment in which its server died is not closed: that comes with the start.
         let closed = match agent.access {
@@ -423,8 +427,9 @@ pub fn restart_in_place(
     let record = view.record.as_ref()?;
     let agent = view.of(&record.primary)?.agent_now()?;
     let gone = matches!(agent.process, Process::Gone { .. }) && agent.access == Access::Closed;
-    let allowed =
-        view.cluster.policy.restart && !agent.stopping && intents.failures(&record.primary) < ATTEMPTS;
+    let allowed = view.cluster.policy.restart
+        && !agent.is_stopped_by_others()
+        && intents.failures(&record.primary) < ATTEMPTS;
     if !gone || !allowed || intents.pause(&record.primary, now).is_some() {
         return None;
     }

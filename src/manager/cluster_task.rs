@@ -13,6 +13,7 @@ use super::Part;
 use super::event::{Ask, Event, Proposal, Started};
 use super::leadership::Leadership;
 use super::live_world::LiveWorld;
+use super::planned::Wish;
 use super::returning::settles;
 use super::snapshot::Snapshot;
 use super::watchers::Watchers;
@@ -56,6 +57,7 @@ pub(super) struct ClusterTask {
     pub(super) running: Option<InstanceId>,
     /// Ends the running operation before its commit point. A new one for each.
     pub(super) abort: CancellationToken,
+    pub(super) wish: Option<Wish>,
     /// Whether a majority of voters obeys; nothing is begun before.
     pub(super) led: Result<(), String>,
     /// This manager leads and has not gone on yet with what an earlier one may have left: it looks first.
@@ -135,6 +137,7 @@ impl ClusterTask {
             self.resume().await;
         }
         self.make_way(&decision);
+        self.grant_wish(now);
         let meant = self.part == Part::Leads || self.intents.failover.is_some();
         if meant
             && self.running.is_none()

@@ -50,6 +50,8 @@ pub enum Event {
 pub enum Then {
     Propose(oneshot::Sender<Proposal>),
     Begin(oneshot::Sender<Started>),
+    /// Begin for a service manager, which hears of it from its agent.
+    HandOver,
 }
 
 /// What an operator asks of a cluster. Every ask is answered.

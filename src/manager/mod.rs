@@ -195,6 +195,7 @@ async fn start_cluster(config: &ClusterConfig, common: &Common) -> Result<Cluste
         part: *part,
         running: None,
         abort: CancellationToken::new(),
+        wish: None,
         led: Err(JUST_STARTED.to_owned()),
         to_resume: false,
         last_told: String::new(),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::Part;
 use super::cluster_task::ClusterTask;
 use super::event::{Event, Proposal, Started, Then};
 use super::live_world::LiveWorld;
@@ -13,9 +14,20 @@ use crate::decide::switchover::{self, Blocked, Surveys};
 use crate::execute::recovery;
 use crate::model::instance::InstanceId;
 use crate::model::intent::SwitchoverAsk;
+use crate::model::time::Moment;
 
 /// How long looking at the sessions of one server may take.
 const SURVEY_WITHIN: Duration = Duration::from_secs(2);
+
+/// Between two attempts to hand over.
+const WISH_AGAIN: Duration = Duration::from_millis(500);
+
+/// A handoff that a service manager asks for.
+#[derive(Debug)]
+pub(super) struct Wish {
+    /// When the last attempt was answered; `None` while it is under way.
+    answered: Option<Moment>,
+}
 
 impl ClusterTask {
     /// Looks at both servers' sessions in the background; the loop goes on when they are known.
@@ -40,7 +52,33 @@ impl ClusterTask {
                 let started = self.begin_switchover(&ask, &surveys).await;
                 let _ = answer.send(started);
             }
+            Then::HandOver => {
+                let started = self.begin_switchover(&ask, &surveys).await;
+                self.wish = Some(Wish { answered: Some(clock::now()) });
+                if let Err(why) = started {
+                    tracing::warn!(cluster = %self.view.cluster.name, why = why.join("; "), "no handoff yet");
+                }
+            }
         }
+    }
+
+    /// Does what the primary's service manager asks for, and again while it asks and it could not be begun.
+    pub(super) fn grant_wish(&mut self, now: Moment) {
+        let Some(ask) = switchover::wished(&self.view, now) else {
+            self.wish = None;
+            return;
+        };
+        let pause = match &self.wish {
+            None => false,
+            Some(Wish { answered: None }) => true,
+            Some(Wish { answered: Some(at) }) => now.since(*at) < WISH_AGAIN,
+        };
+        if pause || self.running.is_some() || self.led.is_err() || self.to_resume || self.part != Part::Leads
+        {
+            return;
+        }
+        self.wish = Some(Wish { answered: None });
+        self.survey(ask, Then::HandOver);
     }
 
     fn propose_switchover(&self, ask: &SwitchoverAsk, surveys: &Surveys) -> Proposal {

@@ -380,6 +380,7 @@ impl World {
                 .map(|_| self.now.since(host.stream_at)),
             granted_ago: (!leads).then(|| self.now.since(host.granted_at)),
             stopping: false,
+            leaving: None,
             extra: host.saved.clone(),
         }
     }

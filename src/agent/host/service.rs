@@ -149,6 +149,30 @@ impl Service {
     }
 }
 
+/// Whether systemd is stopping the whole host.
+///
+/// # Errors
+/// When it does not answer.
+pub async fn host_is_stopping() -> Result<bool, ServiceError> {
+    let doing = "asking whether the host is stopping";
+    match run(doing, &words(&["systemctl", "is-system-running"]), ASK_DEADLINE).await {
+        Ok(said) => Ok(said.trim() == "stopping"),
+        // It fails with every state but "running", and says the state all the same.
+        Err(ServiceError::Failed { output, .. }) => Ok(output.trim() == "stopping"),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether systemd stops that unit to start it again at once.
+///
+/// # Errors
+/// When it does not answer.
+pub async fn is_restarting(unit: &str) -> Result<bool, ServiceError> {
+    let ask = words(&["systemctl", "list-jobs", "--no-legend", "--full", "--", unit]);
+    let said = run("asking for the unit's job", &ask, ASK_DEADLINE).await?;
+    Ok(said.lines().any(|line| line.split_whitespace().nth(2) == Some("restart")))
+}
+
 /// By what `systemctl show` says. A crash leaves "failed", a signal or a core dump, or the unit starting again.
 fn stopped_on_purpose(said: &str) -> bool {
     let value = |key: &str| said.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
