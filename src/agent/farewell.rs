@@ -65,7 +65,7 @@ fn own_agent(config: &AgentConfig) -> Result<AgentClient, CallError> {
     let ip = match config.listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
+        ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => ip,
     };
     let url = format!("http://{}", SocketAddr::new(ip, config.listen.port()));
     Ok(AgentClient::new(&Connections::new()?, &url, config.token.clone()))

@@ -10,6 +10,7 @@ use super::args::{Command, ConfigCommand, Flags};
 use super::client::{Client, Reply};
 use super::direct::Direct;
 use super::error::{CliError, Exit};
+use super::handoff::Handoff;
 use super::open::{Where, open};
 use super::output::{Screen, Tone, clean_json};
 use super::settings::Settings;
@@ -30,9 +31,9 @@ use crate::model::instance::InstanceId;
 /// How long a manager that went away during a recovery is waited for.
 const AWAY: Duration = Duration::from_secs(60);
 /// Between two looks of `--watch`, and two tries to reach a manager that went away.
-const AGAIN: Duration = Duration::from_secs(1);
+pub(super) const AGAIN: Duration = Duration::from_secs(1);
 
-type Ended = Result<Exit, CliError>;
+pub(super) type Ended = Result<Exit, CliError>;
 
 pub(super) async fn run(flags: Flags, screen: Screen) -> Ended {
     let Flags { manager, token_file, direct, config, json, command } = flags;
@@ -53,6 +54,7 @@ pub(super) async fn run(flags: Flags, screen: Screen) -> Ended {
         | Command::Adopt { .. }
         | Command::Failover { .. }
         | Command::Switchover { .. }
+        | Command::Handoff { .. }
         | Command::Abort { .. }
         | Command::History { .. }
         | Command::Follow { .. }
@@ -114,6 +116,9 @@ async fn ask(settings: Settings, command: Command, screen: Screen, json: bool) -
             desk.follow(&cluster, None, !json).await.map(|_| Exit::Done)
         }
         Command::Ack { cluster } => desk.do_now(cluster, "ack", &AcknowledgeRequest { by: caller() }).await,
+        Command::Handoff { instance, cluster, deadline, dry_run, yes } => {
+            desk.handoff(cluster, Handoff { instance, within: deadline, dry_run, yes }).await
+        }
         Command::Rejoin { instance, cluster, how, dry_run, yes } => {
             let request = RejoinRequest { instance, how, by: caller(), dry_run };
             desk.rejoin(cluster, request, yes).await
@@ -135,19 +140,19 @@ struct Words {
 }
 
 /// What every command that asks the manager works with.
-struct Desk {
-    client: Client,
-    screen: Screen,
-    json: bool,
+pub(super) struct Desk {
+    pub(super) client: Client,
+    pub(super) screen: Screen,
+    pub(super) json: bool,
 }
 
-fn path<'a>(cluster: &'a str, rest: &[&'a str]) -> Vec<&'a str> {
+pub(super) fn path<'a>(cluster: &'a str, rest: &[&'a str]) -> Vec<&'a str> {
     ["api", "v1", "clusters", cluster].into_iter().chain(rest.iter().copied()).collect()
 }
 
 impl Desk {
     /// The cluster named, or the only one.
-    async fn cluster(&self, named: Option<String>) -> Result<String, CliError> {
+    pub(super) async fn cluster(&self, named: Option<String>) -> Result<String, CliError> {
         if let Some(name) = named {
             let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
             return if !name.is_empty() && name.len() <= 64 && name.chars().all(plain) {
@@ -172,7 +177,11 @@ impl Desk {
     }
 
     /// Prints the API's JSON where it is wanted, else the text made of it.
-    fn show(&self, reply: &Reply, text: impl FnOnce() -> Result<String, CliError>) -> Result<(), CliError> {
+    pub(super) fn show(
+        &self,
+        reply: &Reply,
+        text: impl FnOnce() -> Result<String, CliError>,
+    ) -> Result<(), CliError> {
         let text = if self.json { clean_json(&reply.text) } else { text()? };
         self.screen.print(&text);
         Ok(())
@@ -334,7 +343,7 @@ impl Desk {
         self.see_through(cluster, &begun.recovery).await
     }
 
-    fn proposed(&self, proposal: &Proposal, note: &str) -> String {
+    pub(super) fn proposed(&self, proposal: &Proposal, note: &str) -> String {
         let mut parts = vec![proposal.sentence.clone()];
         for (index, plan) in proposal.plans.iter().enumerate() {
             let note = if index == 0 { String::new() } else { format!("\n{note}") };
@@ -349,7 +358,7 @@ impl Desk {
     }
 
     /// The operator's word, given before or now.
-    fn agreed(&self, yes: bool, what: &str, question: &str) -> Result<(), CliError> {
+    pub(super) fn agreed(&self, yes: bool, what: &str, question: &str) -> Result<(), CliError> {
         if yes || (self.screen.asks && !self.json && self.screen.confirm(question)) {
             return Ok(());
         }
@@ -357,7 +366,7 @@ impl Desk {
     }
 
     /// Follows what was begun to its end.
-    async fn see_through(&self, cluster: &str, id: &str) -> Ended {
+    pub(super) async fn see_through(&self, cluster: &str, id: &str) -> Ended {
         let outcome = self.follow(cluster, Some(id), !self.json).await?;
         if self.json {
             let reply = self.client.get(&path(cluster, &["history", id]), &[]).await?;
@@ -436,7 +445,7 @@ impl Desk {
 }
 
 /// Who asks, for the history: user and host.
-fn caller() -> String {
+pub(super) fn caller() -> String {
     let user = ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     format!("{}@{}", user.as_deref().unwrap_or("somebody"), host.trim())

@@ -105,13 +105,18 @@ pub fn wished(view: &ClusterView, now: Moment) -> Option<SwitchoverAsk> {
     if remaining.is_zero() || view.cluster.mode == Mode::Observe {
         return None;
     }
+    Some(handoff(remaining, format!("the service manager of {}", primary.host)))
+}
+
+/// A change of primary that must be done within `remaining`, for whoever asks.
+pub fn handoff(remaining: Duration, by: String) -> SwitchoverAsk {
     let usual = SwitchoverAsk::default();
-    Some(SwitchoverAsk {
+    SwitchoverAsk {
         wait_lag: usual.wait_lag.min(remaining / 2),
         kill_long_transactions: remaining < LAST_CHANCE,
-        by: format!("the service manager of {}", primary.host),
+        by,
         ..usual
-    })
+    }
 }
 
 /// The first plan, or everything in its way at once.

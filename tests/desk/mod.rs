@@ -340,6 +340,8 @@ async fn answer(
                             play(&store, &recovery).await;
                         }
                     }
+                    // Only the loop asks itself for that.
+                    Then::HandOver => {}
                 }
             }
             Ask::ProposeRejoin { instance, answer, .. } => {
