@@ -95,7 +95,7 @@ furnish_database() { # machine
     give_unit mha-agent.service "$name"
     give_unit mha-agent-close.service "$name"
     put "$name" "/etc/systemd/system/$UNIT.d/before-stop.conf" 644 <"$SCRIPTS/../conf/before-stop.conf"
-    # As conf/agent.toml says. One is left as Debian has it, so that its agent tells.
+    # As conf/agent.toml says. One is left as Debian has it, so that its agent tells (socket_unit_is_told).
     [ "$name" = db3 ] || inside systemctl --root "$RUN/$name/root" --quiet mask "${UNIT%.service}.socket"
 }
 
@@ -159,6 +159,16 @@ enable_units() {
     on mgr systemctl enable --now --quiet mha-manager.service || fail "systemctl enable --now mha-manager"
     for name in db1 db2 db3; do must "mha-agent is active on $name" on "$name" systemctl is-active mha-agent.service; done
     must "mha-manager is active on mgr" on mgr systemctl is-active mha-manager.service
+}
+
+# Its agent tells of the socket unit, and what it says mends it.
+socket_unit_is_told() { # machine
+    local socket=${UNIT%.service}.socket
+    on "$1" systemctl is-active --quiet "$socket" || return 0
+    within 10 "the agent of $1 tells of $socket" eval "on $1 journalctl --no-pager --unit mha-agent.service | grep -q 'systemctl mask --now $socket'"
+    on "$1" systemctl mask --now --quiet "$socket"
+    on "$1" systemctl restart "$UNIT"
+    within 30 "$1 is well without it" healthy
 }
 
 # === asking the manager ===
@@ -294,7 +304,7 @@ stays_stopped() { # replica
     on "$name" systemctl stop "$UNIT" || fail "systemctl stop $UNIT on $name"
     sleep 4
     [ "$(on "$name" systemctl is-active "$UNIT")" = inactive ] || fail "$name: somebody started what was stopped: $(ctl history --limit 1)"
-    proven "a replica's server that was stopped stays stopped, socket unit or not"
+    proven "a replica's server that was stopped stays stopped"
     on "$name" systemctl start "$UNIT" || fail "systemctl start $UNIT on $name"
     within 60 "started by its operator it is a replica, the cluster is healthy" healthy
 }
@@ -340,4 +350,89 @@ stop_hands_over() { # phase systemctl-arguments… ; the primary's server is sto
     awk -v a="$from" -v b="$EPOCHREALTIME" -v what="systemctl $* $UNIT" 'BEGIN { printf "    %s: %.1f s\n", what, b - a }'
     another_leads "$old"
     handed_over "$old" "the service manager of $old"
+}
+
+says_agent() { # machine key value
+    on "$1" sed -i "s/^#\\?$2 = .*/$2 = \"$3\"/" /etc/mha/agent.toml
+}
+
+agent_stop_hands_over() {
+    local old
+    old=$(leader)
+    begin agent-stop "$old"
+    on "$old" systemctl stop mha-agent.service || fail "systemctl stop mha-agent on $old"
+    another_leads "$old"
+    handed_over "$old" "the service manager of $old"
+    on "$old" systemctl start mha-agent.service
+    within 30 "its agent is back, the cluster is healthy" healthy
+}
+
+# Nobody takes over; clients wait as long as the restart takes.
+planned_restart() {
+    local old from before gap
+    old=$(leader)
+    says_agent "$old" on_stop planned-restart
+    on "$old" systemctl restart mha-agent.service
+    within 30 "the cluster is healthy" healthy
+    from=$(now_us) before=$(operations)
+    on "$old" systemctl restart "$UNIT" || fail "systemctl restart $UNIT on $old"
+    within 20 "the client writes again" written_since "$(now_us)"
+    [ "$(leader)" = "$old" ] || fail "$old does not lead after its planned restart"
+    within 30 "the cluster is healthy" healthy
+    ! ctl history --limit "$(($(operations) - before + 1))" | grep -q 'failover of' || fail "a failover: $(ctl history --limit 3)"
+    gap=$(gap_since "$from")
+    proven "$old leads again, nobody took over; the longest time without an acknowledgement was $gap ms"
+}
+written_since() { tail -n 1 "$LOG" | grep -q '"kind":"ack"' && [ "$(tail -n 1 "$LOG" | json 'it["at_us"]')" -gt "$1" ]; }
+
+# A planned restart that takes longer than it was given.
+overruns() {
+    local old
+    old=$(leader)
+    says_agent "$old" restart_window 3s
+    on "$old" systemctl restart mha-agent.service
+    within 30 "the cluster is healthy" healthy
+    begin overrun "$old"
+    on "$old" systemctl stop "$UNIT" || fail "systemctl stop $UNIT on $old"
+    sleep 1
+    [ "$(leader)" = "$old" ] || fail "another led before the window was over"
+    { ctl status || true; } | sed -n 2p
+    another_leads "$old"
+    says_agent "$old" on_stop handoff
+    on "$old" systemctl restart mha-agent.service
+    on "$old" systemctl start "$UNIT"
+    within 60 "started again it is a replica, the cluster is healthy" healthy
+}
+
+# There is nobody to hand over: the stop waits no longer than it may, and no client is connected when the server ends.
+hands_over_in_vain() {
+    local old from took
+    old=$(leader)
+    says_agent "$old" handoff_within 3s
+    on "$old" systemctl restart mha-agent.service
+    within 30 "the cluster is healthy" healthy
+    on mgr systemctl stop mha-manager.service
+    begin in-vain "$old"
+    from=$EPOCHREALTIME
+    on "$old" systemctl stop "$UNIT" || fail "systemctl stop $UNIT on $old"
+    took=$(awk -v a="$from" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f", b - a }')
+    awk -v took="$took" 'BEGIN { exit !(took >= 3 && took < 9) }' || fail "the stop took $took s"
+    on "$old" journalctl --no-pager --unit mha-agent.service | grep -q 'nobody took over from .* it is closed' || fail "the agent of $old did not close it"
+    proven "the stop took $took s; its agent closed it first"
+    on mgr systemctl start mha-manager.service
+    another_leads "$old"
+    on "$old" systemctl start "$UNIT"
+    within 60 "started again it is a replica, the cluster is healthy" healthy
+}
+
+mhactl_hands_over() {
+    local old
+    old=$(leader)
+    ctl handoff "$(replica_but "$old")" | grep 'nothing is to be handed over' || fail "mhactl handoff of a replica"
+    ctl handoff "$old" --dry-run >/dev/null || fail "mhactl handoff --dry-run"
+    begin mhactl "$old"
+    ctl handoff "$old" --deadline 20s --yes >/dev/null || fail "mhactl handoff $old"
+    another_leads "$old"
+    handed_over "$old" somebody
+    within 30 "the cluster is healthy" healthy
 }

@@ -90,6 +90,11 @@ async fn hand_over(
             "nobody took over from {host} in time: its clients are kept out when the lease ends"
         ));
     }
+    match shared.seen().kept.role {
+        // All of it is done but to tell: whoever led it is gone.
+        Role::Replica | Role::Deposed { .. } => return Ok(format!("another leads: {host} may stop")),
+        Role::Primary { .. } | Role::Fenced { .. } | Role::Unknown | Role::Unmanaged => {}
+    }
     // A switchover that is past its block has closed it already; one that is taken back later may not open it any more.
     if let Some(leave) = &mut shared.seen().leaving {
         leave.closed = true;
@@ -104,16 +109,14 @@ async fn hand_over(
     ))
 }
 
-/// The switchover's end at this host: a replica again, or at least somebody else is known to lead.
+/// Told at the very end of whatever made another lead: before that the server here may still be needed, or read back.
 fn another_leads(shared: &Shared) -> bool {
     let seen = shared.seen();
-    match seen.kept.role {
-        Role::Primary { .. } => false,
-        Role::Replica | Role::Deposed { .. } | Role::Unmanaged => true,
-        Role::Unknown | Role::Fenced { .. } => seen.membership.as_ref().is_some_and(|membership| {
-            membership.primary.as_ref().is_some_and(|primary| *primary != membership.instance)
-        }),
-    }
+    let told = seen
+        .membership
+        .as_ref()
+        .and_then(|membership| membership.primary.as_ref().map(|primary| *primary != membership.instance));
+    !matches!(seen.kept.role, Role::Primary { .. }) && told == Some(true)
 }
 
 /// One long grant, so that clients pass while the agent is away. Answers for how long; zero where no lease is needed.

@@ -13,10 +13,12 @@ use mha::model::extra::Saved;
 use mha::model::gtid::GtidSet;
 use mha::model::instance::{Flavor, Identity, InstanceId, Version};
 use mha::model::intent::{Intents, SwitchoverAsk};
-use mha::model::observation::{Access, AgentStatus, Observation, Probe, Process, Unseen, Vantage};
+use mha::model::observation::{Access, AgentStatus, Leaving, Observation, Probe, Process, Unseen, Vantage};
 use mha::model::report::{Replication, Report, SemiSync, Settings, ThreadError, ThreadState};
 use mha::model::time::Moment;
 use mha::model::view::{ClusterView, Granted};
+
+use crate::planned;
 
 /// Between two rounds of looks.
 const TICK: Duration = Duration::from_millis(250);
@@ -75,6 +77,8 @@ pub(crate) struct Host {
     pub(crate) heartbeat_stuck_since: Option<Moment>,
     /// What its agent has saved of its extra transactions.
     pub(crate) saved: Option<Saved>,
+    /// What its service manager has said, and when.
+    pub(crate) leaving: Option<(Leaving, Moment)>,
     pub(crate) started_at: Moment,
     stream_at: Moment,
     beats: u64,
@@ -145,6 +149,7 @@ impl Host {
             has_vip: true,
             heartbeat_stuck_since: None,
             saved: None,
+            leaving: None,
             started_at: now.back(Duration::from_secs(900)),
             stream_at: now,
             beats: 0,
@@ -380,7 +385,7 @@ impl World {
                 .map(|_| self.now.since(host.stream_at)),
             granted_ago: (!leads).then(|| self.now.since(host.granted_at)),
             stopping: false,
-            leaving: None,
+            leaving: planned::leaving_at(host, self.now),
             extra: host.saved.clone(),
         }
     }
