@@ -16,6 +16,7 @@ tell() {
     for name in "${MACHINES[@]}"; do
         inside journalctl --no-pager -o short-precise --directory="$RUN/$name/root/var/log/journal" >"$RUN/$name/journal" 2>&1 || true
         say "--- $name"
+        [ -s "$RUN/$name/journal" ] || tail -n 15 "$RUN/$name/console" >&2 || true
         grep -E 'mha-|mariadb|mysql|systemd\[1\]' "$RUN/$name/journal" | tail -n 25 >&2 || true
     done
 }
@@ -221,7 +222,8 @@ begin() { # name old-primary
 # Findings of each phase: its own part of the log, compared with the final rows.
 judge() {
     local n part until bad=0
-    kill "$WRITER" && wait "$WRITER" 2>/dev/null || true
+    kill "$WRITER"
+    wait "$WRITER" 2>/dev/null || true
     WRITER=
     sql "$(leader)" 'SELECT client, n, server FROM app.writes' >"$RUN/rows"
     printf '\n%-16s %9s %9s %7s %5s %7s %6s\n' phase "outage ms" "limit ms" acked lost doubled split
@@ -274,7 +276,7 @@ boot_is_closed() { # replica
     must "the agent does not run" test "$(on "$name" systemctl is-active mha-agent.service)" = inactive
     closed=$(shows "$name" mha-agent-close.service ExecMainExitTimestampMonotonic)
     started=$(shows "$name" "$UNIT" ExecMainStartTimestampMonotonic)
-    [ "$closed" -gt 0 ] && [ "$closed" -lt "$started" ] || fail "closed at $closed, the server started at $started (us since boot)"
+    { [ "$closed" -gt 0 ] && [ "$closed" -lt "$started" ]; } || fail "closed at $closed, the server started at $started (us since boot)"
     proven "closed $(((started - closed) / 1000)) ms before the server's process was started"
     for _ in 1 2 3 4 5; do
         [ "$(meets "$name")" = refused ] || fail "a client of $name, where no agent has spoken: $(meets "$name")"
@@ -292,6 +294,7 @@ boot_is_closed() { # replica
 started_by_its_agent() { # machine
     must "$UNIT is active on $1" on "$1" systemctl is-active "$UNIT"
     local said
+    # shellcheck disable=SC2016  # expanded inside
     said=$(on "$1" bash -c 'tr "\0" " " </proc/"$(cat /run/mysqld/mysqld.pid)"/cmdline')
     case $said in *--init-rpl-role=SLAVE*) ;; *) fail "$1 was not started by its agent, but: $said" ;; esac
     proven "its agent started it: $said"
@@ -317,7 +320,7 @@ restarts_unseen() { # primary
     on "$name" systemctl restart mha-agent.service || fail "systemctl restart mha-agent on $name"
     sleep 4 # longer than the lease
     [ "$(shows "$name" mha-agent.service MainPID)" != "$pid" ] || fail "the agent of $name is the same process"
-    [ "$(leader)" = "$name" ] && [ "$(operations)" = "$before" ] || fail "something was done: $(ctl history --limit 3)"
+    { [ "$(leader)" = "$name" ] && [ "$(operations)" = "$before" ]; } || fail "something was done: $(ctl history --limit 3)"
     within 10 "the cluster is healthy" healthy
     gap=$(gap_since "$from")
     awk -v gap="$gap" 'BEGIN { exit !(gap < 300) }' || fail "clients waited $gap ms"
