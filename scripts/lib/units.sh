@@ -92,12 +92,14 @@ furnish_database() { # machine
         | put "$name" "/etc/mysql/${UNIT%.service}.conf.d/99-mha.cnf" 644
     sed "s/^host = .*/host = \"$name\"/; s/mariadb\.service/$UNIT/; s/^#binlog_tool = .*/binlog_tool = [\"$TOOL\"]/" "$SCRIPTS/../conf/agent.toml" \
         | put "$name" /etc/mha/agent.toml 640
+    # Each its own server: the package's initialisation made one for all.
+    inside rm -f "$RUN/$name/root/var/lib/mysql/auto.cnf"
     give_program mha-agent "$name"
     give_unit mha-agent.service "$name"
     give_unit mha-agent-close.service "$name"
     put "$name" "/etc/systemd/system/$UNIT.d/before-stop.conf" 644 <"$SCRIPTS/../conf/before-stop.conf"
     # As conf/agent.toml says. One is left as Debian has it, so that its agent tells (socket_unit_is_told).
-    [ "$name" = db3 ] || inside systemctl --root "$RUN/$name/root" --quiet mask "${UNIT%.service}.socket"
+    [ "$FLAVOR" = mysql ] || [ "$name" = db3 ] || inside systemctl --root "$RUN/$name/root" --quiet mask "${UNIT%.service}.socket"
 }
 
 furnish_manager() {
@@ -141,10 +143,23 @@ replicate_first() {
     local name
     for name in db1 db2 db3; do
         within 60 "$UNIT runs on $name" on "$name" systemctl is-active --quiet "$UNIT"
+        # What the package's own initialisation wrote has no GTID.
+        [ "$FLAVOR" = mariadb ] || sql "$name" "SET GLOBAL super_read_only = OFF; RESET BINARY LOGS AND GTIDS"
         { echo "SET sql_log_bin = 0;" && accounts_sql "$RUN/secrets"; } | on "$name" "$FLAVOR"
     done
+    local password
+    password=$(cat "$RUN/secrets/replication")
+    if [ "$FLAVOR" = mysql ]; then
+        for name in db2 db3; do
+            sql "$name" "SET GLOBAL super_read_only = ON; CHANGE REPLICATION SOURCE TO SOURCE_HOST='db1', SOURCE_USER='mha_repl',
+                SOURCE_PASSWORD='$password', SOURCE_AUTO_POSITION=1, GET_SOURCE_PUBLIC_KEY=1, SOURCE_CONNECT_RETRY=1,
+                SOURCE_RETRY_COUNT=86400, SOURCE_HEARTBEAT_PERIOD=0.5; SET GLOBAL rpl_semi_sync_replica_enabled = ON; START REPLICA"
+        done
+        sql db1 "SET GLOBAL rpl_semi_sync_source_timeout = 4294967295; SET GLOBAL rpl_semi_sync_source_enabled = ON; SET GLOBAL read_only = OFF"
+        return
+    fi
     for name in db2 db3; do
-        sql "$name" "CHANGE MASTER TO MASTER_HOST='db1', MASTER_USER='mha_repl', MASTER_PASSWORD='$(cat "$RUN/secrets/replication")',
+        sql "$name" "CHANGE MASTER TO MASTER_HOST='db1', MASTER_USER='mha_repl', MASTER_PASSWORD='$password',
             MASTER_USE_GTID=slave_pos, MASTER_CONNECT_RETRY=1, MASTER_HEARTBEAT_PERIOD=0.5;
             SET GLOBAL rpl_semi_sync_slave_enabled = ON; START SLAVE"
     done
@@ -290,10 +305,12 @@ boot_is_closed() { # replica
 
 # === (c) ===
 
-# Without init_rpl_role its recovery would keep what was never acknowledged; and nobody else passes that.
+# MariaDB without init_rpl_role would keep what was never acknowledged in its recovery; and nobody else passes that.
 started_by_its_agent() { # machine
     must "$UNIT is active on $1" on "$1" systemctl is-active "$UNIT"
     local said
+    { ctl history --limit 5 || true; } | grep -q "start $1 again, fenced" || fail "the history has no start of $1"
+    [ "$FLAVOR" = mariadb ] || return 0
     # shellcheck disable=SC2016  # expanded inside
     said=$(on "$1" bash -c 'tr "\0" " " </proc/"$(cat /run/mysqld/mysqld.pid)"/cmdline')
     case $said in *--init-rpl-role=SLAVE*) ;; *) fail "$1 was not started by its agent, but: $said" ;; esac
