@@ -22,7 +22,7 @@ address_of() {
     esac
 }
 
-root_of_flavor() { printf '%s/%s-1\n' "$CACHE" "$FLAVOR"; }
+root_of_flavor() { printf '%s/%s-2\n' "$CACHE" "$FLAVOR"; }
 
 # Bootstrapped once, in an overlay that takes no sync seriously: dpkg's thousands of them are most of the time otherwise.
 make_root() {
@@ -52,6 +52,9 @@ make_root_in() { # work suite server
     systemctl --root "$new" --quiet enable systemd-networkd.service systemd-networkd-wait-online.service || return
     systemctl --root "$new" --quiet mask console-getty.service systemd-timesyncd.service || return
     : >"$new/etc/machine-id"
+    # The server's own package stays, to be installed anew: what an upgrade does to its unit.
+    mkdir "$new/var/cache/server"
+    mv "$new"/var/cache/apt/archives/"${3%%-*}"-server*.deb "$new/var/cache/server/" || return
     rm -rf "${new:?}"/var/{cache/apt/*,lib/apt/lists/*} "$new"/usr/share/{doc,man,locale} "$new/etc/hostname"
     mkdir -p "$new/var/log/journal"
 }
@@ -125,6 +128,8 @@ boot() { # machine
             (
                 for group; do echo $BASHPID >"$group/cgroup.procs"; done
                 echo $BASHPID >"$run/$name/nspawn.pid"
+                # Of the two kinds of control groups the one that newer systemds insist on.
+                export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1
                 exec systemd-nspawn --quiet --boot --register=no --keep-unit --directory="$run/$name/root" --machine="$name" \
                     --network-bridge=br0 --kill-signal=SIGRTMIN+3
             )

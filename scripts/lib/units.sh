@@ -89,7 +89,7 @@ furnish_database() { # machine
     local name=$1
     # The places of the distribution's own unit.
     server_options "$name" /var/lib/mysql /run/mysqld mysql | sed 's/server\.sock/mysqld.sock/; s/server\.pid/mysqld.pid/; /^log_error/d' \
-        | put "$name" "/etc/mysql/${UNIT%.service}.conf.d/99-mha.cnf" 644
+        | put "$name" "/etc/mysql/${UNIT%.service}.conf.d/zz-mha.cnf" 644
     sed "s/^host = .*/host = \"$name\"/; s/mariadb\.service/$UNIT/; s/^#binlog_tool = .*/binlog_tool = [\"$TOOL\"]/" "$SCRIPTS/../conf/agent.toml" \
         | put "$name" /etc/mha/agent.toml 640
     # Each its own server: the package's initialisation made one for all.
@@ -259,7 +259,7 @@ END
     [ $bad = 0 ] || fail "see the table: an outage above its limit, or rows lost, doubled or split"
 }
 # What a machine with other work may take.
-declare -A LIMIT_MS=([crash]=500 [power]=7000 [stop]=600 [restart]=600 [shutdown]=600 [agent-stop]=600 [mhactl]=600
+declare -A LIMIT_MS=([crash]=500 [power]=7000 [stop]=600 [restart]=600 [shutdown]=600 [agent-stop]=600 [mhactl]=600 [upgrade]=600
     [planned]=8000 [overrun]=9000 [in-vain]=20000)
 
 # === (b) ===
@@ -455,4 +455,17 @@ mhactl_hands_over() {
     another_leads "$old"
     handed_over "$old" somebody
     within 30 "the cluster is healthy" healthy
+}
+
+# The package's scripts stop the unit and start it, as with every upgrade.
+upgrade_hands_over() {
+    local old package
+    old=$(leader)
+    package=$(on "$old" bash -c "dpkg -S {/usr,}/lib/systemd/system/$UNIT 2>/dev/null | head -n 1 | cut -d : -f 1")
+    begin upgrade "$old"
+    on "$old" bash -c "DEBIAN_FRONTEND=noninteractive dpkg --install /var/cache/server/${package}_*.deb" >"$RUN/dpkg.log" 2>&1 \
+        || fail "dpkg on $old: $(tail -n 3 "$RUN/dpkg.log")"
+    another_leads "$old"
+    handed_over "$old" "the service manager of $old"
+    within 60 "$package installed, it is a replica, the cluster is healthy" healthy
 }
