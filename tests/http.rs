@@ -191,9 +191,27 @@ async fn asks_reach_the_loop_as_they_were_meant() {
     let (status, _) =
         ask(desk.state(None), post(&format!("{orders}/unpark"), r#"{"instance":"db3:3307"}"#)).await;
     assert_eq!(status, StatusCode::OK);
+    let path = format!("{orders}/replica");
+    for body in [
+        r#"{"instance":"db3","change":{"do":"move","source":"db2"},"dry_run":true}"#,
+        r#"{"instance":"db3","change":{"do":"stop","threads":"applier"},"within_ms":2000,"dry_run":true}"#,
+        r#"{"instance":"db3","change":{"do":"remove"},"dry_run":true}"#,
+    ] {
+        let (status, text) = ask(desk.state(None), post(&path, body)).await;
+        assert_eq!((status, text.contains("topology")), (StatusCode::OK, true), "{text}");
+    }
+    for body in [
+        r#"{"instance":"db3","change":{"do":"move"}}"#,
+        r#"{"instance":"db3","change":{"do":"stop","thread":"applier"}}"#,
+        r#"{"instance":"db3","change":{"do":"start"},"within_ms":99999999}"#,
+    ] {
+        let (status, text) = ask(desk.state(None), post(&path, body)).await;
+        assert_eq!((status, code(&text).as_str()), (StatusCode::BAD_REQUEST, "bad_request"), "{body}");
+    }
     let heard = desk.heard.lock().unwrap().join("\n");
+    assert!(heard.contains("threads: Applier }, force: false, within: 2s"), "{heard}");
     for part in
-        ["DryRun", "host: \"db2\"", "accept_loss: true", "by: \"ann@desk\"", "Failover", "Unpark", "3307"]
+        ["Propose", "host: \"db2\"", "accept_loss: true", "by: \"ann@desk\"", "Failover", "Unpark", "3307"]
     {
         assert!(heard.contains(part), "{part} in {heard}");
     }

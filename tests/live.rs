@@ -5,10 +5,14 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests: a failure is a panic that says where")]
 #![allow(clippy::disallowed_methods, reason = "a measurement of seconds, on a host that does not sleep")]
 
+#[path = "live/disk.rs"]
+mod disk;
 #[path = "live/lab.rs"]
 mod lab;
 #[path = "live/rejoin.rs"]
 mod rejoin;
+#[path = "live/topology.rs"]
+mod topology;
 
 use std::io::Write as _;
 use std::process::Child;
@@ -18,8 +22,13 @@ use lab::{Lab, SOON, now_us};
 
 /// A cluster of one flavor, where this machine can have it.
 fn cluster(flavor: &str) -> Option<Lab> {
+    cluster_with(flavor, &[])
+}
+
+/// The same with more options of `lab up`.
+fn cluster_with(flavor: &str, more: &[&str]) -> Option<Lab> {
     if rustix::process::geteuid().is_root() {
-        return Some(Lab::up(flavor));
+        return Some(Lab::up(flavor, more));
     }
     assert!(std::env::var_os("CI").is_none(), "live tests need root");
     println!("skipped: live tests need root");

@@ -13,6 +13,8 @@ mod properties;
 mod script;
 #[path = "scenarios/telling.rs"]
 mod telling;
+#[path = "scenarios/topology.rs"]
+mod topology;
 #[path = "scenarios/world.rs"]
 mod world;
 

@@ -52,7 +52,11 @@ adopt() {
         [ $SECONDS -lt $deadline ] || die "the manager does not answer; see $LAB/mgr/mha-manager.log"
         sleep 0.05
     done
-    mhactl adopt lab --primary db1 --yes >"$LAB/mgr/adopt.log" 2>&1 || die "adopt failed: $(tail -n 5 "$LAB/mgr/adopt.log")"
+    # It may not have looked at every server yet.
+    until mhactl adopt lab --primary db1 --yes >"$LAB/mgr/adopt.log" 2>&1; do
+        [ $SECONDS -lt $deadline ] || die "adopt failed: $(tail -n 5 "$LAB/mgr/adopt.log")"
+        sleep 0.1
+    done
     until mhactl status --json 2>/dev/null | "$PYTHON" -c '
 import json, sys
 sys.exit(json.load(sys.stdin)["verdict"] != "healthy")' 2>/dev/null; do
@@ -89,6 +93,20 @@ prepare_hosts() {
     for host in "${HOSTS[@]}"; do mkdir -p "$LAB/$host"; done
     in_parallel seed_host "${HOSTS[@]}"
     for host in "${HOSTS[@]}"; do write_server_config "$host"; done
+    [ -z "$DISK" ] || in_parallel own_disk "${HOSTS[@]}"
+}
+
+# A filesystem of a size of its own for what a server writes, in memory.
+own_disk() { # host
+    in_host "$1" bash -s "$LAB/$1/data" "$DISK" <<'END'
+set -e
+mv "$1" "$1.seed"
+mkdir "$1"
+mount -t tmpfs -o "size=$2,mode=700" tmpfs "$1"
+cp -a "$1.seed/." "$1"
+chown --reference="$1.seed" "$1"
+rm -rf "$1.seed"
+END
 }
 
 show_status() {

@@ -60,6 +60,12 @@ fault() { # verb arguments…
     term) signal_server TERM "$@" ;;
     stop) signal_server STOP "$@" ;;
     cont) signal_server CONT "$@" ;;
+    full) # what is there stays, and next to nothing more
+        in_host "$1" bash -s "$LAB/$1/data" <<'END'
+mount -o "remount,size=$(($(df -k --output=used "$1" | tail -n 1) + 512))k" "$1"
+END
+        ;;
+    room) in_host "$1" mount -o "remount,size=$DISK" "$LAB/$1/data" ;;
     freeze) signal_host STOP "$@" ;;
     thaw) signal_host CONT "$@" ;;
     down-link) in_host "$1" ip link set eth0 down ;;

@@ -8,7 +8,7 @@ use reqwest::{Method, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::wire::{
     BringRequest, Claim, Claimed, EVENTS_EVERY, Electorate, GraceReply, Known, LONGEST_BODY, Lead,
@@ -26,13 +26,16 @@ use crate::tls;
 
 /// Longest wait for a connection, within the call's own deadline.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+/// How often an agent that works at a step is asked whether it is still there, and how long that may take.
+const PULSE: Duration = Duration::from_secs(1);
+const PULSE_WITHIN: Duration = Duration::from_secs(5);
 /// An idle connection is kept for so long: longer than any loop's pause.
 const KEEP_IDLE: Duration = Duration::from_secs(90);
 
 /// Why a call gave nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    #[error("no answer from the agent at {url} within {within:?}")]
+    #[error("no answer from the agent at {url} within {} ms", within.as_millis())]
     Late { url: String, within: Duration },
     #[error("the agent at {url} cannot be reached: {why}")]
     Unreachable { url: String, why: String },
@@ -49,7 +52,9 @@ pub enum CallError {
 impl From<CallError> for StepError {
     fn from(error: CallError) -> Self {
         match &error {
-            CallError::Late { within, .. } => Self::NoAnswer { within: *within, what: error.to_string() },
+            CallError::Late { url, within } => {
+                Self::NoAnswer { within: *within, what: format!("the agent at {url}") }
+            }
             // The connection may have broken after the request had arrived.
             CallError::Unreachable { .. } | CallError::Strange { .. } => {
                 Self::NoAnswer { within: Duration::ZERO, what: error.to_string() }
@@ -174,15 +179,29 @@ impl AgentClient {
     /// late, after a fence, is refused.
     ///
     /// # Errors
-    /// What the agent says, or that it said nothing: then the effect may or may not have happened.
+    /// What the agent says, or that it said nothing: then the effect may or may not have happened. A long step is waited for only while
+    /// its host answers: the connection alone would not tell that it is gone.
     pub async fn step(&self, token: &Token, step: &Step, within: Duration) -> Result<Evidence, StepError> {
         let deadline = Instant::now() + within;
         let epoch =
             if matches!(step, Step::Open { .. }) { Some(self.status(within).await?.epoch) } else { None };
         let within = deadline.saturating_duration_since(Instant::now());
         let request = StepRequest { token: token.clone(), step: step.clone(), epoch, within };
-        let answer: Result<Evidence, StepError> = self.post(path::STEP, &request, within).await?;
+        let answer: Result<Evidence, StepError> = tokio::select! {
+            answer = self.post(path::STEP, &request, within) => answer?,
+            error = self.silenced() => return Err(error.into()),
+        };
         answer
+    }
+
+    /// Waits until the agent does not answer in time.
+    async fn silenced(&self) -> CallError {
+        loop {
+            sleep(PULSE).await;
+            if let Err(error @ CallError::Late { .. }) = self.status(PULSE_WITHIN).await {
+                return error;
+            }
+        }
     }
 
     /// Has the agent look at another server's port.

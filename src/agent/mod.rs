@@ -6,6 +6,7 @@ mod block;
 pub mod boot;
 pub mod client;
 mod compare;
+mod disk;
 pub mod durable;
 mod extra;
 pub mod farewell;
@@ -110,6 +111,7 @@ pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<(), A
         spawn(&shared, ports::run(Arc::clone(&shared)));
         spawn(&shared, poll::run(Arc::clone(&shared)));
         spawn(&shared, heartbeat::run(Arc::clone(&shared)));
+        spawn(&shared, disk::run(Arc::clone(&shared)));
     }
     spawn(&shared, relearn::run(Arc::clone(&shared)));
     tracing::info!(host = shared.config.host, listen = %shared.config.listen, "the agent runs");

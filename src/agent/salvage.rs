@@ -89,7 +89,7 @@ fn left(deadline: Instant) -> Duration {
 pub(super) async fn bring(shared: &Shared, request: &BringRequest) -> Result<Evidence, StepError> {
     let deadline = Instant::now() + request.within;
     let opened = super::sql::connect_admin(shared, deadline).await;
-    let conn = opened.map_err(|error| StepError::Failed(error.to_string()))?;
+    let conn = opened.map_err(|error| StepError::unseen(&error.unseen, request.within, error.to_string()))?;
     let done = control::apply_salvage(conn, &request.statements, deadline).await;
     done.map_err(|error| match error.is_unanswered() {
         true => StepError::NoAnswer { within: request.within, what: error.to_string() },

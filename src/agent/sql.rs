@@ -15,6 +15,8 @@ use crate::mysql::probe;
 
 /// How long a kept connection may take to prove that it is alive.
 const ALIVE_WITHIN: Duration = Duration::from_millis(200);
+/// How long a greeting may take before a manager has told of its policy.
+const GREETED_WITHIN: Duration = Duration::from_secs(5);
 
 /// The spare.
 #[derive(Debug, Default)]
@@ -50,7 +52,7 @@ impl Spare {
 /// How it failed by `deadline`.
 pub(super) async fn connect_admin(shared: &Shared, deadline: Instant) -> Result<Connection, ClientError> {
     let server = running(shared)?;
-    connect(server.socket.clone(), &server.admin, deadline).await
+    connect(server.socket.clone(), &server.admin, greeted_by(shared, deadline)).await
 }
 
 /// A new connection of the heartbeat account.
@@ -59,7 +61,13 @@ pub(super) async fn connect_admin(shared: &Shared, deadline: Instant) -> Result<
 /// How it failed by `deadline`.
 pub(super) async fn connect_heartbeat(shared: &Shared, deadline: Instant) -> Result<Connection, ClientError> {
     let server = running(shared)?;
-    connect(server.socket.clone(), &server.heartbeat, deadline).await
+    connect(server.socket.clone(), &server.heartbeat, greeted_by(shared, deadline)).await
+}
+
+/// However long the work may take that the connection is for, a server that is there greets in the time of a statement.
+fn greeted_by(shared: &Shared, deadline: Instant) -> Instant {
+    let policy = shared.seen().membership.as_ref().map(|membership| membership.policy.statement);
+    deadline.min(Instant::now() + policy.unwrap_or(GREETED_WITHIN))
 }
 
 /// The server, unless it has ended: connecting then would be asking the service manager, where that listens for it

@@ -18,6 +18,7 @@ use super::wire::Membership;
 use crate::clock;
 use crate::config::{AgentConfig, ServerConfig};
 use crate::decide::lease::holder::{Input, Kept, Role};
+use crate::model::disk::Disk;
 use crate::model::extra::Saved;
 use crate::model::instance::{Flavor, Version};
 use crate::model::observation::{Access, AgentStatus, Leaving, Process, Unseen};
@@ -66,6 +67,7 @@ pub struct Seen {
     pub last_identity: Option<(Flavor, Version)>,
     /// Transactions the primary lacks, saved here.
     pub extra: Option<Saved>,
+    pub disks: Vec<Disk>,
 }
 
 /// What was said of the server's end, and what came of it.
@@ -129,6 +131,7 @@ impl Shared {
             leaving: None,
             last_identity: None,
             extra: None,
+            disks: Vec::new(),
         };
         let (changed, _) = watch::channel(0);
         let seen = Mutex::new(seen);
@@ -247,6 +250,7 @@ impl Shared {
             stopping: seen.stopping,
             leaving: leaving(&seen, now),
             extra: seen.extra.clone(),
+            disks: seen.disks.clone(),
         }
     }
 }

@@ -109,6 +109,7 @@ pub(super) async fn apply(shared: &Shared, request: &StepRequest) -> Result<Evid
         | Step::AckersAttached { .. }
         | Step::ForgetSource { .. }
         | Step::Furnish { .. }
+        | Step::Halt { .. }
         | Step::SetReadOnly { .. } => {
             sql(shared, step, deadline).await?;
             true
@@ -127,6 +128,7 @@ pub(super) async fn apply(shared: &Shared, request: &StepRequest) -> Result<Evid
         | Step::Turn { .. }
         | Step::Claim { .. }
         | Step::Register { .. }
+        | Step::Wish { .. }
         | Step::Park { .. } => {
             return Err(StepError::Failed(format!("an agent does not do this step: {step}")));
         }
@@ -158,9 +160,9 @@ pub(super) async fn read_back(
 
 async fn sql(shared: &Shared, step: &Step, deadline: Instant) -> Result<(), StepError> {
     let env = shared.control_env().map_err(StepError::Failed)?;
-    let opened = shared.spare.take(shared, deadline).await;
-    let mut conn = opened.map_err(|error| StepError::Failed(error.to_string()))?;
     let within = deadline.saturating_duration_since(Instant::now());
+    let opened = shared.spare.take(shared, deadline).await;
+    let mut conn = opened.map_err(|error| StepError::unseen(&error.unseen, within, error.to_string()))?;
     match timeout_at(deadline, control::apply(&mut conn, step, &env)).await {
         Err(_) => Err(StepError::NoAnswer { within, what: step.to_string() }),
         Ok(Err(error)) if error.is_unanswered() => {
@@ -250,7 +252,8 @@ pub(super) async fn open(
     // The connection is made while the voters answer.
     let (ordered, conn) = tokio::join!(shared.order(Input::Open { generation, epoch }), connecting);
     ordered?;
-    let mut conn = conn.map_err(|error| StepError::Failed(error.to_string()))?;
+    let mut conn =
+        conn.map_err(|error| StepError::unseen(&error.unseen, env.statement, error.to_string()))?;
     let decided = |shared: &Shared| holds(shared, generation) || !asks_for(shared, generation);
     wait_for(shared, deadline, decided).await.map_err(|_| {
         StepError::Failed(format!("no majority of voters granted generation {generation} in time"))

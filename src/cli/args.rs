@@ -6,6 +6,8 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
+use super::replica::{ReplicaCommand, SetCommand};
+use super::rolling::Rolling;
 use crate::model::instance::InstanceId;
 use crate::model::intent::How;
 
@@ -164,6 +166,18 @@ pub(super) enum Command {
         #[arg(long)]
         cluster: Option<String>,
     },
+    /// Change one replica: its place, its threads, whether it is a member. Shows the plan first and asks.
+    Replica {
+        #[command(subcommand)]
+        command: ReplicaCommand,
+    },
+    /// Set one thing of one member. Shows the plan first and asks.
+    Set {
+        #[command(subcommand)]
+        command: SetCommand,
+    },
+    /// Run a command for one server after the other: replicas, then, after a switchover, the old primary. Stops at the first trouble.
+    Rolling(Rolling),
     /// Open the last primary by hand, at its agent, when no manager is there. A majority of voters must still agree.
     Open {
         /// The member, as [[cluster.instance]] of --config has it; its agent and token are found there.
@@ -194,6 +208,9 @@ impl Command {
             | Self::Switchover { dry_run, .. }
             | Self::Handoff { dry_run, .. }
             | Self::Rejoin { dry_run, .. } => !dry_run,
+            Self::Replica { command } => !command.manner().dry_run,
+            Self::Set { command: SetCommand::ReadOnly { manner, .. } } => !manner.dry_run,
+            Self::Rolling(rolling) => !rolling.dry_run,
             Self::Status { .. }
             | Self::Topology { .. }
             | Self::History { .. }
@@ -227,7 +244,7 @@ fn how(text: &str) -> Result<How, String> {
 }
 
 /// `2s`, `500ms`, `1m`.
-fn span(text: &str) -> Result<Duration, String> {
+pub(super) fn span(text: &str) -> Result<Duration, String> {
     let (digits, unit) = text.split_at(text.trim_end_matches(char::is_alphabetic).len());
     let number: u64 = digits.parse().map_err(|_| "write it with its unit, such as 2s or 500ms".to_owned())?;
     let unit = match unit {

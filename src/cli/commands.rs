@@ -1,12 +1,12 @@
 //! What each command does: ask the API, show the answer, and where something is begun, see it to its end.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::CommandFactory as _;
 use tokio::time::{Instant, sleep};
 
 use super::args::{Command, ConfigCommand, Flags};
+use super::check::check;
 use super::client::{Client, Reply};
 use super::direct::Direct;
 use super::error::{CliError, Exit};
@@ -14,8 +14,7 @@ use super::handoff::Handoff;
 use super::open::{Where, open};
 use super::output::{Screen, Tone, clean_json};
 use super::settings::Settings;
-use super::{dossier, status, timeline};
-use crate::config;
+use super::{dossier, replica, rolling, status, timeline};
 use crate::decide::plan::Plan;
 use crate::execute::Outcome;
 use crate::execute::journal::{Recovery, What};
@@ -29,7 +28,7 @@ use crate::manager::snapshot::Snapshot;
 use crate::model::instance::InstanceId;
 
 /// How long a manager that went away during a recovery is waited for.
-const AWAY: Duration = Duration::from_secs(60);
+pub(super) const AWAY: Duration = Duration::from_secs(60);
 /// Between two looks of `--watch`, and two tries to reach a manager that went away.
 pub(super) const AGAIN: Duration = Duration::from_secs(1);
 
@@ -60,9 +59,16 @@ pub(super) async fn run(flags: Flags, screen: Screen) -> Ended {
         | Command::Follow { .. }
         | Command::Ack { .. }
         | Command::Rejoin { .. }
+        | Command::Replica { .. }
+        | Command::Set { .. }
+        | Command::Rolling(_)
         | Command::Unpark { .. } => {
             if !direct {
                 return ask(Settings::find(manager, token_file)?, command, screen, json).await;
+            }
+            if matches!(command, Command::Rolling(_)) {
+                let next = "start mha-manager: it leads each server back after its turn";
+                return Err(CliError::usage("a rolling change needs a manager that runs", next));
             }
             let part = if command.acts() { Part::Obeys } else { Part::Watches };
             let own = Direct::start(&config, part).await?;
@@ -123,6 +129,15 @@ async fn ask(settings: Settings, command: Command, screen: Screen, json: bool) -
             let request = RejoinRequest { instance, how, by: caller(), dry_run };
             desk.rejoin(cluster, request, yes).await
         }
+        Command::Rolling(ask) => rolling::rolling(&desk, ask).await,
+        Command::Replica { command } => {
+            let (request, manner) = replica::asked(command, caller());
+            replica::change(&desk, manner.cluster, request, manner.yes).await
+        }
+        Command::Set { command } => {
+            let (request, manner) = replica::set(command, caller());
+            replica::change(&desk, manner.cluster, request, manner.yes).await
+        }
         Command::Unpark { instance, cluster } => {
             desk.do_now(cluster, "unpark", &UnparkRequest { instance, by: caller() }).await
         }
@@ -130,13 +145,15 @@ async fn ask(settings: Settings, command: Command, screen: Screen, json: bool) -
 }
 
 /// How an operation that is shown before it is begun speaks.
-struct Words {
-    /// Also the last part of its path.
-    verb: &'static str,
-    if_refused: &'static str,
+pub(super) struct Words {
+    /// The last part of its path.
+    pub(super) verb: &'static str,
+    /// What is begun or not.
+    pub(super) what: &'static str,
+    pub(super) if_refused: &'static str,
     /// Before the second plan.
-    note: &'static str,
-    question: String,
+    pub(super) note: &'static str,
+    pub(super) question: String,
 }
 
 /// What every command that asks the manager works with.
@@ -277,6 +294,7 @@ impl Desk {
         let proposal_of = FailoverRequest { dry_run: true, ..request.clone() };
         let words = Words {
             verb: "failover",
+            what: "failover",
             if_refused: "mend what is named, or see --to, --accept-loss and --old-primary-is-dead",
             note: "if nothing more arrives:",
             question: format!("Fail {cluster} over by these plans?"),
@@ -285,11 +303,17 @@ impl Desk {
         self.begin(&cluster, &words, (&proposal_of, &request), only_show, yes).await
     }
 
-    async fn switchover(&self, cluster: Option<String>, request: SwitchoverRequest, yes: bool) -> Ended {
+    pub(super) async fn switchover(
+        &self,
+        cluster: Option<String>,
+        request: SwitchoverRequest,
+        yes: bool,
+    ) -> Ended {
         let cluster = self.cluster(cluster).await?;
         let proposal_of = SwitchoverRequest { dry_run: true, ..request.clone() };
         let words = Words {
             verb: "switchover",
+            what: "switchover",
             if_refused: "mend what is named, or name another with --to",
             note: "if nothing more is written:",
             question: format!("Change the primary of {cluster} by these plans?"),
@@ -303,6 +327,7 @@ impl Desk {
         let proposal_of = RejoinRequest { dry_run: true, ..request.clone() };
         let words = Words {
             verb: "rejoin",
+            what: "rejoin",
             if_refused: "mend what is named; \"mhactl status\" shows how the member is",
             note: "",
             question: format!("Do this about {}?", request.instance),
@@ -312,7 +337,7 @@ impl Desk {
     }
 
     /// Shows what would be done, asks, begins, and follows to the end.
-    async fn begin<R: serde::Serialize>(
+    pub(super) async fn begin<R: serde::Serialize>(
         &self,
         cluster: &str,
         words: &Words,
@@ -320,7 +345,7 @@ impl Desk {
         only_show: bool,
         yes: bool,
     ) -> Ended {
-        let verb = words.verb;
+        let Words { verb, what, .. } = words;
         let reply = self.client.post(&path(cluster, &[verb]), proposal_of).await?;
         let proposal: Proposal = reply.value()?;
         if only_show {
@@ -333,12 +358,12 @@ impl Desk {
         }
         // With blockers the manager is not asked to begin; it would say the same.
         if !proposal.blockers.is_empty() {
-            let message = format!("no {verb} of {cluster} was begun");
+            let message = format!("no {what} of {cluster} was begun");
             let mut error = CliError::new(Exit::Refused, "refused", message, words.if_refused);
             error.problem.reasons = if self.json { proposal.blockers } else { Vec::new() };
             return Err(error);
         }
-        self.agreed(yes, &format!("the {verb} of {cluster}"), &words.question)?;
+        self.agreed(yes, &format!("the {what} of {cluster}"), &words.question)?;
         let begun: Begun = self.client.post(&path(cluster, &[verb]), request).await?.value()?;
         self.see_through(cluster, &begun.recovery).await
     }
@@ -449,48 +474,4 @@ pub(super) fn caller() -> String {
     let user = ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     format!("{}@{}", user.as_deref().unwrap_or("somebody"), host.trim())
-}
-
-fn check(screen: Screen, json: bool, file: Option<PathBuf>, agent: bool) -> Ended {
-    let default = if agent { "/etc/mha/agent.toml" } else { "/etc/mha/manager.toml" };
-    let file = file.unwrap_or_else(|| PathBuf::from(default));
-    let (good, warnings) = match checked(&file, agent) {
-        Ok(found) => found,
-        Err(text) => {
-            let next = "correct it and check again";
-            // The text names file, line and what to write; on a terminal nothing need be added.
-            if json {
-                return Err(CliError::usage(text, next));
-            }
-            screen.note(&text);
-            return Ok(Exit::Usage);
-        }
-    };
-    if json {
-        let body = serde_json::json!({ "file": file, "good": true, "warnings": warnings });
-        screen.print(&body.to_string());
-        return Ok(Exit::Done);
-    }
-    for warning in &warnings {
-        screen.note(&format!("{warning}\n"));
-    }
-    screen.print(&format!("{}: good, {good}", file.display()));
-    Ok(Exit::Done)
-}
-
-/// One phrase of what the file holds, and its warnings; or every mistake.
-fn checked(file: &Path, agent: bool) -> Result<(String, Vec<String>), String> {
-    let texts = |warnings: Vec<config::Warning>| warnings.iter().map(ToString::to_string).collect();
-    if agent {
-        let (agent, warnings) = config::load_agent(file).map_err(|errors| errors.to_string())?;
-        let what = if agent.server.is_some() { "the agent of a server" } else { "a witness" };
-        return Ok((format!("{what} on {}", agent.host), texts(warnings)));
-    }
-    let (manager, warnings) = config::load_manager(file).map_err(|errors| errors.to_string())?;
-    let names: Vec<String> = manager
-        .clusters
-        .iter()
-        .map(|of| format!("{} ({} instances)", of.cluster.name, of.cluster.members.len()))
-        .collect();
-    Ok((names.join(", "), texts(warnings)))
 }

@@ -2,6 +2,7 @@
 //! people and JSON for programs come from the same answer.
 
 mod args;
+mod check;
 mod client;
 mod commands;
 mod direct;
@@ -10,6 +11,8 @@ mod error;
 mod handoff;
 mod open;
 mod output;
+mod replica;
+mod rolling;
 mod settings;
 mod status;
 mod timeline;

@@ -76,10 +76,12 @@ pub(super) fn screen(screen: Screen, of: &Snapshot) -> String {
         .iter()
         .map(|parked| format!("{} since {}: {}", parked.instance, time(parked.since), parked.why))
         .collect();
+    let wishes = wishes(of);
     let lists = [
         ("refused", Tone::Bad, &of.refused),
         ("issues", Tone::Warn, &of.issues),
         ("parked: \"mhactl rejoin HOST --dry-run\" shows what can be done", Tone::Warn, &parked),
+        ("by command, beside the configuration", Tone::Quiet, &wishes),
         ("evidence", Tone::Quiet, &of.evidence),
     ];
     for (title, tone, items) in lists {
@@ -93,6 +95,19 @@ pub(super) fn screen(screen: Screen, of: &Snapshot) -> String {
     lines.push(String::new());
     lines.extend(prospect(screen, of));
     lines.join("\n")
+}
+
+/// What operators asked of single members and what holds until they ask otherwise.
+fn wishes(of: &Snapshot) -> Vec<String> {
+    let wishes = &of.wishes;
+    let added = wishes.added.iter().map(|member| format!("{} was added", member.instance));
+    let removed = wishes.removed.iter().map(|instance| format!("{instance} was removed"));
+    let below = wishes.below.iter().map(|it| format!("{} belongs below {}", it.instance, it.source));
+    let stopped = wishes
+        .stopped
+        .iter()
+        .map(|it| format!("{} was stopped by {} at {}: {}", it.instance, it.by, time(it.since), it.threads));
+    added.chain(removed).chain(below).chain(stopped).collect()
 }
 
 fn time(at: DateTime<Utc>) -> String {

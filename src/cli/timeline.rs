@@ -41,6 +41,7 @@ fn name(kind: PlanKind) -> &'static str {
         PlanKind::Adopt => "adoption",
         PlanKind::Rejoin => "rejoin",
         PlanKind::Repair => "repair",
+        PlanKind::Topology => "topology",
     }
 }
 

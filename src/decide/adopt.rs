@@ -2,12 +2,14 @@
 
 use super::failover::{acks_in_force, next_generation};
 use super::plan::{Plan, PlanKind, Proof, Stage, Step};
+use super::topology;
 use crate::model::ballot::Generation;
 use crate::model::instance::InstanceId;
 use crate::model::observation::Access;
 use crate::model::policy::Durability;
 use crate::model::report::Report;
 use crate::model::view::{ClusterView, Seen};
+use crate::model::wishes::Wish;
 
 /// The plan that makes `primary` the recorded one, its replicas followers and ackers.
 ///
@@ -27,16 +29,27 @@ pub fn adopt(view: &ClusterView, primary: Option<&InstanceId>) -> Result<Plan, V
     }
     let lossless = view.cluster.policy.durability == Durability::Lossless;
     let replicas: Vec<InstanceId> = members(view).filter(|instance| **instance != primary).cloned().collect();
+    let tiers = tiers(view, &primary, &replicas, lossless);
+    let source_of =
+        |replica: &InstanceId| tiers.iter().find(|(below, _)| below == replica).map(|(_, source)| source);
     let acks =
         if lossless { acks_in_force(view, view.of(&primary).and_then(|seen| seen.latest())) } else { 0 };
-    let ackers = if lossless { replicas.clone() } else { Vec::new() };
+    let direct = replicas.iter().filter(|replica| source_of(replica).is_none()).cloned();
+    let ackers: Vec<InstanceId> = if lossless { direct.collect() } else { Vec::new() };
     let generation = next_generation(view);
     let follow: Vec<Step> = replicas
         .iter()
         .map(|replica| Step::PointReplica {
             instance: replica.clone(),
-            source: primary.clone(),
-            acker: lossless,
+            source: source_of(replica).unwrap_or(&primary).clone(),
+            acker: ackers.contains(replica),
+        })
+        .collect();
+    let place: Vec<Step> = tiers
+        .iter()
+        .map(|(replica, source)| Step::Wish {
+            instance: replica.clone(),
+            wish: Wish::Follow { source: Some(source.clone()) },
         })
         .collect();
     let admit: Vec<Step> = replicas
@@ -55,7 +68,7 @@ pub fn adopt(view: &ClusterView, primary: Option<&InstanceId>) -> Result<Plan, V
         Stage::new("furnish", vec![Step::Furnish { instance: primary.clone(), semi_sync: lossless }]),
     ]);
     stages.extend(
-        [("follow", follow), ("admit", admit)]
+        [("follow", follow), ("place", place), ("admit", admit)]
             .into_iter()
             .filter(|(_, steps)| !steps.is_empty())
             .map(|(name, steps)| Stage::new(name, steps)),
@@ -76,6 +89,26 @@ pub fn adopt(view: &ClusterView, primary: Option<&InstanceId>) -> Result<Plan, V
         commit: None,
         basis: Vec::new(),
     })
+}
+
+/// Replicas that are below another one, and that one: they stay there. Where too few would be left to acknowledge, all go below the
+/// primary.
+fn tiers(
+    view: &ClusterView,
+    primary: &InstanceId,
+    replicas: &[InstanceId],
+    lossless: bool,
+) -> Vec<(InstanceId, InstanceId)> {
+    let tiers: Vec<(InstanceId, InstanceId)> = replicas
+        .iter()
+        .filter_map(|replica| {
+            let source = topology::tier(view, primary, replica)?;
+            replicas.contains(source).then(|| (replica.clone(), source.clone()))
+        })
+        .collect();
+    let acks = acks_in_force(view, view.of(primary).and_then(|seen| seen.latest())) as usize;
+    let left = replicas.len() - tiers.len();
+    if lossless && left < acks { Vec::new() } else { tiers }
 }
 
 /// What keeps an earlier primary from holding a lease beside this one: it is fenced where its agent answers, waited for otherwise.

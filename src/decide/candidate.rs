@@ -7,9 +7,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::model::cluster::{Member, Promotion};
+use crate::model::disk::Disk;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::{Flavor, InstanceId, Version};
-use crate::model::observation::Access;
+use crate::model::observation::{Access, AgentStatus};
 use crate::model::report::{Report, ThreadState};
 use crate::model::view::{ClusterView, Seen};
 
@@ -33,6 +34,8 @@ pub enum Against {
     },
     Filtered,
     Delayed(#[serde(with = "crate::model::time::millis")] Duration),
+    /// By command, by whom.
+    Stopped(String),
     MultiSource(usize),
     Errant(GtidSet),
     /// Newer than a replica that would have to follow it.
@@ -44,6 +47,8 @@ pub enum Against {
     Stopping,
     /// Nobody on its host can give it the VIP and the lease.
     NoAgent,
+    /// It can write nothing, and so neither lead nor acknowledge.
+    Disk(Disk),
     /// Another cluster's server: it follows a source that is no member.
     Stranger(InstanceId),
 }
@@ -61,6 +66,7 @@ impl fmt::Display for Against {
             Self::ApplierError { code, text } => write!(f, "its applier stopped with error {code}: {text}"),
             Self::Filtered => f.write_str("filters its stream"),
             Self::Delayed(by) => write!(f, "is delayed by {} s", by.as_secs()),
+            Self::Stopped(by) => write!(f, "was stopped by {by}"),
             Self::MultiSource(n) => write!(f, "replicates from {n} sources"),
             Self::Errant(set) => write!(f, "has errant transactions {set}"),
             Self::NewerThan { instance, version } => {
@@ -68,6 +74,7 @@ impl fmt::Display for Against {
             }
             Self::NoAgent => f.write_str("no word from its agent"),
             Self::Stopping => f.write_str("is being stopped by its service manager"),
+            Self::Disk(disk) => write!(f, "{disk}"),
             Self::Stranger(source) => write!(f, "replicates from {source}, which is no member"),
         }
     }
@@ -110,17 +117,30 @@ impl Candidate {
             | Against::Errant(_)
             | Against::Stranger(_) => true,
             Against::ApplierError { .. } | Against::Delayed(_) => self.to_apply > 0,
-            Against::Never
+            // What it has is applied first, whoever stopped it.
+            Against::Stopped(_)
+            | Against::Never
             | Against::NotReplicating
             | Against::NotByGtid
             | Against::NewerThan { .. }
             | Against::Stopping
+            | Against::Disk(_)
             | Against::NoAgent => false,
         })
     }
 
     /// Whether a new primary may count on its acknowledgements at once: it can follow, and gets all of the stream.
     pub(crate) fn can_acknowledge(&self) -> bool {
+        self.could_acknowledge() && !self.is_stopped()
+    }
+
+    /// Somebody stopped it by command.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.against.iter().any(|against| matches!(against, Against::Stopped(_)))
+    }
+
+    /// The same, if it were started.
+    pub(crate) fn could_acknowledge(&self) -> bool {
         self.against.iter().all(|against| match against {
             Against::NotAnswering(_)
             | Against::Parked(_)
@@ -128,8 +148,10 @@ impl Candidate {
             | Against::Filtered
             | Against::NotReplicating
             | Against::Stopping
+            | Against::Disk(_)
             | Against::Stranger(_) => false,
-            Against::Never
+            Against::Stopped(_)
+            | Against::Never
             | Against::Errant(_)
             | Against::NoBinlog
             | Against::NoReplicaUpdates
@@ -330,12 +352,16 @@ fn against<'a>(
     {
         against.push(Against::Parked(parked.why.clone()));
     }
+    if let Some(stopped) = view.record.as_ref().and_then(|record| record.wishes.stopped(instance)) {
+        against.push(Against::Stopped(stopped.by.clone()));
+    }
     if member.agent.is_some() && seen.agent_now().is_none() {
         against.push(Against::NoAgent);
     }
     if seen.agent_now().is_some_and(|agent| agent.leaving.is_some()) {
         against.push(Against::Stopping);
     }
+    against.extend(seen.agent_now().and_then(AgentStatus::stuck_disk).copied().map(Against::Disk));
     match report {
         Some(report) => {
             // What another cluster wrote is foreign, not errant: `MultiSource` says so already.

@@ -259,10 +259,12 @@ fn living(view: &ClusterView, primary: &InstanceId, seen: &Seen, report: &Report
         return Diagnosis::new(Verdict::BlockedForAcks, Some(primary), vec![text]);
     }
     if stuck >= policy.silence && still_for >= policy.silence {
+        let disk = seen.agent_now().and_then(AgentStatus::stuck_disk);
         let text = format!(
-            "{primary}: a write heartbeat has waited {}, nothing was committed for {}",
+            "{primary}: a write heartbeat has waited {}, nothing was committed for {}{}",
             human(stuck),
-            human(still_for)
+            human(still_for),
+            disk.map_or_else(String::new, |disk| format!("; {disk}"))
         );
         return Diagnosis::new(Verdict::HungPrimary, Some(primary), vec![text]);
     }

@@ -16,6 +16,7 @@ use super::proof::{completeness, majority, proof, second_writer};
 use crate::model::ballot::Generation;
 use crate::model::instance::{Flavor, InstanceId};
 use crate::model::intent::FailoverAsk;
+use crate::model::observation::AgentStatus;
 use crate::model::policy::Durability;
 use crate::model::report::Report;
 use crate::model::view::ClusterView;
@@ -91,6 +92,8 @@ pub fn isolate(view: &ClusterView, diagnosis: &Diagnosis, primary: &InstanceId) 
         .filter(|(_, seen)| {
             seen.latest().and_then(Report::channel).is_some_and(|channel| channel.source == *primary)
         })
+        // One that waits for room on its disk does not stop before it has it, and has nothing the closed primary's log lacks.
+        .filter(|(_, seen)| !agent || seen.agent_now().and_then(AgentStatus::stuck_disk).is_none())
         .map(|(instance, _)| instance.clone())
         .collect();
     let mut stages = Vec::new();
@@ -112,8 +115,12 @@ pub fn isolate(view: &ClusterView, diagnosis: &Diagnosis, primary: &InstanceId) 
             .iter()
             .map(|instance| Step::StopReceiving { instance: instance.clone(), source: primary.clone() }),
     );
+    let stopped = |instance: &InstanceId| {
+        view.record.as_ref().is_some_and(|record| record.wishes.stopped(instance).is_some())
+    };
     let undo = replicas
         .iter()
+        .filter(|instance| !stopped(instance))
         .map(|instance| Step::PointReplica {
             instance: instance.clone(),
             source: primary.clone(),

@@ -21,6 +21,15 @@ pub(crate) fn issues(view: &ClusterView, now: Moment) -> Vec<String> {
         }
     }
     found.extend(view.cluster.members.iter().filter_map(|member| leaving(view, &member.instance)));
+    for (instance, seen) in &view.seen {
+        for disk in seen.agent_now().iter().flat_map(|agent| &agent.disks) {
+            if disk.is_stuck() {
+                found.push(format!("{instance}: {disk}; nothing is written there until that is mended"));
+            } else if disk.is_low() {
+                found.push(format!("{instance}: {disk}; make room"));
+            }
+        }
+    }
     if let Some(record) = &view.record {
         if let Some(degraded) = &record.degraded {
             found.push(format!(
@@ -63,6 +72,7 @@ fn replica_issues(view: &ClusterView, instance: &InstanceId, seen: &Seen, now: M
         return vec![format!("{instance} does not answer{since}: {how}")];
     };
     let mut found = stream_issues(view, instance, report);
+    found.extend(deaf(view, instance, seen, report));
     if seen.agent_now().is_some_and(|agent| agent.access == Access::Closed) {
         found.push(format!("{instance} is fenced: not compared with the primary yet"));
     }
@@ -76,6 +86,18 @@ fn replica_issues(view: &ClusterView, instance: &InstanceId, seen: &Seen, now: M
     found
 }
 
+/// Connected, by its own word, and nothing comes, not even its source's heartbeats (S2): a receiver that waits for room on its disk looks
+/// so for up to a minute after there is room (MySQL manual, "How MySQL Handles a Full Disk"). No news while the source itself is not heard.
+fn deaf(view: &ClusterView, instance: &InstanceId, seen: &Seen, report: &Report) -> Option<String> {
+    let channel = report.channel().filter(|channel| channel.receiver == ThreadState::Running)?;
+    let still = seen.agent_now()?.stream_still?;
+    let source_speaks = view.of(&channel.source).is_some_and(|source| source.latest().is_some());
+    (source_speaks && still >= view.cluster.policy.silence * 2).then(|| {
+        let source = &channel.source;
+        format!("{instance} hears nothing from {source} for {}, though connected", human(still))
+    })
+}
+
 fn stream_issues(view: &ClusterView, instance: &InstanceId, report: &Report) -> Vec<String> {
     let Some(channel) = report.channel() else { return vec![format!("{instance} does not replicate")] };
     let mut found = Vec::new();
@@ -84,6 +106,27 @@ fn stream_issues(view: &ClusterView, instance: &InstanceId, report: &Report) -> 
         if channel.source != *primary && !wanted {
             found.push(format!("{instance} replicates from the stranger {}", channel.source));
         }
+    }
+    let wishes = view.record.as_ref().map(|record| &record.wishes);
+    let stopped = wishes.and_then(|wishes| wishes.stopped(instance));
+    let by_command = stopped.is_some();
+    found.extend(stopped.map(|stopped| {
+        format!(
+            "{instance} was stopped by {} at {} ({}); \"mhactl replica start {instance}\" starts it",
+            stopped.by,
+            stopped.since.format("%Y-%m-%d %H:%M"),
+            stopped.threads
+        )
+    }));
+    if let Some(source) = wishes.and_then(|wishes| wishes.source_of(instance))
+        && *source != channel.source
+        && !by_command
+        && view.primary() != Some(source)
+    {
+        found.push(format!(
+            "{instance} replicates from {} until {source}, below which it belongs, is there and steady",
+            channel.source
+        ));
     }
     for (name, state, error) in [
         ("receiver", channel.receiver, &channel.receiver_error),
@@ -97,6 +140,7 @@ fn stream_issues(view: &ClusterView, instance: &InstanceId, report: &Report) -> 
             ThreadState::Connecting => {
                 found.push(format!("{instance} cannot reach its source {}{why}", channel.source))
             }
+            ThreadState::Stopped if by_command && error.is_none() => {}
             ThreadState::Stopped => found.push(format!("{instance}: its {name} is stopped{why}")),
         }
     }

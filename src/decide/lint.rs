@@ -148,6 +148,7 @@ fn changes_a_server(step: &Step) -> bool {
         | Step::SetReadOnly { .. }
         | Step::Block { .. }
         | Step::Turn { .. }
+        | Step::Halt { .. }
         | Step::StopReceiving { .. } => true,
         // Fences and claims are never taken back by a command: a lease is won again by votes. Salvage only adds what the old primary had.
         Step::Fence { .. }
@@ -169,6 +170,7 @@ fn changes_a_server(step: &Step) -> bool {
         | Step::Furnish { .. }
         | Step::SaveExtra { .. }
         | Step::Rewind { .. }
+        | Step::Wish { .. }
         | Step::Park { .. } => false,
     }
 }

@@ -21,6 +21,7 @@ mod prospect;
 pub mod rejoin;
 pub mod step;
 pub mod switchover;
+pub mod topology;
 mod verdict;
 
 pub use verdict::{Action, Decision, decide};

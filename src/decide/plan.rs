@@ -66,6 +66,8 @@ pub enum PlanKind {
     Promote,
     Rejoin,
     Repair,
+    /// An operator's word about one member: moved, stopped, started, added, removed.
+    Topology,
 }
 
 impl fmt::Display for PlanKind {
@@ -77,6 +79,7 @@ impl fmt::Display for PlanKind {
             Self::Promote => "promote",
             Self::Rejoin => "rejoin",
             Self::Repair => "repair",
+            Self::Topology => "topology",
         })
     }
 }

@@ -14,6 +14,7 @@ use crate::model::instance::InstanceId;
 use crate::model::intent::FailoverAsk;
 use crate::model::policy::{Durability, WithoutAckers};
 use crate::model::view::ClusterView;
+use crate::model::wishes::Wish;
 
 /// What a planned change adds: the old primary lives, and becomes a replica.
 #[derive(Debug)]
@@ -46,6 +47,8 @@ pub(super) struct Promotion<'a> {
     first: Vec<InstanceId>,
     /// Those that follow, ackers or not.
     followers: Vec<InstanceId>,
+    /// Those of them that somebody stopped by command.
+    woken: Vec<InstanceId>,
     /// Those that answer and are left alone, with the reason.
     left: Vec<(InstanceId, String)>,
     degraded: Option<String>,
@@ -77,19 +80,33 @@ impl<'a> Promotion<'a> {
             (!other.can_acknowledge(), errant, far, view.cluster.order(&other.instance))
         });
         let leader_log = isolation.report_of(view, &candidate.instance).map(|report| &report.purged);
-        let why_left = |other: &&Candidate| cannot_follow(other, candidate, &feeding, leader_log);
+        let apart = |other: &Candidate| cannot_follow(other, candidate, &feeding, leader_log);
+        let wanted = acks_in_force(view, isolation.report_of(view, &candidate.instance));
+        // What somebody stopped stays stopped, unless nobody could commit without it. In a planned change the old primary is there.
+        let ready = others.iter().filter(|other| other.can_acknowledge() && apart(other).is_none()).count();
+        let needed = if policy.durability == Durability::Lossless && handover.is_none() { wanted } else { 0 };
+        let woken: Vec<InstanceId> = others
+            .iter()
+            .filter(|other| other.is_stopped() && other.could_acknowledge() && apart(other).is_none())
+            .take((needed as usize).saturating_sub(ready))
+            .map(|other| other.instance.clone())
+            .collect();
+        let why_left = |other: &&Candidate| {
+            let stopped = other.against.iter().find(|against| matches!(against, Against::Stopped(_)));
+            let stays = stopped.filter(|_| !woken.contains(&other.instance));
+            stays.map(ToString::to_string).or_else(|| apart(other))
+        };
         let left: Vec<(InstanceId, String)> =
             others.iter().filter_map(|other| Some((other.instance.clone(), why_left(other)?))).collect();
         others.retain(|other| why_left(other).is_none());
         let ackers: Vec<InstanceId> = match policy.durability {
             Durability::Lossless => others
                 .iter()
-                .filter(|other| other.can_acknowledge())
+                .filter(|other| other.can_acknowledge() || woken.contains(&other.instance))
                 .map(|other| other.instance.clone())
                 .collect(),
             Durability::Async => Vec::new(),
         };
-        let wanted = acks_in_force(view, isolation.report_of(view, &candidate.instance));
         let short = policy.durability == Durability::Lossless && ackers.len() < wanted as usize;
         let (acks, degraded) = match (policy.durability, policy.without_ackers) {
             (Durability::Async, WithoutAckers::Block | WithoutAckers::Degrade) => (0, None),
@@ -120,6 +137,7 @@ impl<'a> Promotion<'a> {
             ackers,
             first,
             followers,
+            woken,
             left,
             degraded,
         }
@@ -285,6 +303,8 @@ impl<'a> Promotion<'a> {
         if !others.is_empty() {
             stages.push(Stage::new("repoint", others).or_continue());
         }
+        let run = |instance: &InstanceId| Step::Wish { instance: instance.clone(), wish: Wish::Run };
+        stages.extend(self.woken.iter().map(|woken| Stage::new("started", vec![run(woken)]).or_continue()));
         if self.handover.is_some() {
             stages.extend(self.demote(tidy));
         } else {
@@ -365,6 +385,9 @@ impl<'a> Promotion<'a> {
             lines.push(format!("{by} accepts the loss of what is not among the servers heard"));
         }
         lines.extend(self.feeding.given_up.iter().map(|set| format!("given up: {set}")));
+        lines.extend(self.woken.iter().map(|instance| {
+            format!("{instance} was stopped by command and is started: without it every commit would wait")
+        }));
         lines.extend(self.left.iter().map(|(instance, why)| format!("{instance} is left alone: {why}")));
         lines.extend(
             self.degraded.iter().map(|why| format!("lossless is given up until an acker is back: {why}")),

@@ -7,6 +7,7 @@ use super::extra::{self, Returned};
 use super::failover::{acks_in_force, next_generation};
 use super::guard::Blocker;
 use super::plan::{Plan, PlanKind, Proof, Stage, Step};
+use super::topology;
 use crate::model::ballot::Generation;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::{Flavor, InstanceId};
@@ -29,13 +30,22 @@ pub fn rejoin(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan
         if parked || intents.pause(instance, now).is_some() {
             return None;
         }
-        step(view, record, intents, (instance, seen))
+        step(view, record, intents, (instance, seen), now)
     };
     // Starting a server takes long: first those that run.
     let runs =
         |seen: &Seen| seen.agent_now().is_some_and(|agent| !matches!(agent.process, Process::Gone { .. }));
     let first = view.replicas().filter(|(_, seen)| runs(seen)).find_map(next);
-    first.or_else(|| view.replicas().find_map(next))
+    // And those below it get another source meanwhile: that takes moments, if they are to be moved at all.
+    let feeds = |(instance, seen): &(&InstanceId, &Seen)| {
+        let gone = seen.agent_now().and_then(|agent| match agent.process {
+            Process::Gone { since } => Some(since),
+            Process::Running { .. } | Process::Unknown { .. } => None,
+        });
+        gone.is_some_and(|since| since < view.cluster.policy.silence)
+            && topology::has_orphans(view, record, instance, now)
+    };
+    first.or_else(|| view.replicas().filter(|replica| !feeds(replica)).find_map(next))
 }
 
 /// Why nothing is to be done about a member that was asked about.
@@ -77,7 +87,7 @@ pub fn about(view: &ClusterView, intents: &Intents, instance: &InstanceId, now: 
     if view.of(&record.primary).is_none_or(|primary| primary.report().is_none()) {
         return never(format!("{} does not answer: there is nothing to compare it with", record.primary));
     }
-    step(view, record, intents, (instance, seen)).ok_or_else(|| match agent.access {
+    step(view, record, intents, (instance, seen), now).ok_or_else(|| match agent.access {
         Access::Closed => {
             Not::Yet(format!("{instance} is fenced, and not compared with {} yet", record.primary))
         }
@@ -92,6 +102,7 @@ fn step(
     record: &ClusterRecord,
     intents: &Intents,
     (instance, seen): (&InstanceId, &Seen),
+    now: Moment,
 ) -> Option<Plan> {
     let primary = view.of(&record.primary)?.report()?;
     let (asked_at, _) = view.of(&record.primary)?.last_report.as_ref()?;
@@ -119,7 +130,8 @@ fn step(
     if !gone && seen.agent.as_ref().is_none_or(|said| stale(said.at.back(said.status.server_age))) {
         return None;
     }
-    returning(view, record, intents, (instance, seen), agent, (*asked_at, primary))
+    let home = topology::home(view, record, instance, now);
+    returning(view, record, intents, (instance, seen), (agent, &home), (*asked_at, primary))
 }
 
 fn returning(
@@ -127,7 +139,7 @@ fn returning(
     record: &ClusterRecord,
     intents: &Intents,
     (instance, seen): (&InstanceId, &Seen),
-    agent: &AgentStatus,
+    (agent, home): (&AgentStatus, &InstanceId),
     (asked_at, primary): (Moment, &Report),
 ) -> Option<Plan> {
     let fenced = agent.access == Access::Closed;
@@ -141,23 +153,27 @@ fn returning(
             Access::Closed | Access::Admitted => true,
             Access::Held { .. } => false,
         };
-        return (closed && view.cluster.policy.restart && !agent.stopping)
+        // On a full disk it would wait for room before it answered anybody.
+        return (closed && view.cluster.policy.restart && !agent.stopping && agent.stuck_disk().is_none())
             .then(|| start(view, record, instance, agent));
     }
     let report = agent.server.as_ref().ok()?;
-    // A replica that follows the primary with its source side left on in my.cnf never led: nobody waits on it.
-    let follows =
-        report.channel().is_some_and(|c| c.source == record.primary && c.receiver == ThreadState::Running);
+    // A replica that follows its source with its source side left on in my.cnf never led: nobody waits on it.
+    let follows = report.channel().is_some_and(|c| c.source == *home && c.receiver == ThreadState::Running);
     let led = report.semi_sync.source_enabled && (report.semi_sync.waiting > 0 || !follows);
     if report.is_writable() || led {
         // It led once and its sockets may hold waiting commits: no clean stop, no switching off (S5, N2, N3).
         return Some(restart(view, record, instance));
     }
-    let astray = report
-        .channel()
-        .is_some_and(|channel| channel.source != record.primary && is_member(view, &channel.source));
+    let astray =
+        report.channel().is_some_and(|channel| channel.source != *home && is_member(view, &channel.source));
+    // What somebody stopped by command stays where and as it is.
+    let stopped = record.wishes.stopped(instance).is_some();
     // Closed, it is due whether it replicates or not: a server that starts its threads by itself would stay closed for ever.
-    let due = astray || fenced || left_stopped(report, intents.was_left(instance));
+    let joins = record.wishes.added.iter().any(|member| member.instance == *instance)
+        && (report.channel().is_none()
+            || !record.ackers.contains(instance) && topology::would_acknowledge(view, record, home, report));
+    let due = fenced || !stopped && (joins || astray || left_stopped(report, intents.was_left(instance)));
     if !due {
         return None;
     }
@@ -170,22 +186,90 @@ fn returning(
         return Some(plan);
     }
     let extra = of_ours(report, primary).minus(&primary.executed);
+    if is_on_its_way(primary, &extra, fenced) {
+        return None;
+    }
     if !extra.is_empty() {
         return Some(extra::remedy(returned, &extra));
     }
-    if let Some(why) = cannot_be_sent(view, report, primary) {
+    if let Some(why) = cannot_be_sent(view, report, primary, joins) {
         return Some(park(view, instance, &why));
+    }
+    if stopped {
+        return Some(only_admit(view, record, instance));
+    }
+    if *home != record.primary {
+        return below(view, record, (instance, report), home);
     }
     Some(follow(view, record, instance, primary))
 }
 
+/// The primary wrote it itself, and has it as soon as somebody acknowledges: MySQL counts a commit that waits as not executed. A fenced
+/// server cannot be given it now, so that of one only sessions that wait are believed.
+fn is_on_its_way(primary: &Report, extra: &GtidSet, fenced: bool) -> bool {
+    !extra.is_empty()
+        && extra.minus(&extra.written_by(&primary.identity)).is_empty()
+        && (!fenced || primary.semi_sync.waiting > 0)
+}
+
+/// Its history is good, and an operator wants it to stand still.
+fn only_admit(view: &ClusterView, record: &ClusterRecord, instance: &InstanceId) -> Plan {
+    let title = format!(
+        "{instance} has nothing {} lacks: open for reads, and left stopped as was asked by command",
+        record.primary
+    );
+    let admit = Step::Admit { instance: instance.clone() };
+    plan(view, PlanKind::Rejoin, title, vec![Stage::new("admit", vec![admit])])
+}
+
+/// It goes below another replica, which has all it has; not while the primary needs its acknowledgements.
+fn below(
+    view: &ClusterView,
+    record: &ClusterRecord,
+    (instance, report): (&InstanceId, &Report),
+    home: &InstanceId,
+) -> Option<Plan> {
+    let above = view.of(home)?.latest()?;
+    let acker = record.ackers.contains(instance);
+    let spared = topology::ackers_beside(view, record, instance).len() >= record.acks as usize;
+    if acker && !spared {
+        return None;
+    }
+    let within = view.cluster.policy.statement * 2;
+    let from = report.channel().map(|channel| channel.source.clone()).filter(|from| from != home);
+    let to = home.clone();
+    let step = match from.clone() {
+        Some(from) => Step::Turn { instance: instance.clone(), from, to, acker: false, within },
+        None if above.executed.contains(&report.known()) => {
+            Step::PointReplica { instance: instance.clone(), source: to, acker: false }
+        }
+        None => return None,
+    };
+    // While its source lives it is as well off there as it was.
+    let undo =
+        from.into_iter().map(|source| Step::PointReplica { instance: instance.clone(), source, acker });
+    let mut stages = vec![Stage::new("follow", vec![step]).with_undo(undo.collect())];
+    let [level, register] = topology::leaves_ackers(view, record, instance, within);
+    stages.extend(level);
+    stages.push(Stage::new("admit", vec![Step::Admit { instance: instance.clone() }]));
+    stages.extend(register);
+    let place = match record.wishes.source_of(instance) {
+        Some(wished) if wished != home => format!("{home}, while {wished} is away"),
+        Some(_) => format!("{home}, where it belongs"),
+        None => format!("{home}, which has what the primary's log no longer holds"),
+    };
+    let title = format!("{instance} has nothing the primary lacks: it goes below {place}");
+    Some(plan(view, PlanKind::Rejoin, title, stages))
+}
+
 /// It lacks what no replication gives it: a replica passes over transactions that carry its own server id, so what it wrote while it led
 /// and has lost since would be left out without a word (`replicate_same_server_id`; MariaDB takes its own back as a semi-sync
-/// replica, MDEV-21117). And an empty server cannot tell what it wrote: its disk is another than it was.
-fn cannot_be_sent(view: &ClusterView, report: &Report, primary: &Report) -> Option<String> {
+/// replica, MDEV-21117). And an empty server cannot tell what it wrote: its disk is another than it was, unless it `joins` for the first
+/// time.
+fn cannot_be_sent(view: &ClusterView, report: &Report, primary: &Report, joins: bool) -> Option<String> {
     let missing = primary.executed.minus(&report.known());
     let rebuild = "rebuild it from a replica or a backup, then run \"mhactl unpark\"";
-    if report.known().is_empty() && !missing.is_empty() {
+    if report.known().is_empty() && !missing.is_empty() && !joins {
         return Some(format!("it is empty, as a server on a new disk is; {rebuild}"));
     }
     let takes_its_own =
@@ -429,6 +513,7 @@ pub fn restart_in_place(
     let gone = matches!(agent.process, Process::Gone { .. }) && agent.access == Access::Closed;
     let allowed = view.cluster.policy.restart
         && !agent.is_stopped_by_others()
+        && agent.stuck_disk().is_none()
         && intents.failures(&record.primary) < ATTEMPTS;
     if !gone || !allowed || intents.pause(&record.primary, now).is_some() {
         return None;

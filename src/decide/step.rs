@@ -13,6 +13,7 @@ use crate::model::observation::{Access, AgentStatus, Process};
 use crate::model::record::ClusterRecord;
 use crate::model::report::{Report, ThreadState};
 use crate::model::time::millis;
+use crate::model::wishes::{Threads, Wish};
 
 /// Why a second primary cannot exist: one of the promotion rules of the design's section 4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,11 +65,14 @@ pub enum Step {
         #[serde(rename = "within_ms", with = "millis")]
         within: Duration,
     },
-    /// It replicates from `to` instead of `from`, acknowledging, and was turned without ever asking for what `to` had not applied.
+    /// It replicates from `to` instead of `from`, acknowledging where `acker`, and was turned without ever asking for what `to` had not
+    /// applied.
     Turn {
         instance: InstanceId,
         from: InstanceId,
         to: InstanceId,
+        #[serde(default = "yes")]
+        acker: bool,
         #[serde(rename = "within_ms", with = "millis")]
         within: Duration,
     },
@@ -179,6 +183,21 @@ pub enum Step {
     },
     /// It is taken out of automatic hands until a person decides.
     Park { instance: InstanceId, why: String },
+    /// Those threads of it are stopped with nothing lost, both only when nothing received is left to apply; without its receiver it is
+    /// no acker, whoever starts that again.
+    Halt {
+        instance: InstanceId,
+        threads: Threads,
+        #[serde(rename = "within_ms", with = "millis")]
+        within: Duration,
+    },
+    /// The store says that this is wished of it.
+    Wish { instance: InstanceId, wish: Wish },
+}
+
+/// Plans stored before a replica could be turned without acknowledging.
+fn yes() -> bool {
+    true
 }
 
 impl Step {
@@ -209,7 +228,9 @@ impl Step {
             | Self::Furnish { instance, .. }
             | Self::SaveExtra { instance, .. }
             | Self::Rewind { instance, .. }
-            | Self::Park { instance, .. } => instance,
+            | Self::Park { instance, .. }
+            | Self::Halt { instance, .. }
+            | Self::Wish { instance, .. } => instance,
             Self::Salvage { to, .. } => to,
             Self::Claim { candidate, .. } => candidate,
             Self::Register { primary, .. } => primary,
@@ -312,7 +333,7 @@ impl Step {
             Self::PointReplica { source, acker, .. } => {
                 report.is_some_and(|report| follows(report, source, *acker))
             }
-            Self::Turn { to, .. } => report.is_some_and(|report| follows(report, to, true)),
+            Self::Turn { to, acker, .. } => report.is_some_and(|report| follows(report, to, *acker)),
             Self::AckersAttached { acks, .. } => {
                 report.is_some_and(|report| report.semi_sync.clients >= *acks)
             }
@@ -353,6 +374,10 @@ impl Step {
                 .record
                 .as_ref()
                 .is_some_and(|record| record.parked.iter().any(|parked| parked.instance == *instance)),
+            Self::Halt { threads, .. } => report.is_some_and(|report| halted(report, *threads)),
+            Self::Wish { instance, wish } => {
+                seen.record.as_ref().is_some_and(|record| record.wishes.holds(instance, wish))
+            }
         }
     }
 }
@@ -369,6 +394,15 @@ fn follows(report: &Report, source: &InstanceId, acker: bool) -> bool {
         })
 }
 
+/// Those threads are stopped; without its receiver it is not set to acknowledge, and two stopped threads left nothing to apply.
+fn halted(report: &Report, threads: Threads) -> bool {
+    let stopped = |wanted: bool, state: ThreadState| !wanted || state == ThreadState::Stopped;
+    (!threads.receives() || !report.semi_sync.replica_enabled)
+        && report.channel().is_none_or(|channel| {
+            stopped(threads.receives(), channel.receiver) && stopped(threads.applies(), channel.applier)
+        })
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -381,8 +415,9 @@ impl fmt::Display for Step {
             Self::KeepUp { instance, source, closely, .. } => {
                 write!(f, "{instance} is less than {} ms behind {source}", closely.as_millis())
             }
-            Self::Turn { instance, from, to, .. } => {
-                write!(f, "{instance} replicates from {to} instead of {from}, acknowledging")
+            Self::Turn { instance, from, to, acker, .. } => {
+                let acker = if *acker { ", acknowledging" } else { "" };
+                write!(f, "{instance} replicates from {to} instead of {from}{acker}")
             }
             Self::Quiet { instance, drain, end_older } => {
                 write!(f, "transactions open on {instance} have {} ms to end", drain.as_millis())?;
@@ -453,6 +488,17 @@ impl fmt::Display for Step {
                 write!(f, "{instance} is set back to {keep}: without {extra}{what}")
             }
             Self::Park { instance, why } => write!(f, "{instance} parked: {why}"),
+            Self::Halt { instance, threads, .. } => write!(f, "{instance}: {threads} stopped"),
+            Self::Wish { instance, wish } => match wish {
+                Wish::Follow { source: Some(source) } => {
+                    write!(f, "{instance} recorded to be below {source}")
+                }
+                Wish::Follow { source: None } => write!(f, "{instance} recorded to be below the primary"),
+                Wish::Stop { threads, .. } => write!(f, "{instance} recorded as stopped: {threads}"),
+                Wish::Run => write!(f, "{instance} recorded to replicate"),
+                Wish::Join { .. } => write!(f, "{instance} recorded as a member"),
+                Wish::Leave => write!(f, "{instance} recorded as no member"),
+            },
         }
     }
 }

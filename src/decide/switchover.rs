@@ -97,7 +97,7 @@ const LAST_CHANCE: Duration = Duration::from_secs(10);
 
 /// What the primary's service manager asks for by its agent's word: another leads before it stops the server. `None` when it
 /// asks for nothing, its time is over, or nothing is to be done here without an operator.
-pub fn wished(view: &ClusterView, now: Moment) -> Option<SwitchoverAsk> {
+pub fn handoff_asked(view: &ClusterView, now: Moment) -> Option<SwitchoverAsk> {
     let primary = &view.record.as_ref()?.primary;
     let seen = view.of(primary)?;
     let Some(Leaving::Handoff { remaining }) = seen.agent_now()?.leaving else { return None };
@@ -152,6 +152,7 @@ pub fn block(
             instance: (*instance).clone(),
             from: old.clone(),
             to: target.clone(),
+            acker: true,
             within: ask.wait_lag,
         })
         .collect();

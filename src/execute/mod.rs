@@ -3,8 +3,10 @@
 
 pub mod journal;
 pub mod recovery;
+mod undo;
 pub mod world;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::future::{join, join_all};
@@ -14,12 +16,15 @@ use tokio_util::sync::CancellationToken;
 use crate::decide::plan::{Evidence, OnFailure, Plan, Stage, Step};
 use crate::model::instance::InstanceId;
 use journal::{Entry, Journal, What};
+pub use undo::take_back;
 use world::{StepError, Token, World};
 
 /// How often a stage after the commit point is tried again before a person is told.
 const FORWARD_TRIES: u32 = 10;
 /// The same in a planned change, where the new primary was well a moment ago: a failover is due when it is not any more.
 const PLANNED_TRIES: u32 = 3;
+/// No try begins later than this after the stage's first: a new primary that hangs is replaced in turn, and that waits for this.
+const FORWARD_FOR: Duration = Duration::from_secs(10);
 /// Between two such tries.
 const FORWARD_PAUSE: Duration = Duration::from_millis(300);
 
@@ -59,6 +64,8 @@ pub struct Finished {
     pub evidence: Vec<(Step, Evidence)>,
     /// When each stage that was begun in this run began, by its index.
     pub began: Vec<(usize, Instant)>,
+    /// Servers that did not answer in time when a step was asked of them.
+    pub silent: BTreeSet<InstanceId>,
 }
 
 /// What ends a run before its commit point, beside a failure; after it, nothing does.
@@ -136,71 +143,10 @@ pub async fn run_within<W: World, J: Journal>(
     journal: &J,
 ) -> Result<Finished, J::Error> {
     let Scope { bounds, earlier, said } = scope;
-    let (evidence, began) = (Vec::new(), Vec::new());
-    let mut run = Run { plan, earlier, bounds, token, world, journal, evidence, began, said };
+    let (evidence, began, silent) = (Vec::new(), Vec::new(), BTreeSet::new());
+    let mut run = Run { plan, earlier, bounds, token, world, journal, evidence, began, silent, said };
     let outcome = run.all(from).await?;
-    Ok(Finished { outcome, evidence: run.evidence, began: run.began })
-}
-
-/// Takes back the begun stages of these plans, each given with the index of the last one begun: last first, servers side by
-/// side, so that one that hangs does not keep another from serving. Gives back what could not be.
-///
-/// # Errors
-/// The journal's.
-pub async fn take_back<W: World, J: Journal>(
-    begun: &[(&Plan, usize)],
-    token: &Token,
-    world: &W,
-    journal: &J,
-) -> Result<Vec<String>, J::Error> {
-    let stages: Vec<&Stage> = begun
-        .iter()
-        .flat_map(|(plan, last)| plan.stages.iter().take(last + 1).rev())
-        .filter(|stage| !stage.undo.is_empty())
-        .collect();
-    if stages.is_empty() {
-        return Ok(Vec::new());
-    }
-    let said = stages.iter().map(|stage| journal.stamp(What::Undoing { stage: stage.name.clone() }));
-    journal.write(said.collect()).await?;
-    let mut servers: Vec<(&InstanceId, Vec<(&str, &Step)>)> = Vec::new();
-    for stage in &stages {
-        for step in &stage.undo {
-            let entry = (stage.name.as_str(), step);
-            match servers.iter_mut().find(|(instance, _)| *instance == step.instance()) {
-                Some((_, steps)) => steps.push(entry),
-                None => servers.push((step.instance(), vec![entry])),
-            }
-        }
-    }
-    let results = join_all(servers.iter().map(|(_, steps)| async move {
-        let mut results = Vec::new();
-        for (stage, step) in steps {
-            let began = Instant::now();
-            // What a world observes may be older than the stage: acted upon without a look.
-            let result = match world.apply(step, token).await {
-                Ok(seen) if step.is_satisfied(&seen) => Ok(()),
-                Ok(_) => Err("it is not so when read back".to_owned()),
-                Err(error) => Err(error.to_string()),
-            };
-            results.push((*stage, *step, result, began.elapsed()));
-        }
-        results
-    }))
-    .await;
-    let (mut left, mut said) = (Vec::new(), Vec::new());
-    for (stage, step, result, took) in results.into_iter().flatten() {
-        let (stage, text) = (stage.to_owned(), step.to_string());
-        match result {
-            Ok(()) => said.push(What::Done { stage, step: text, took, note: "taken back".to_owned() }),
-            Err(why) => {
-                left.push(format!("{text}: {why}"));
-                said.push(What::Failed { stage, step: text, took, why });
-            }
-        }
-    }
-    journal.write(said.into_iter().map(|what| journal.stamp(what)).collect()).await?;
-    Ok(left)
+    Ok(Finished { outcome, evidence: run.evidence, began: run.began, silent: run.silent })
 }
 
 /// Where a run begins.
@@ -241,6 +187,8 @@ fn may_be_left(step: &Step) -> bool {
         | Step::ForgetSource { .. }
         | Step::SetReadOnly { .. }
         | Step::Furnish { .. }
+        | Step::Halt { .. }
+        | Step::Wish { .. }
         | Step::Park { .. } => false,
     }
 }
@@ -254,6 +202,7 @@ struct Run<'a, W, J> {
     journal: &'a J,
     evidence: Vec<(Step, Evidence)>,
     began: Vec<(usize, Instant)>,
+    silent: BTreeSet<InstanceId>,
     /// Entries that need no write of their own: they go with the next stage's.
     said: Vec<Entry>,
 }
@@ -277,6 +226,7 @@ impl<W: World, J: Journal> Run<'_, W, J> {
             }
             self.say(What::Stage { plan: self.plan.kind, index, name: stage.name.clone() });
             self.began.push((index, Instant::now()));
+            let since = Instant::now();
             let mut trouble = if committed && self.plan.commit != Some(index) {
                 // Whoever resumes goes forward from the commit point in any case: writers do not wait for the disk again.
                 let (journal, said) = (self.journal, std::mem::take(&mut self.said));
@@ -293,6 +243,7 @@ impl<W: World, J: Journal> Run<'_, W, J> {
                 && stage.on_failure == OnFailure::Abort
                 && trouble.is_some()
                 && tries < (if self.earlier.is_some() { PLANNED_TRIES } else { FORWARD_TRIES })
+                && since.elapsed() < FORWARD_FOR
             {
                 sleep(FORWARD_PAUSE).await;
                 trouble = self.stage(stage, true, committed).await;
@@ -337,6 +288,9 @@ impl<W: World, J: Journal> Run<'_, W, J> {
                 }
                 Err(error) => {
                     let why = format!("{step}: {error}");
+                    if let StepError::NoAnswer { .. } = error {
+                        self.silent.insert(step.instance().clone());
+                    }
                     self.say(What::Failed {
                         stage: stage.name.clone(),
                         step: step.to_string(),
@@ -372,7 +326,7 @@ impl<W: World, J: Journal> Run<'_, W, J> {
         let begun: Vec<(&Plan, usize)> = std::iter::once((self.plan, failed))
             .chain(self.earlier.map(|earlier| (earlier, whole(earlier))))
             .collect();
-        let left = take_back(&begun, self.token, self.world, self.journal).await?;
+        let left = take_back(&begun, &self.silent, self.token, self.world, self.journal).await?;
         Ok(Outcome::Undone { why, left })
     }
 

@@ -1,6 +1,7 @@
 //! A whole recovery over the seam: for a failover isolate, then, from what that showed, promote. Run unchanged by the manager
 //! and by the simulation; resumed from the journal alone.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -42,7 +43,8 @@ pub async fn begin<W: World, J: Journal>(
     end(outcome, journal).await
 }
 
-/// Begins a plan that gives way: once `abort` is cancelled it goes no further, and a long step on a fenced server is left to its agent.
+/// Begins a plan that gives way: once `abort` is cancelled it goes no further. A long step on a fenced server is left to its agent then;
+/// an operator's word about a replica is left in the middle, and taken back.
 ///
 /// # Errors
 /// The journal's.
@@ -53,7 +55,8 @@ pub async fn begin_yielding<W: World, J: Journal>(
     world: &W,
     journal: &J,
 ) -> Result<Outcome, J::Error> {
-    let bounds = Bounds { by: None, abort: abort.clone(), gently: true };
+    let gently = plan.kind == PlanKind::Rejoin;
+    let bounds = Bounds { by: None, abort: abort.clone(), gently };
     let scope = Scope { bounds: &bounds, earlier: None, said: Vec::new() };
     let outcome = match accept(plan, journal).await? {
         Some(broken) => broken,
@@ -83,7 +86,7 @@ pub async fn resume<W: World, J: Journal>(
     } else if let Some((plan, at)) = resumed(PlanKind::Promote) {
         let finished = run(plan, at, token, world, journal).await?;
         let isolate = recovery.plan(PlanKind::Isolate);
-        unwind(finished.outcome, isolate, token, world, journal).await?
+        unwind(finished.outcome, isolate, &finished.silent, token, world, journal).await?
     } else if let Some((plan, at)) = resumed(PlanKind::Isolate) {
         isolate_then_promote(view, plan, at, recovery.ask.as_ref(), token, world, journal).await?
     } else if let Some((plan, at)) = resumed(recovery.kind) {
@@ -139,7 +142,7 @@ async fn block_then_promote<W: World, J: Journal>(
         Ok(plan) => plan,
         Err(blockers) => {
             journal.write(vec![journal.stamp(What::Refused { blockers: blockers.clone() })]).await?;
-            let left = take_back(&whole, token, world, journal).await?;
+            let left = take_back(&whole, &blocked.silent, token, world, journal).await?;
             return Ok(Outcome::Undone { why: blockers.join("; "), left });
         }
     };
@@ -151,7 +154,7 @@ async fn block_then_promote<W: World, J: Journal>(
     let said = vec![journal.stamp(What::Accepted { plan: promote.clone() })];
     if let Some(Outcome::Undone { why, .. }) = unsound(&promote) {
         journal.write(said).await?;
-        let left = take_back(&whole, token, world, journal).await?;
+        let left = take_back(&whole, &blocked.silent, token, world, journal).await?;
         return Ok(Outcome::Undone { why, left });
     }
     let scope = Scope { bounds: &bounds, earlier: Some(plan), said };
@@ -176,7 +179,7 @@ async fn resume_switch<W: World, J: Journal>(
     }
     let begun: Vec<(&Plan, usize)> =
         promote.into_iter().chain([plan]).filter_map(|plan| Some((plan, began(plan)?))).collect();
-    let left = take_back(&begun, token, world, journal).await?;
+    let left = take_back(&begun, &BTreeSet::new(), token, world, journal).await?;
     Ok(Outcome::Undone { why: "the manager died before the commit point".to_owned(), left })
 }
 
@@ -199,10 +202,15 @@ async fn isolate_then_promote<W: World, J: Journal>(
         return Ok(Outcome::Failed { why: "no primary is recorded".to_owned() });
     };
     let isolation = isolation(primary, &isolated);
+    let mut silent = isolated.silent;
     let promoted = match failover::promote(view, &isolation, ask) {
         Ok(plan) => match accept(&plan, journal).await? {
             Some(broken) => broken,
-            None => run(&plan, From::Start, token, world, journal).await?.outcome,
+            None => {
+                let finished = run(&plan, From::Start, token, world, journal).await?;
+                silent.extend(finished.silent);
+                finished.outcome
+            }
         },
         Err(blockers) => {
             let blockers: Vec<String> = blockers.iter().map(ToString::to_string).collect();
@@ -210,13 +218,14 @@ async fn isolate_then_promote<W: World, J: Journal>(
             Outcome::Undone { why: blockers.join("; "), left: Vec::new() }
         }
     };
-    unwind(promoted, Some(plan), token, world, journal).await
+    unwind(promoted, Some(plan), &silent, token, world, journal).await
 }
 
 /// A promotion that was taken back takes the isolation back too: replicas listen to the old primary again, should it return.
 async fn unwind<W: World, J: Journal>(
     outcome: Outcome,
     isolate: Option<&Plan>,
+    silent: &BTreeSet<InstanceId>,
     token: &Token,
     world: &W,
     journal: &J,
@@ -224,9 +233,8 @@ async fn unwind<W: World, J: Journal>(
     let (Outcome::Undone { why, mut left }, Some(isolate)) = (outcome.clone(), isolate) else {
         return Ok(outcome);
     };
-    left.extend(
-        take_back(&[(isolate, isolate.stages.len().saturating_sub(1))], token, world, journal).await?,
-    );
+    let whole = [(isolate, isolate.stages.len().saturating_sub(1))];
+    left.extend(take_back(&whole, silent, token, world, journal).await?);
     Ok(Outcome::Undone { why, left })
 }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::decide::plan::{Evidence, Step};
 use crate::model::ballot::Ballot;
+use crate::model::observation::Unseen;
 
 /// Under whose lead, and for which recovery, a step is done. Agents refuse older ballots.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,7 +23,7 @@ pub struct Token {
 #[serde(tag = "error", content = "why", rename_all = "snake_case")]
 pub enum StepError {
     /// Nobody answered in time: the effect may or may not have happened.
-    #[error("no answer within {within:?}: {what}")]
+    #[error("no answer within {} ms: {what}", within.as_millis())]
     NoAnswer { within: Duration, what: String },
     /// The server or agent answered that it could not.
     #[error("{0}")]
@@ -33,6 +34,16 @@ pub enum StepError {
     /// It was done, and what was read afterwards is not what was wanted.
     #[error("done without effect: {0}")]
     NoEffect(String),
+}
+
+impl StepError {
+    /// A server could not be reached or read within `within`: silence is told from words.
+    pub fn unseen(unseen: &Unseen, within: Duration, what: String) -> Self {
+        match unseen.is_silence() {
+            true => Self::NoAnswer { within, what },
+            false => Self::Failed(what),
+        }
+    }
 }
 
 /// What a plan acts upon.

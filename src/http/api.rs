@@ -14,8 +14,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::contract::{
-    AcknowledgeRequest, AdoptRequest, Begun, ClusterSummary, Clusters, Done, FailoverRequest, Health,
-    History, ToldList, Topology, UnparkRequest,
+    AcknowledgeRequest, AdoptRequest, Begun, ClusterSummary, Clusters, Done, Health, History, ToldList,
+    Topology, UnparkRequest,
 };
 use super::error::ApiError;
 use super::{ApiState, BODY};
@@ -24,7 +24,6 @@ use crate::execute::journal::Recovery;
 use crate::manager::event::Ask;
 use crate::manager::handle::ClusterHandle;
 use crate::model::instance::InstanceId;
-use crate::model::intent::FailoverAsk;
 
 /// How far back one recovery is looked for.
 const DEEPEST: u32 = 1_000;
@@ -91,24 +90,6 @@ pub(super) async fn recovery_by_id(State(api): Api, Path((name, id)): Path<(Stri
 pub(super) async fn find(api: &ApiState, handle: &ClusterHandle, id: &str) -> Result<Recovery, ApiError> {
     let all = api.store.history(&handle.name, DEEPEST).await?;
     all.into_iter().find(|recovery| recovery.id == id).ok_or_else(|| ApiError::unknown_recovery(id))
-}
-
-pub(super) async fn failover(
-    State(api): Api,
-    Path(name): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer {
-    let handle = api.cluster(&name)?;
-    let FailoverRequest { to, accept_loss, old_primary_is_dead, by, dry_run } = read(&headers, body)?;
-    let ask = FailoverAsk { to, accept_loss, old_primary_is_dead, by: shown_name(&by) };
-    if dry_run {
-        let proposal = handle.ask(|answer| Ask::DryRun { ask, answer }).await.map_err(ApiError::no_answer)?;
-        return answer(proposal);
-    }
-    let started = handle.ask(|answer| Ask::Failover { ask, answer }).await.map_err(ApiError::no_answer)?;
-    let next = "mend what is named; \"mhactl failover --dry-run\" shows whether that was all";
-    begun(started, format!("no failover of {name} was begun"), next)
 }
 
 #[derive(Debug, Deserialize)]

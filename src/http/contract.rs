@@ -11,6 +11,7 @@ use crate::model::ballot::Generation;
 use crate::model::cluster::{ClusterName, Mode};
 use crate::model::instance::InstanceId;
 use crate::model::intent::How;
+use crate::model::wishes::Change;
 use crate::notify::Told;
 
 /// `GET /health`.
@@ -232,6 +233,23 @@ pub struct RejoinRequest {
     pub instance: InstanceId,
     #[serde(default)]
     pub how: How,
+    #[serde(default)]
+    pub by: String,
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// `POST …/replica`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplicaRequest {
+    pub instance: InstanceId,
+    pub change: Change,
+    #[serde(default)]
+    pub force: bool,
+    /// How long others may take to be level, in milliseconds; 10 s where it is absent.
+    #[serde(default)]
+    pub within_ms: Option<u64>,
     #[serde(default)]
     pub by: String,
     #[serde(default)]

@@ -99,7 +99,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
     endpoint!(GET "/api/v1/clusters/{cluster}/history/{id}" Token api::recovery_by_id, "one recovery"),
     endpoint!(GET "/api/v1/clusters/{cluster}/told" Token api::told, "what on_event was told, newest first (?limit=)"),
     endpoint!(GET "/api/v1/clusters/{cluster}/recovery" Token follow::recovery, "the running or last one (?follow=true&id=)"),
-    endpoint!(POST "/api/v1/clusters/{cluster}/failover" Token api::failover, "fail over, or say what it would do"),
+    endpoint!(POST "/api/v1/clusters/{cluster}/failover" Token planned::failover, "fail over, or say what it would do"),
     endpoint!(POST "/api/v1/clusters/{cluster}/switchover" Token planned::switchover, "change the primary, or say what it would do"),
     endpoint!(POST "/api/v1/clusters/{cluster}/handoff" Token planned::handoff, "another leads instead of that one, or say what it would do"),
     endpoint!(POST "/api/v1/clusters/{cluster}/abort" Token planned::abort, "call the running operation off"),
@@ -107,6 +107,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
     endpoint!(POST "/api/v1/clusters/{cluster}/adopt" Token api::adopt, "take the cluster into care"),
     endpoint!(POST "/api/v1/clusters/{cluster}/ack" Token api::acknowledge, "forget past automatic failovers"),
     endpoint!(POST "/api/v1/clusters/{cluster}/rejoin" Token planned::rejoin, "bring a returned or parked member back, or say what it would do"),
+    endpoint!(POST "/api/v1/clusters/{cluster}/replica" Token planned::replica, "change one member's place, threads or membership, or say what it would do"),
     endpoint!(POST "/api/v1/clusters/{cluster}/unpark" Token api::unpark, "a parked member back into automatic hands"),
 ];
 

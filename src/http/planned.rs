@@ -6,11 +6,15 @@ use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 
 use super::api::{Answer, Api, Body, answer, begun, read, shown_name};
-use super::contract::{AbortRequest, Done, HandoffRequest, RejoinRequest, SwitchoverRequest};
+use super::contract::{
+    AbortRequest, Done, FailoverRequest, HandoffRequest, RejoinRequest, ReplicaRequest, SwitchoverRequest,
+};
 use super::error::ApiError;
 use crate::decide::switchover::handoff as handoff_ask;
 use crate::manager::event::{Ask, Proposal, Then};
-use crate::model::intent::SwitchoverAsk;
+use crate::manager::handle::ClusterHandle;
+use crate::model::intent::{FailoverAsk, SwitchoverAsk};
+use crate::model::wishes::ReplicaAsk;
 
 /// The longest write block and the longest wait that may be asked for.
 const LONGEST: Duration = Duration::from_secs(3_600);
@@ -32,13 +36,70 @@ pub(super) async fn switchover(
     let request: SwitchoverRequest = read(&headers, body)?;
     let dry_run = request.dry_run;
     let ask = ask_of(request)?;
+    let words = Words {
+        refusal: format!("no switchover of {name} was begun"),
+        next: "mend what is named; \"mhactl switchover --dry-run\" shows whether that was all",
+    };
+    show_or_begin(handle, dry_run, |then| Ask::Switchover { ask, then }, words).await
+}
+
+/// How an ask that was refused is told.
+pub(super) struct Words {
+    pub(super) refusal: String,
+    pub(super) next: &'static str,
+}
+
+/// The one frame of everything an operator asks for: only shown, or begun, or refused with every reason.
+pub(super) async fn show_or_begin(
+    handle: &ClusterHandle,
+    dry_run: bool,
+    ask: impl FnOnce(Then) -> Ask,
+    words: Words,
+) -> Answer {
     if dry_run {
-        let asked = handle.ask(|answer| Ask::Switchover { ask, then: Then::Propose(answer) }).await;
-        return answer(asked.map_err(ApiError::no_answer)?);
+        let proposed = handle.ask(|answer| ask(Then::Propose(answer))).await;
+        return answer(proposed.map_err(ApiError::no_answer)?);
     }
-    let asked = handle.ask(|answer| Ask::Switchover { ask, then: Then::Begin(answer) }).await;
-    let next = "mend what is named; \"mhactl switchover --dry-run\" shows whether that was all";
-    begun(asked.map_err(ApiError::no_answer)?, format!("no switchover of {name} was begun"), next)
+    let started = handle.ask(|answer| ask(Then::Begin(answer))).await;
+    begun(started.map_err(ApiError::no_answer)?, words.refusal, words.next)
+}
+
+pub(super) async fn failover(
+    State(api): Api,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let handle = api.cluster(&name)?;
+    let FailoverRequest { to, accept_loss, old_primary_is_dead, by, dry_run } = read(&headers, body)?;
+    let ask = FailoverAsk { to, accept_loss, old_primary_is_dead, by: shown_name(&by) };
+    let words = Words {
+        refusal: format!("no failover of {name} was begun"),
+        next: "mend what is named; \"mhactl failover --dry-run\" shows whether that was all",
+    };
+    show_or_begin(handle, dry_run, |then| Ask::Failover { ask, then }, words).await
+}
+
+pub(super) async fn replica(
+    State(api): Api,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let handle = api.cluster(&name)?;
+    let ReplicaRequest { instance, change, force, within_ms, by, dry_run } = read(&headers, body)?;
+    let within = within_ms.map_or(ReplicaAsk::WITHIN, Duration::from_millis);
+    if within > LONGEST {
+        return Err(ApiError::bad_request("a wait of more than an hour", "ask for less"));
+    }
+    let by = shown_name(&by);
+    tracing::info!(cluster = %handle.name, %instance, ?change, force, dry_run, by, "a replica's change asked for");
+    let words = Words {
+        refusal: format!("nothing of {instance} was begun"),
+        next: "mend what is named; with --dry-run nothing is changed",
+    };
+    let ask = ReplicaAsk { instance, change, force, within, by };
+    show_or_begin(handle, dry_run, |then| Ask::Replica { ask, then }, words).await
 }
 
 pub(super) async fn handoff(
@@ -64,13 +125,11 @@ pub(super) async fn handoff(
     }
     let remaining = remaining_ms.map_or(HANDOFF, Duration::from_millis).min(LONGEST);
     let ask = handoff_ask(remaining, shown_name(&by));
-    if dry_run {
-        let asked = handle.ask(|answer| Ask::Switchover { ask, then: Then::Propose(answer) }).await;
-        return answer(asked.map_err(ApiError::no_answer)?);
-    }
-    let asked = handle.ask(|answer| Ask::Switchover { ask, then: Then::Begin(answer) }).await;
-    let next = "mend what is named, and ask again";
-    begun(asked.map_err(ApiError::no_answer)?, format!("{instance} was not handed over"), next)
+    let words = Words {
+        refusal: format!("{instance} was not handed over"),
+        next: "mend what is named, and ask again",
+    };
+    show_or_begin(handle, dry_run, |then| Ask::Switchover { ask, then }, words).await
 }
 
 fn ask_of(request: SwitchoverRequest) -> Result<SwitchoverAsk, ApiError> {
@@ -103,15 +162,11 @@ pub(super) async fn rejoin(
     let handle = api.cluster(&name)?;
     let RejoinRequest { instance, how, by, dry_run } = read(&headers, body)?;
     tracing::info!(cluster = %handle.name, %instance, ?how, dry_run, by = shown_name(&by), "rejoin asked for");
-    let asked = instance.clone();
-    if dry_run {
-        let proposed =
-            handle.ask(|answer| Ask::ProposeRejoin { instance: asked, how, looks: LOOKS, answer }).await;
-        return answer(proposed.map_err(ApiError::no_answer)?);
-    }
-    let started = handle.ask(|answer| Ask::Rejoin { instance: asked, how, looks: LOOKS, answer }).await;
-    let next = "mend what is named; \"mhactl rejoin --dry-run\" shows what would be done";
-    begun(started.map_err(ApiError::no_answer)?, format!("nothing of {instance} was begun"), next)
+    let words = Words {
+        refusal: format!("nothing of {instance} was begun"),
+        next: "mend what is named; \"mhactl rejoin --dry-run\" shows what would be done",
+    };
+    show_or_begin(handle, dry_run, |then| Ask::Rejoin { instance, how, looks: LOOKS, then }, words).await
 }
 
 pub(super) async fn abort(

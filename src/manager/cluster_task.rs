@@ -9,18 +9,19 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Part;
-use super::event::{Ask, Event, Proposal, Started};
+use super::event::{Ask, Event, Proposal, Started, Then};
 use super::leadership::Leadership;
 use super::live_world::LiveWorld;
-use super::planned::Wish;
+use super::planned::Handoff;
 use super::returning::settles;
 use super::snapshot::Snapshot;
 use super::watchers::Watchers;
+use super::{Common, Part};
 use crate::clock;
+use crate::config::ClusterConfig;
 use crate::decide::failover::{self, Isolation};
 use crate::decide::guard::looks_on;
-use crate::decide::plan::{Plan, PlanKind};
+use crate::decide::plan::{Plan, PlanKind, Step};
 use crate::decide::{Action, Decision, adopt, decide};
 use crate::execute::journal::Recovery;
 use crate::execute::world::Token;
@@ -46,6 +47,11 @@ pub(super) struct ClusterTask {
     pub(super) world: Arc<LiveWorld>,
     pub(super) leadership: Arc<Leadership>,
     pub(super) watchers: Watchers,
+    /// As the file has it: members added and removed by command are in the record.
+    pub(super) config: ClusterConfig,
+    pub(super) common: Arc<Common>,
+    /// Ends what looks at the present members.
+    pub(super) parts_stop: CancellationToken,
     pub(super) events: mpsc::Receiver<Event>,
     pub(super) own_events: mpsc::Sender<Event>,
     pub(super) board: watch::Sender<Arc<Snapshot>>,
@@ -57,13 +63,30 @@ pub(super) struct ClusterTask {
     pub(super) running: Option<InstanceId>,
     /// Ends the running operation before its commit point. A new one for each.
     pub(super) abort: CancellationToken,
-    pub(super) wish: Option<Wish>,
+    /// What the primary's service manager asks for, while it does.
+    pub(super) handoff: Option<Handoff>,
     /// Whether a majority of voters obeys; nothing is begun before.
     pub(super) led: Result<(), String>,
     /// This manager leads and has not gone on yet with what an earlier one may have left: it looks first.
     pub(super) to_resume: bool,
     /// The last sentence logged, without its figures.
     pub(super) last_told: String,
+}
+
+/// What is left where something more urgent is due.
+fn gives_way(kind: PlanKind) -> bool {
+    match kind {
+        PlanKind::Rejoin | PlanKind::Topology => true,
+        PlanKind::Adopt | PlanKind::Isolate | PlanKind::Switchover | PlanKind::Promote | PlanKind::Repair => {
+            false
+        }
+    }
+}
+
+/// The member an operator's word is about: its record is what changes.
+fn whom(plan: &Plan) -> Option<InstanceId> {
+    let wished = |step: &&Step| matches!(step, Step::Wish { .. } | Step::SetReadOnly { .. });
+    plan.steps().find(wished).map(|step| step.instance().clone())
 }
 
 impl std::fmt::Debug for ClusterTask {
@@ -114,6 +137,9 @@ impl ClusterTask {
             Event::Ask(ask) => self.answer(ask, now).await,
             Event::Ended { about, outcome } => self.ended(&about, outcome, now).await,
             Event::Surveyed { ask, surveys, then } => self.surveyed(ask, surveys, then).await,
+            Event::Met { ask, source, newcomer, then } => {
+                self.met(ask, source.as_ref(), &newcomer, then).await;
+            }
             Event::Led(result) => {
                 self.led = result;
                 if self.led.is_ok() {
@@ -137,7 +163,7 @@ impl ClusterTask {
             self.resume().await;
         }
         self.make_way(&decision);
-        self.grant_wish(now);
+        self.hand_over(now);
         let meant = self.part == Part::Leads || self.intents.failover.is_some();
         if meant
             && self.running.is_none()
@@ -153,25 +179,28 @@ impl ClusterTask {
         let snapshot = Snapshot::new(
             &self.view,
             decision,
-            wall,
+            (now, wall),
             self.running.is_some(),
             self.led.as_ref().err().cloned(),
         );
         self.board.send_replace(Arc::new(snapshot));
     }
 
-    /// A failover does not wait until a returned server is back.
+    /// A failover does not wait until a returned server is back, or a replica at its new place.
     fn make_way(&self, decision: &Decision) {
         let Action::Act(plan) = &decision.action else { return };
         let running = self.recovery.borrow().clone().filter(|_| self.running.is_some());
-        let rejoins = running.is_some_and(|it| it.kind == PlanKind::Rejoin && it.outcome().is_none());
-        if plan.kind == PlanKind::Isolate && rejoins && !self.abort.is_cancelled() {
+        let yields = running.is_some_and(|it| gives_way(it.kind) && it.outcome().is_none());
+        if plan.kind == PlanKind::Isolate && yields && !self.abort.is_cancelled() {
             tracing::warn!(cluster = %self.view.cluster.name, "a failover is due: what runs is left");
             self.abort.cancel();
         }
     }
 
     fn tell(&mut self, decision: &Decision) {
+        if self.is_changing_hands() {
+            return;
+        }
         // A sentence of which only the seconds moved on is no news.
         let figure = |word: &str| word.starts_with(|c: char| c.is_ascii_digit());
         let unit = |word: &str| matches!(word.trim_end_matches([',', ';', ')']), "ms" | "s");
@@ -181,6 +210,19 @@ impl ClusterTask {
             tracing::info!(cluster = %self.view.cluster.name, "{}", decision.sentence);
             self.last_told = shape;
         }
+    }
+
+    /// Who leads changes, or has just changed and was not looked at since: what was seen before says nothing of it.
+    fn is_changing_hands(&self) -> bool {
+        if self.running.is_some() {
+            let running = self.recovery.borrow();
+            return running.as_ref().is_some_and(|it| match it.kind {
+                PlanKind::Isolate | PlanKind::Promote | PlanKind::Switchover => true,
+                PlanKind::Adopt | PlanKind::Rejoin | PlanKind::Repair | PlanKind::Topology => false,
+            });
+        }
+        let looked = self.view.primary().and_then(|primary| self.view.of(primary)?.manager.as_ref());
+        self.intents.settled_at.is_some_and(|settled| looked.is_some_and(|look| look.at <= settled))
     }
 
     /// An agent obeys a later manager: orders of this one are half obeyed, half refused. It leads again after a while, in case
@@ -263,7 +305,7 @@ impl ClusterTask {
         }
         let recovery = self.stored(&plan, ask.clone()).await?;
         let id = recovery.id.clone();
-        if plan.kind == PlanKind::Rejoin {
+        if gives_way(plan.kind) {
             let abort = self.abort.clone();
             self.spawn(recovery, move |_, token, world, journal| async move {
                 recovery::begin_yielding(&plan, &abort, &token, &*world, &journal).await
@@ -308,6 +350,9 @@ impl ClusterTask {
             .map(|step| step.instance().clone())
             .find(|instance| Some(instance) != primary.as_ref());
         match (plan.kind, primary) {
+            (PlanKind::Topology, _) => {
+                whom(plan).or(first).unwrap_or_else(|| self.view.cluster.members[0].instance.clone())
+            }
             (PlanKind::Rejoin, _) => first.unwrap_or_else(|| self.view.cluster.members[0].instance.clone()),
             (_, Some(primary)) => primary,
             (_, None) => first.unwrap_or_else(|| self.view.cluster.members[0].instance.clone()),
@@ -344,7 +389,11 @@ impl ClusterTask {
         }
         let name = &self.view.cluster.name;
         // A planned change that was called off is no reason to leave a primary alone that dies now.
-        let planned = self.recovery.borrow().as_ref().is_some_and(|ended| ended.kind == PlanKind::Switchover);
+        let planned = self
+            .recovery
+            .borrow()
+            .as_ref()
+            .is_some_and(|ended| matches!(ended.kind, PlanKind::Switchover | PlanKind::Topology));
         match &outcome {
             Ok(Outcome::Done) => {
                 tracing::warn!(cluster = %name, %about, "recovery done");
@@ -367,6 +416,7 @@ impl ClusterTask {
                 }
             }
         }
+        self.follow_members();
         self.leadership.introduce_all(self.view.record.as_ref()).await;
         self.watchers.nudge_all();
     }
@@ -374,14 +424,12 @@ impl ClusterTask {
     async fn answer(&mut self, ask: Ask, now: Moment) {
         // Whoever asked and went away needs no answer.
         match ask {
-            Ask::DryRun { ask, answer } => {
-                let _ = answer.send(self.dry_run(ask, now));
-            }
-            Ask::Failover { ask, answer } => {
-                let started = self.failover(ask, now).await;
-                let _ = answer.send(started);
-            }
+            Ask::Failover { ask, then } => match then {
+                Then::Propose(answer) => drop(answer.send(self.dry_run(ask, now))),
+                Then::Begin(answer) => drop(answer.send(self.failover(ask, now).await)),
+            },
             Ask::Switchover { ask, then } => self.survey(ask, then),
+            Ask::Replica { ask, then } => self.replica(ask, then).await,
             Ask::Abort { answer } => {
                 let _ = answer.send(self.call_off());
             }
@@ -395,15 +443,11 @@ impl ClusterTask {
             Ask::Acknowledge { answer } => {
                 let _ = answer.send(self.amend(|record| record.failovers.clear()).await);
             }
-            ask @ (Ask::ProposeRejoin { looks: 1.., .. } | Ask::Rejoin { looks: 1.., .. })
-                if self.knows_later(&ask) =>
-            {
-                self.look_again(ask);
-            }
-            Ask::ProposeRejoin { instance, how, answer, .. } => self.propose_rejoin(instance, how, answer),
-            Ask::Rejoin { instance, how, answer, .. } => {
-                let _ = answer.send(self.rejoin(&instance, how).await);
-            }
+            ask @ Ask::Rejoin { looks: 1.., .. } if self.knows_later(&ask) => self.look_again(ask),
+            Ask::Rejoin { instance, how, then, .. } => match then {
+                Then::Propose(answer) => self.propose_rejoin(instance, how, answer),
+                Then::Begin(answer) => drop(answer.send(self.rejoin(&instance, how).await)),
+            },
             Ask::Unpark { instance, answer } => {
                 let _ = answer.send(self.unpark(&instance).await);
             }

@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 
 use crate::decide::plan::Plan;
 use crate::decide::switchover::Surveys;
+use crate::decide::topology::newcomer::Newcomer;
 use crate::execute::Outcome;
 use crate::model::ballot::Generation;
 use crate::model::cluster::Mode;
@@ -13,6 +14,7 @@ use crate::model::extra::Dossier;
 use crate::model::instance::InstanceId;
 use crate::model::intent::{FailoverAsk, How, SwitchoverAsk};
 use crate::model::observation::{AgentStatus, Observation, Probe};
+use crate::model::wishes::ReplicaAsk;
 
 /// One thing that happened.
 #[derive(Debug)]
@@ -41,34 +43,39 @@ pub enum Event {
         surveys: Surveys,
         then: Then,
     },
+    /// A server that is to become a member was looked at.
+    Met {
+        ask: ReplicaAsk,
+        source: Option<InstanceId>,
+        newcomer: Box<Newcomer>,
+        then: Then,
+    },
     /// Whether a majority of voters obeys this manager.
     Led(Result<(), String>),
 }
 
-/// What is to follow once a switchover's surveys are there.
+/// Whether what was asked for is only shown, which changes nothing, or begun.
 #[derive(Debug)]
 pub enum Then {
     Propose(oneshot::Sender<Proposal>),
     Begin(oneshot::Sender<Started>),
-    /// Begin for a service manager, which hears of it from its agent.
-    HandOver,
 }
 
 /// What an operator asks of a cluster. Every ask is answered.
 #[derive(Debug)]
 pub enum Ask {
-    /// What a failover would do now. Changes nothing.
-    DryRun {
-        ask: FailoverAsk,
-        answer: oneshot::Sender<Proposal>,
-    },
     Failover {
         ask: FailoverAsk,
-        answer: oneshot::Sender<Started>,
+        then: Then,
     },
-    /// A planned change of primary, or what it would do.
+    /// A planned change of primary.
     Switchover {
         ask: SwitchoverAsk,
+        then: Then,
+    },
+    /// A change of one member: moved, stopped, started, added, removed.
+    Replica {
+        ask: ReplicaAsk,
         then: Then,
     },
     /// Call the running operation off, as long as it can be taken back. Answers what was called off.
@@ -87,21 +94,13 @@ pub enum Ask {
     Acknowledge {
         answer: oneshot::Sender<Result<(), String>>,
     },
-    /// What bringing a member back would do, with what is in its extra transactions. Changes nothing.
-    ProposeRejoin {
-        instance: InstanceId,
-        how: How,
-        /// How often it is looked again, where nothing is known yet.
-        looks: u32,
-        answer: oneshot::Sender<Proposal>,
-    },
-    /// Bring a returned or parked member back.
+    /// Bring a returned or parked member back; what is proposed comes with what is in its extra transactions.
     Rejoin {
         instance: InstanceId,
         how: How,
         /// How often it is looked again, where nothing is known yet.
         looks: u32,
-        answer: oneshot::Sender<Started>,
+        then: Then,
     },
     /// Take a parked member back into automatic hands.
     Unpark {

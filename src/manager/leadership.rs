@@ -48,9 +48,9 @@ impl Leadership {
         store: Store,
         voters: BTreeMap<String, Arc<AgentClient>>,
         agents: BTreeMap<InstanceId, Arc<AgentClient>>,
-        record: Option<ClusterRecord>,
+        led: (Ballot, Option<ClusterRecord>),
     ) -> Self {
-        Self { cluster, store, voters, agents, led: Mutex::new((Ballot::default(), record)) }
+        Self { cluster, store, voters, agents, led: Mutex::new(led) }
     }
 
     /// The ballot this manager leads with; number 0 before it leads.

@@ -19,7 +19,9 @@ use crate::model::cluster::Cluster;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
 use crate::model::record::{ClusterRecord, Degraded, Parked};
+use crate::model::report::Report;
 use crate::model::sessions::Sessions;
+use crate::model::wishes::Wish;
 use crate::mysql::control::{self, ControlEnv, ControlError};
 use crate::mysql::{Account, Connection, Target, Tls, probe, sessions};
 use crate::store::Store;
@@ -41,6 +43,8 @@ pub(super) struct LiveWorld {
     /// By host.
     pub(super) voters: BTreeMap<String, Arc<AgentClient>>,
     pub(super) store: Store,
+    /// Held from reading the record to writing it: steps of a stage run side by side.
+    pub(super) record: tokio::sync::Mutex<()>,
     pub(super) tracker: TaskTracker,
     pub(super) fenced: Fenced,
 }
@@ -48,7 +52,7 @@ pub(super) struct LiveWorld {
 impl World for LiveWorld {
     async fn observe(&self, step: &Step) -> Result<Evidence, StepError> {
         match step {
-            Step::Register { .. } | Step::Park { .. } => {
+            Step::Register { .. } | Step::Park { .. } | Step::Wish { .. } => {
                 let record = self.store.record(&self.cluster.name).await.map_err(failed)?;
                 Ok(Evidence { record, ..Evidence::default() })
             }
@@ -77,6 +81,7 @@ impl World for LiveWorld {
             | Step::SetReadOnly { .. }
             | Step::Furnish { .. }
             | Step::SaveExtra { .. }
+            | Step::Halt { .. }
             | Step::Rewind { .. } => self.look(step.instance()).await,
         }
     }
@@ -90,7 +95,10 @@ impl World for LiveWorld {
                 self.register(primary, *generation, ackers, *acks, degraded.as_deref(), token).await
             }
             Step::Park { instance, why } => self.park(instance, why).await,
-            Step::Turn { instance, from, to, within } => self.turn(instance, from, to, *within, token).await,
+            Step::Wish { instance, wish } => self.wish(instance, wish).await,
+            Step::Turn { instance, from, to, acker, within } => {
+                self.turn(instance, from, (to, *acker), *within, token).await
+            }
             Step::Quiet { instance, drain, end_older } => {
                 let deadline = Instant::now() + *drain + self.cluster.policy.statement;
                 let mut connection = self.connect(instance, deadline).await?;
@@ -123,6 +131,7 @@ impl World for LiveWorld {
             | Step::SetReadOnly { .. }
             | Step::Furnish { .. }
             | Step::SaveExtra { .. }
+            | Step::Halt { .. }
             | Step::Rewind { .. } => self.at_server(step, token).await,
         }
     }
@@ -137,6 +146,7 @@ impl LiveWorld {
             | Step::KeepUp { within, .. }
             | Step::Turn { within, .. }
             | Step::CatchUpFrom { within, .. }
+            | Step::Halt { within, .. }
             | Step::SaveExtra { within, .. }
             | Step::Rewind { within, .. } => *within + statement,
             Step::Salvage { within, .. } => *within + self.cluster.policy.catch_up + statement,
@@ -159,6 +169,7 @@ impl LiveWorld {
             | Step::Furnish { .. }
             | Step::Claim { .. }
             | Step::Register { .. }
+            | Step::Wish { .. }
             | Step::Park { .. } => statement,
         }
     }
@@ -195,9 +206,9 @@ impl LiveWorld {
     }
 
     async fn connect(&self, instance: &InstanceId, deadline: Instant) -> Result<Connection, StepError> {
-        Connection::open(&Target::from(instance), &self.admin, &self.tls, None, deadline)
-            .await
-            .map_err(failed)
+        let within = deadline.saturating_duration_since(Instant::now());
+        let opened = Connection::open(&Target::from(instance), &self.admin, &self.tls, None, deadline).await;
+        opened.map_err(|error| StepError::unseen(&error.unseen, within, error.to_string()))
     }
 
     /// What sessions do there; of the server that is to lead also what its replicas will need.
@@ -210,6 +221,12 @@ impl LiveWorld {
         let mut connection = self.connect(instance, deadline).await?;
         let replication = leads_next.then_some(&self.env.replication);
         sessions::sessions(&mut connection, replication, deadline).await.map_err(failed)
+    }
+
+    /// What a server says that is no member yet.
+    pub(super) async fn meet(&self, instance: &InstanceId, deadline: Instant) -> Result<Report, StepError> {
+        let mut connection = self.connect(instance, deadline).await?;
+        probe::report(&mut connection, deadline).await.map_err(failed)
     }
 
     async fn report(&self, connection: &mut Connection, deadline: Instant) -> Result<Evidence, StepError> {
@@ -279,7 +296,7 @@ impl LiveWorld {
         &self,
         instance: &InstanceId,
         from: &InstanceId,
-        to: &InstanceId,
+        (to, acker): (&InstanceId, bool),
         within: Duration,
         token: &Token,
     ) -> Result<Evidence, StepError> {
@@ -298,7 +315,7 @@ impl LiveWorld {
         };
         let (here, there) = (applied(instance), applied(to));
         tokio::try_join!(self.at_server(&here, token), self.at_server(&there, token))?;
-        let point = Step::PointReplica { instance: instance.clone(), source: to.clone(), acker: true };
+        let point = Step::PointReplica { instance: instance.clone(), source: to.clone(), acker };
         self.at_server(&point, token).await
     }
 
@@ -312,6 +329,7 @@ impl LiveWorld {
         token: &Token,
     ) -> Result<Evidence, StepError> {
         let now = clock::wall();
+        let _alone = self.record.lock().await;
         let old = self.store.record(&self.cluster.name).await.map_err(failed)?;
         let mut record = old.clone().unwrap_or_else(|| ClusterRecord {
             generation,
@@ -324,6 +342,7 @@ impl LiveWorld {
             failovers: Vec::new(),
             adopted_at: now,
             doubted: Vec::new(),
+            wishes: Default::default(),
         });
         record.note_doubt(primary, ackers, (acks, degraded.is_some()), token.automatic);
         if token.automatic && old.is_some_and(|old| old.primary != *primary) {
@@ -336,6 +355,7 @@ impl LiveWorld {
             None => Degraded { since: now, why: why.to_owned() },
         });
         record.parked.retain(|parked| parked.instance != *primary);
+        record.wishes.forget(primary);
         record.primary = primary.clone();
         record.generation = generation;
         record.ballot = token.ballot.clone();
@@ -345,10 +365,19 @@ impl LiveWorld {
     }
 
     async fn park(&self, instance: &InstanceId, why: &str) -> Result<Evidence, StepError> {
+        let _alone = self.record.lock().await;
         let record = self.store.record(&self.cluster.name).await.map_err(failed)?;
         let mut record = record.ok_or_else(|| StepError::Failed("the cluster is not adopted".to_owned()))?;
         record.parked.retain(|parked| parked.instance != *instance);
         record.parked.push(Parked { instance: instance.clone(), since: clock::wall(), why: why.to_owned() });
+        self.save(record).await
+    }
+
+    async fn wish(&self, instance: &InstanceId, wish: &Wish) -> Result<Evidence, StepError> {
+        let _alone = self.record.lock().await;
+        let record = self.store.record(&self.cluster.name).await.map_err(failed)?;
+        let mut record = record.ok_or_else(|| StepError::Failed("the cluster is not adopted".to_owned()))?;
+        record.wishes.note(instance, wish, clock::wall());
         self.save(record).await
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::time::Instant;
 
 use super::Part;
@@ -20,13 +21,13 @@ use crate::model::time::Moment;
 const SURVEY_WITHIN: Duration = Duration::from_secs(2);
 
 /// Between two attempts to hand over.
-const WISH_AGAIN: Duration = Duration::from_millis(500);
+const HANDOFF_AGAIN: Duration = Duration::from_millis(500);
 
-/// A handoff that a service manager asks for.
+/// The last attempt at what a service manager asks for.
 #[derive(Debug)]
-pub(super) struct Wish {
-    /// When the last attempt was answered; `None` while it is under way.
-    answered: Option<Moment>,
+pub(super) struct Handoff {
+    asked_at: Moment,
+    answer: oneshot::Receiver<Started>,
 }
 
 impl ClusterTask {
@@ -52,33 +53,33 @@ impl ClusterTask {
                 let started = self.begin_switchover(&ask, &surveys).await;
                 let _ = answer.send(started);
             }
-            Then::HandOver => {
-                let started = self.begin_switchover(&ask, &surveys).await;
-                self.wish = Some(Wish { answered: Some(clock::now()) });
-                if let Err(why) = started {
-                    tracing::warn!(cluster = %self.view.cluster.name, why = why.join("; "), "no handoff yet");
-                }
-            }
         }
     }
 
     /// Does what the primary's service manager asks for, and again while it asks and it could not be begun.
-    pub(super) fn grant_wish(&mut self, now: Moment) {
-        let Some(ask) = switchover::wished(&self.view, now) else {
-            self.wish = None;
+    pub(super) fn hand_over(&mut self, now: Moment) {
+        let Some(ask) = switchover::handoff_asked(&self.view, now) else {
+            self.handoff = None;
             return;
         };
-        let pause = match &self.wish {
-            None => false,
-            Some(Wish { answered: None }) => true,
-            Some(Wish { answered: Some(at) }) => now.since(*at) < WISH_AGAIN,
-        };
-        if pause || self.running.is_some() || self.led.is_err() || self.to_resume || self.part != Part::Leads
-        {
+        if let Some(handoff) = &mut self.handoff {
+            match handoff.answer.try_recv() {
+                Ok(Err(why)) => {
+                    tracing::warn!(cluster = %self.view.cluster.name, why = why.join("; "), "no handoff yet");
+                }
+                Ok(Ok(_)) | Err(TryRecvError::Closed) => {}
+                Err(TryRecvError::Empty) => return,
+            }
+            if now.since(handoff.asked_at) < HANDOFF_AGAIN {
+                return;
+            }
+        }
+        if self.running.is_some() || self.led.is_err() || self.to_resume || self.part != Part::Leads {
             return;
         }
-        self.wish = Some(Wish { answered: None });
-        self.survey(ask, Then::HandOver);
+        let (begin, answer) = oneshot::channel();
+        self.handoff = Some(Handoff { asked_at: now, answer });
+        self.survey(ask, Then::Begin(begin));
     }
 
     fn propose_switchover(&self, ask: &SwitchoverAsk, surveys: &Surveys) -> Proposal {

@@ -32,15 +32,13 @@ const AGAIN: Duration = Duration::from_millis(250);
 impl ClusterTask {
     /// Whether what is asked about a member is known in a moment, and not now.
     pub(super) fn knows_later(&self, ask: &Ask) -> bool {
-        let (Ask::ProposeRejoin { instance, how, .. } | Ask::Rejoin { instance, how, .. }) = ask else {
-            return false;
-        };
+        let Ask::Rejoin { instance, how, .. } = ask else { return false };
         matches!(self.would_do(instance, *how), Err(Not::Yet(_)))
     }
 
     /// Asks the same once more when both servers were looked at again.
     pub(super) fn look_again(&self, mut ask: Ask) {
-        if let Ask::ProposeRejoin { looks, .. } | Ask::Rejoin { looks, .. } = &mut ask {
+        if let Ask::Rejoin { looks, .. } = &mut ask {
             *looks = looks.saturating_sub(1);
         }
         let (events, stop) = (self.own_events.clone(), self.stop.clone());

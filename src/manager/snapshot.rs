@@ -16,8 +16,9 @@ use crate::model::observation::{Access, Process};
 use crate::model::policy::Durability;
 use crate::model::record::{Degraded, Parked};
 use crate::model::report::ThreadState;
-use crate::model::time::millis;
+use crate::model::time::{Moment, millis};
 use crate::model::view::{ClusterView, Seen};
+use crate::model::wishes::Wishes;
 
 /// The state of a member nobody has looked at.
 pub const NOT_ASKED: &str = "not asked yet";
@@ -60,6 +61,9 @@ pub struct Snapshot {
     pub degraded: Option<Degraded>,
     /// Members out of automatic hands, with the reason.
     pub parked: Vec<Parked>,
+    /// What operators asked of single members, beside the configuration.
+    #[serde(default, skip_serializing_if = "Wishes::is_empty")]
+    pub wishes: Wishes,
     pub vip: Option<VipAddress>,
     /// Who holds the VIP, by the agents' words.
     pub vip_on: Option<InstanceId>,
@@ -95,6 +99,9 @@ pub struct MemberSnapshot {
     pub to_apply: u64,
     /// "none" where there is no agent.
     pub agent: String,
+    /// When its server was last asked and answered; absent while it does not.
+    #[serde(default)]
+    pub asked_at: Option<DateTime<Utc>>,
     pub access: Option<Access>,
     pub vip: bool,
     #[serde(rename = "lease_ms", with = "millis::option")]
@@ -105,7 +112,7 @@ impl Snapshot {
     pub(super) fn new(
         view: &ClusterView,
         decision: Decision,
-        at: DateTime<Utc>,
+        (now, at): (Moment, DateTime<Utc>),
         recovering: bool,
         not_leading: Option<String>,
     ) -> Self {
@@ -114,7 +121,9 @@ impl Snapshot {
             .cluster
             .members
             .iter()
-            .filter_map(|member| Some(member_snapshot(view, &member.instance, view.of(&member.instance)?)))
+            .filter_map(|member| {
+                Some(member_snapshot(view, &member.instance, view.of(&member.instance)?, (now, at)))
+            })
             .collect();
         let (doing, refused) = match &decision.action {
             Action::Rest => (Doing::Rest, Vec::new()),
@@ -140,6 +149,7 @@ impl Snapshot {
             ackers: record.map_or_else(Vec::new, |record| record.ackers.clone()),
             degraded: record.and_then(|record| record.degraded.clone()),
             parked: record.map_or_else(Vec::new, |record| record.parked.clone()),
+            wishes: record.map_or_else(Wishes::default, |record| record.wishes.clone()),
             vip: view.cluster.vip.clone(),
             vip_on: members.iter().find(|member| member.vip).map(|member| member.instance.clone()),
             evidence: decision.diagnosis.evidence,
@@ -152,7 +162,12 @@ impl Snapshot {
     }
 }
 
-fn member_snapshot(view: &ClusterView, instance: &InstanceId, seen: &Seen) -> MemberSnapshot {
+fn member_snapshot(
+    view: &ClusterView,
+    instance: &InstanceId,
+    seen: &Seen,
+    (now, at): (Moment, DateTime<Utc>),
+) -> MemberSnapshot {
     let report = seen.latest();
     let channel = report.and_then(|report| report.channel());
     let agent = seen.agent_now();
@@ -188,6 +203,7 @@ fn member_snapshot(view: &ClusterView, instance: &InstanceId, seen: &Seen) -> Me
             (Some(_), Some(_)) => "ok".to_owned(),
             (Some(_), None) => "not heard".to_owned(),
         },
+        asked_at: seen.manager.as_ref().filter(|look| look.seen.is_ok()).map(|look| at - now.since(look.at)),
         access: agent.map(|agent| agent.access),
         vip: agent.is_some_and(|agent| agent.vip),
         lease: agent.and_then(|agent| match agent.access {

@@ -137,7 +137,11 @@ impl Told {
         let title = match recovery.kind {
             // Its title is its first plan's.
             PlanKind::Isolate | PlanKind::Promote => &format!("failover of {}", recovery.about),
-            PlanKind::Switchover | PlanKind::Adopt | PlanKind::Rejoin | PlanKind::Repair => &recovery.title,
+            PlanKind::Switchover
+            | PlanKind::Adopt
+            | PlanKind::Rejoin
+            | PlanKind::Repair
+            | PlanKind::Topology => &recovery.title,
         };
         let (occasion, urgency, sentence, reasons) = match ended {
             None => {

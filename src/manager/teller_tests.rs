@@ -31,6 +31,7 @@ pub(in crate::manager) fn blank(name: &ClusterName) -> Snapshot {
         ackers: Vec::new(),
         degraded: None,
         parked: Vec::new(),
+        wishes: Default::default(),
         vip: None,
         vip_on: None,
         evidence: Vec::new(),

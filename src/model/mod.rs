@@ -3,6 +3,7 @@
 pub mod ballot;
 pub mod binlog;
 pub mod cluster;
+pub mod disk;
 pub mod extra;
 pub mod gtid;
 pub mod instance;
@@ -14,3 +15,4 @@ pub mod report;
 pub mod sessions;
 pub mod time;
 pub mod view;
+pub mod wishes;

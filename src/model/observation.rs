@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::ballot::{Ballot, Generation};
+use super::disk::Disk;
 use super::extra::Saved;
 use super::instance::InstanceId;
 use super::report::Report;
@@ -69,6 +70,21 @@ impl Unseen {
             | Self::SilentBeforeGreeting
             | Self::HungAfterLogin
             | Self::WrongServer(_)
+            | Self::Name(_)
+            | Self::Looker(_) => false,
+        }
+    }
+
+    /// Time ran out on it: it may hang, and what was asked may still happen.
+    pub fn is_silence(&self) -> bool {
+        match self {
+            Self::NoRoute | Self::SilentBeforeGreeting | Self::HungAfterLogin => true,
+            Self::Refused
+            | Self::Lost
+            | Self::AccessDenied(_)
+            | Self::TooManyConnections
+            | Self::WrongServer(_)
+            | Self::Server { .. }
             | Self::Name(_)
             | Self::Looker(_) => false,
         }
@@ -202,6 +218,16 @@ pub struct AgentStatus {
     /// Transactions of its server that the primary lacked, saved on that host.
     #[serde(default)]
     pub extra: Option<Saved>,
+    /// The filesystems its server writes to, each once; empty where they cannot be looked at.
+    #[serde(default)]
+    pub disks: Vec<Disk>,
+}
+
+impl AgentStatus {
+    /// Why its server can write nothing, where the disk is the reason.
+    pub fn stuck_disk(&self) -> Option<&Disk> {
+        self.disks.iter().find(|disk| disk.is_stuck())
+    }
 }
 
 impl AgentStatus {

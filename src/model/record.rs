@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ballot::{Ballot, Generation};
 use super::instance::InstanceId;
+use super::wishes::Wishes;
 
 /// The durable memory of one adopted cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +30,9 @@ pub struct ClusterRecord {
     /// have may have been acknowledged to a client. Until they follow again.
     #[serde(default)]
     pub doubted: Vec<InstanceId>,
+    /// What operators asked of single members, until they ask otherwise.
+    #[serde(default)]
+    pub wishes: Wishes,
 }
 
 impl ClusterRecord {

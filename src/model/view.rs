@@ -130,6 +130,15 @@ impl ClusterView {
         Self { cluster, record, seen, grants: BTreeMap::new(), since }
     }
 
+    /// Other members: what is known of those that stay is kept.
+    pub fn follow_members(&mut self, cluster: Cluster) {
+        self.seen.retain(|instance, _| cluster.member(instance).is_some());
+        for member in &cluster.members {
+            self.seen.entry(member.instance.clone()).or_default();
+        }
+        self.cluster = cluster;
+    }
+
     /// What is known of that member; nothing for a stranger.
     pub fn of(&self, instance: &InstanceId) -> Option<&Seen> {
         self.seen.get(instance)

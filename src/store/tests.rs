@@ -39,6 +39,7 @@ async fn what_was_written_is_there_after_reopening() {
         failovers: vec![],
         adopted_at: DateTime::UNIX_EPOCH,
         doubted: Vec::new(),
+        wishes: Default::default(),
     };
     let id = {
         let store = Store::open(dir.path()).unwrap();

@@ -25,6 +25,7 @@ use mha::model::observation::Access;
 use mha::model::policy::Durability;
 use mha::model::record::{Degraded, Parked};
 use mha::model::report::ThreadState;
+use mha::model::wishes::{Threads, Wish, Wishes};
 use mha::store::Store;
 use secrecy::SecretString;
 use tokio::sync::{mpsc, watch};
@@ -53,6 +54,7 @@ fn replica(name: &str, to_apply: u64) -> MemberSnapshot {
         heartbeat_age: Some(Duration::from_millis(210)),
         to_apply,
         agent: "ok".to_owned(),
+        asked_at: None,
         access: Some(Access::Admitted),
         vip: false,
         lease: None,
@@ -102,6 +104,7 @@ pub(crate) fn healthy() -> Snapshot {
         ackers: vec![host("db2"), host("db3")],
         degraded: None,
         parked: vec![],
+        wishes: Wishes::default(),
         vip: Some(VipAddress { address: [10, 0, 0, 100].into(), prefix: 24, interface: "eth0".to_owned() }),
         vip_on: Some(host("db1")),
         evidence: vec!["db1 answers".to_owned()],
@@ -167,6 +170,15 @@ pub(crate) fn plan(kind: PlanKind) -> Plan {
         PlanKind::Adopt => {
             let open = Step::Open { instance: host("db1"), generation: Generation(1) };
             ("adopt orders: db1 leads, generation 1", vec![Stage::new("open", vec![open])], None)
+        }
+        PlanKind::Topology => {
+            let (instance, threads, within) = (host("db3"), Threads::Both, Duration::from_secs(10));
+            let wish = Wish::Stop { threads, by: "ann@desk".to_owned() };
+            let stages = vec![
+                Stage::new("stop", vec![Step::Halt { instance: instance.clone(), threads, within }]),
+                Stage::new("record", vec![Step::Wish { instance, wish }]),
+            ];
+            ("db3 stops: receiver and applier, asked for by ann@desk", stages, None)
         }
         PlanKind::Isolate | PlanKind::Switchover | PlanKind::Rejoin | PlanKind::Repair => {
             ("db1 is to acknowledge nothing more (dead primary)", vec![Stage::new("isolate", isolate)], None)
@@ -304,6 +316,30 @@ impl Desk {
     }
 }
 
+async fn proposed(
+    then: Then,
+    sentence: String,
+    plans: Vec<Plan>,
+    dossier: Option<Dossier>,
+    script: &Script,
+    store: &Store,
+    recovery: &watch::Sender<Option<Arc<Recovery>>>,
+) {
+    let blockers = script.refusals.clone();
+    match then {
+        Then::Propose(answer) => {
+            let _ = answer.send(Proposal { sentence, plans, blockers, dossier });
+        }
+        Then::Begin(answer) => {
+            let begun = if blockers.is_empty() { Ok("r1".to_owned()) } else { Err(blockers) };
+            let _ = answer.send(begun);
+            if script.refusals.is_empty() {
+                play(store, recovery).await;
+            }
+        }
+    }
+}
+
 async fn answer(
     mut inbox: mpsc::Receiver<Event>,
     script: Script,
@@ -316,38 +352,23 @@ async fn answer(
         let Event::Ask(ask) = event else { continue };
         heard.lock().unwrap().push(format!("{ask:?}"));
         match ask {
-            Ask::DryRun { answer, .. } => {
+            Ask::Failover { then, .. } => {
                 let plans = vec![plan(PlanKind::Isolate), plan(PlanKind::Promote)];
                 let sentence = "db1 is dead: fail over to db2".to_owned();
-                let _ = answer.send(Proposal {
-                    sentence,
-                    plans,
-                    blockers: script.refusals.clone(),
-                    dossier: None,
-                });
+                proposed(then, sentence, plans, None, &script, &store, &recovery).await;
             }
             Ask::Switchover { then, .. } => {
                 let plans = vec![plan(PlanKind::Switchover), plan(PlanKind::Promote)];
                 let sentence = "switchover db1 -> db2".to_owned();
-                let blockers = script.refusals.clone();
-                match then {
-                    Then::Propose(answer) => {
-                        let _ = answer.send(Proposal { sentence, plans, blockers, dossier: None });
-                    }
-                    Then::Begin(answer) => {
-                        let _ = answer.send(refused(&script.refusals).map(|()| "r1".to_owned()));
-                        if script.refusals.is_empty() {
-                            play(&store, &recovery).await;
-                        }
-                    }
-                    // Only the loop asks itself for that.
-                    Then::HandOver => {}
-                }
+                proposed(then, sentence, plans, None, &script, &store, &recovery).await;
             }
-            Ask::ProposeRejoin { instance, answer, .. } => {
+            Ask::Rejoin { instance, then, .. } => {
                 let (sentence, plans) = (format!("park {instance}"), vec![plan(PlanKind::Rejoin)]);
-                let (blockers, dossier) = (script.refusals.clone(), Some(dossier()));
-                let _ = answer.send(Proposal { sentence, plans, blockers, dossier });
+                proposed(then, sentence, plans, Some(dossier()), &script, &store, &recovery).await;
+            }
+            Ask::Replica { ask, then } => {
+                let (sentence, plans) = (format!("{} stops", ask.instance), vec![plan(PlanKind::Topology)]);
+                proposed(then, sentence, plans, None, &script, &store, &recovery).await;
             }
             Ask::Abort { answer } => {
                 let _ = answer.send(
@@ -359,7 +380,7 @@ async fn answer(
             Ask::AdoptPlan { answer, .. } => {
                 let _ = answer.send(refused(&script.refusals).map(|()| plan(PlanKind::Adopt)));
             }
-            Ask::Failover { answer, .. } | Ask::Adopt { answer, .. } | Ask::Rejoin { answer, .. } => {
+            Ask::Adopt { answer, .. } => {
                 let _ = answer.send(refused(&script.refusals).map(|()| "r1".to_owned()));
                 if script.refusals.is_empty() {
                     play(&store, &recovery).await;
@@ -412,7 +433,10 @@ fn dossier() -> Dossier {
 async fn play(store: &Store, shown: &watch::Sender<Option<Arc<Recovery>>>) {
     let whole = failover("r1");
     let mut now = Recovery { entries: vec![], ..whole.clone() };
-    store.begin(&now).await.unwrap();
+    // It was played before.
+    if store.begin(&now).await.is_err() {
+        return;
+    }
     shown.send_replace(Some(Arc::new(now.clone())));
     for entry in whole.entries.into_iter().chain([ended(Outcome::Done)]) {
         store.append(&now.id, vec![entry.clone()]).await.unwrap();

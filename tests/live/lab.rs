@@ -17,11 +17,11 @@ pub(crate) struct Lab {
 }
 
 impl Lab {
-    /// Three hosts, agents, a manager, adopted and healthy; a client writes through the VIP.
-    pub(crate) fn up(flavor: &str) -> Self {
+    /// Three hosts, or what the lab's options in `more` say, agents, a manager, adopted and healthy; a client writes through the VIP.
+    pub(crate) fn up(flavor: &str, more: &[&str]) -> Self {
         let name = format!("live-{flavor}-{}", std::process::id());
         let mut lab = Self { name, dir: PathBuf::new(), writers: Vec::new() };
-        lab.run(&["up", "--flavor", flavor]);
+        lab.run(&[&["up", "--flavor", flavor][..], more].concat());
         let env = lab.run(&["env"]);
         lab.dir = env.lines().find_map(|line| line.strip_prefix("LAB=")).unwrap().into();
         lab.write(1, &["--rate", "200"]);
@@ -82,6 +82,19 @@ impl Lab {
 
     pub(crate) fn generation(&self) -> Option<u64> {
         self.status()?["generation"].as_u64()
+    }
+
+    /// One member's row of `mhactl status --json`.
+    pub(crate) fn member(&self, host: &str) -> Option<Value> {
+        let status = self.status()?;
+        status["members"].as_array()?.iter().find(|member| member["instance"] == host).cloned()
+    }
+
+    /// Whom a member replicates from, while it does.
+    pub(crate) fn source(&self, host: &str) -> Option<String> {
+        let member = self.member(host)?;
+        let runs = member["receiver"] == "running" && member["applier"] == "running";
+        runs.then(|| member["source"].as_str().map(ToOwned::to_owned))?
     }
 
     pub(crate) fn is_healthy(&self) -> bool {

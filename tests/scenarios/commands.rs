@@ -5,6 +5,7 @@ use std::time::Duration;
 use mha::decide::failover::Isolation;
 use mha::model::ballot::{Ballot, Generation};
 use mha::model::cluster::{Cluster, ClusterName, Member, Mode, Promotion, VipAddress, Voter};
+use mha::model::disk::{Disk, Holds};
 use mha::model::extra::Remedy;
 use mha::model::instance::{Flavor, InstanceId};
 use mha::model::intent::{FailoverAsk, Undone};
@@ -16,7 +17,7 @@ use mha::model::time::Moment;
 use mha::model::view::ClusterView;
 
 use crate::world::{Host, MANAGER, Plight, World, pair};
-use crate::{extra, planned};
+use crate::{extra, planned, topology};
 
 type Done = Result<(), String>;
 
@@ -58,6 +59,10 @@ pub(crate) fn perform(world: &mut Option<World>, line: &str) -> Done {
         ["forget"] => forget(world),
         ["isolated", rest @ ..] => isolated(world, rest),
         ["operator", "asks", "failover", rest @ ..] => asks_failover(world, rest),
+        ["stranger", name] => topology::stranger(world, name),
+        ["joined", name] => topology::joined(world, name),
+        ["operator", "asks", "replica", rest @ ..] => topology::asks(world, rest),
+        [name, "wished", rest @ ..] => topology::wished(world, name, rest),
         ["operator", "asks", "switchover", rest @ ..] => planned::asks(world, rest),
         [name, "session", seconds, rest @ ..] => planned::session(world, name, seconds, rest),
         [name, "has", "no", "replication", "account"] => planned::no_replication_account(world, name),
@@ -162,6 +167,7 @@ fn cluster(line: &str) -> Result<World, String> {
         failovers: Vec::new(),
         adopted_at: world.wall(),
         doubted: Vec::new(),
+        wishes: Default::default(),
     });
     arm(&mut world, &primary);
     world.wait(Duration::from_secs(5));
@@ -576,10 +582,23 @@ fn server_is(host: &mut Host, fact: &[&str]) -> Done {
         ["semi-sync", "off"] => host.semi_sync.source_status = false,
         ["semi-sync", "on"] => host.semi_sync.source_enabled = true,
         ["after-commit"] => host.semi_sync.after_sync = false,
+        ["disk", state @ ..] => host.disk = disk(state)?,
         ["ackers", n] => host.semi_sync.clients = number(n)?,
         _ => return Err("unknown fact".to_owned()),
     }
     Ok(())
+}
+
+/// `db2 disk full`, `db2 disk low`, `db2 disk read-only`, `db2 disk well`: of 100 GiB.
+fn disk(state: &[&str]) -> Result<Option<Disk>, String> {
+    let disk = |free, read_only| Some(Disk { holds: Holds::Data, free, size: 100 << 30, read_only });
+    match state {
+        ["full"] => Ok(disk(0, false)),
+        ["low"] => Ok(disk(500 << 20, false)),
+        ["read-only"] => Ok(disk(50 << 30, true)),
+        ["well"] => Ok(disk(50 << 30, false)),
+        _ => Err("a disk is full, low, read-only or well".to_owned()),
+    }
 }
 
 fn thread_error(words: &[&str]) -> Result<Option<ThreadError>, String> {

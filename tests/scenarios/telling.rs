@@ -9,8 +9,8 @@ use mha::decide::lint::lint;
 use mha::decide::plan::{Plan, PlanKind};
 use mha::decide::{Action, Decision, decide};
 
-use crate::planned;
 use crate::world::World;
+use crate::{planned, topology};
 
 /// Decides, and tells all of it.
 pub(crate) fn tell(world: &mut World, name: &str) -> String {
@@ -18,6 +18,9 @@ pub(crate) fn tell(world: &mut World, name: &str) -> String {
     let mut out = String::new();
     if let Some(ask) = world.asks_switchover.take() {
         return planned::tell(world, &ask, name);
+    }
+    if let Some(ask) = world.asks_replica.take() {
+        return topology::tell(world, &ask, name);
     }
     if let Some(primary) = world.asks_adoption.take() {
         match adopt(&world.view, primary.as_ref()) {

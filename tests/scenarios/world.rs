@@ -9,6 +9,7 @@ use mha::decide::failover::Isolation;
 use mha::decide::switchover::Surveys;
 use mha::model::ballot::{Ballot, Generation};
 use mha::model::cluster::Cluster;
+use mha::model::disk::Disk;
 use mha::model::extra::Saved;
 use mha::model::gtid::GtidSet;
 use mha::model::instance::{Flavor, Identity, InstanceId, Version};
@@ -17,6 +18,7 @@ use mha::model::observation::{Access, AgentStatus, Leaving, Observation, Probe, 
 use mha::model::report::{Replication, Report, SemiSync, Settings, ThreadError, ThreadState};
 use mha::model::time::Moment;
 use mha::model::view::{ClusterView, Granted};
+use mha::model::wishes::ReplicaAsk;
 
 use crate::planned;
 
@@ -79,6 +81,7 @@ pub(crate) struct Host {
     pub(crate) saved: Option<Saved>,
     /// What its service manager has said, and when.
     pub(crate) leaving: Option<(Leaving, Moment)>,
+    pub(crate) disk: Option<Disk>,
     pub(crate) started_at: Moment,
     stream_at: Moment,
     beats: u64,
@@ -104,6 +107,8 @@ pub(crate) struct World {
     pub(crate) isolation: Option<Isolation>,
     pub(crate) asks_adoption: Option<Option<InstanceId>>,
     pub(crate) asks_switchover: Option<SwitchoverAsk>,
+    pub(crate) asks_replica: Option<ReplicaAsk>,
+    pub(crate) newcomer_has_agent: bool,
     pub(crate) surveys: Surveys,
     /// A generation that voters beside the members accepted.
     pub(crate) witnesses_accepted: Generation,
@@ -150,6 +155,7 @@ impl Host {
             heartbeat_stuck_since: None,
             saved: None,
             leaving: None,
+            disk: None,
             started_at: now.back(Duration::from_secs(900)),
             stream_at: now,
             beats: 0,
@@ -203,6 +209,8 @@ impl World {
             isolation: None,
             asks_adoption: None,
             asks_switchover: None,
+            asks_replica: None,
+            newcomer_has_agent: false,
             surveys: Surveys::new(),
             witnesses_accepted: Generation(0),
         }
@@ -340,7 +348,7 @@ impl World {
         self.view.record_agent(&host.instance, self.now, status);
     }
 
-    fn status(&self, host: &Host, primary: Option<&InstanceId>) -> AgentStatus {
+    pub(crate) fn status(&self, host: &Host, primary: Option<&InstanceId>) -> AgentStatus {
         let generation = self.view.record.as_ref().map_or(Generation(0), |record| record.generation);
         let leads = Some(&host.instance) == primary;
         let (process, unanswered, server) = match &host.plight {
@@ -387,6 +395,7 @@ impl World {
             stopping: false,
             leaving: planned::leaving_at(host, self.now),
             extra: host.saved.clone(),
+            disks: host.disk.into_iter().collect(),
         }
     }
 

@@ -4,6 +4,9 @@ use mha::model::instance::Flavor;
 use mha::model::policy::{Durability, WithoutAckers};
 use mha::model::time::Moment;
 
+use mha::model::instance::InstanceId;
+use mha::model::wishes::{Change, ReplicaAsk, Threads};
+
 use super::story::Story;
 
 /// splitmix64: the same for a seed on every machine.
@@ -104,6 +107,8 @@ pub(crate) struct Options {
     /// Milliseconds; shorter than the lease in some runs.
     pub(crate) silence: u64,
     pub(crate) planted: Planted,
+    /// What an operator asks of single replicas, one after the other, whenever nothing else is to be done.
+    pub(crate) asks: Vec<ReplicaAsk>,
     /// Not by chance: this happens, and nothing else.
     pub(crate) story: Option<Story>,
 }
@@ -130,7 +135,36 @@ impl Options {
             bursts,
             silence,
             planted,
+            asks: if members > 3 && planted == Planted::Nothing {
+                asks_of(seed, members)
+            } else {
+                Vec::new()
+            },
             story: None,
         }
+    }
+}
+
+/// One word about a replica.
+pub(crate) fn ask(of: usize, change: Change) -> ReplicaAsk {
+    let instance = InstanceId::new(format!("db{of}"), 3306);
+    ReplicaAsk { instance, change, force: false, within: ReplicaAsk::WITHIN, by: "anna".to_owned() }
+}
+
+/// Below the member of that number.
+pub(crate) fn below(of: usize) -> Change {
+    Change::Move { source: InstanceId::new(format!("db{of}"), 3306) }
+}
+
+/// In some runs the last member is put below another one, or stopped for a while.
+fn asks_of(seed: u64, members: usize) -> Vec<ReplicaAsk> {
+    // Dice of its own: a seed's faults stay what they were.
+    let mut dice = Dice::new(seed ^ 0x0A5C);
+    let last = members - 1;
+    match dice.below(4) {
+        0 => vec![ask(last, below(1)), ask(last, below(0))],
+        1 => vec![ask(last, below(dice.range(1, last as u64 - 1) as usize))],
+        2 => vec![ask(last, Change::Stop { threads: Threads::Both }), ask(last, Change::Start)],
+        _ => Vec::new(),
     }
 }

@@ -114,6 +114,9 @@ impl Sim {
         }
         self.check_promotion(h, generation);
         self.opened.push(Opened { server: h, generation: generation.0 });
+        if self.told.struck_at > 0 {
+            self.told.opened_after = Some(self.t - self.told.struck_at);
+        }
         self.must_hold_all(h);
     }
 
@@ -291,13 +294,22 @@ impl Sim {
                 server.waiters.iter().map(|waiter| (waiter.at, waiter.acked)).collect::<Vec<_>>()
             ));
         }
+        if self.asked < self.opts.asks.len() {
+            return Some("an operator's word is not followed yet".to_owned());
+        }
         for s in (0..self.servers.len()).filter(|s| *s != p) {
             let instance = self.instance(s);
+            if record.wishes.stopped(&instance).is_some() {
+                return Some(format!("db{s} stays stopped"));
+            }
+            // Below whom it belongs; acknowledging where too few others would, it stays where it is needed.
+            let below = record.wishes.source_of(&instance).map(|source| self.index(source));
+            let below = below.filter(|_| !record.ackers.contains(&instance)).unwrap_or(p);
             if record.parked.iter().any(|parked| parked.instance == instance) {
                 continue;
             }
             let server = &self.servers[s];
-            let follows = server.up && server.source == Some(p) && server.stream.is_some() && server.sql;
+            let follows = server.up && server.source == Some(below) && server.stream.is_some() && server.sql;
             if !follows {
                 return Some(format!(
                     "db{s} is neither a replica nor parked: up {} source {:?} io {} sql {} connected {} error {} role {:?} filter {:?}",

@@ -44,7 +44,8 @@ impl Sim {
         }
         if let Some(story) = self.opts.story.clone() {
             story.fault.iter().for_each(|fault| self.hit(fault));
-            return self.after(12_000, Event::MendAll);
+            self.told.struck_at = self.t;
+            return self.after(story.lasts, Event::MendAll);
         }
         let fault = self.draw();
         self.hit(&fault);
@@ -141,9 +142,14 @@ impl Sim {
                 (Some(_), _) => "manager killed in promote",
                 (None, PlanKind::Isolate) => "manager killed in isolate",
                 (None, PlanKind::Switchover) => "manager killed in a block",
-                (None, PlanKind::Adopt | PlanKind::Promote | PlanKind::Rejoin | PlanKind::Repair) => {
-                    "manager killed in another plan"
-                }
+                (
+                    None,
+                    PlanKind::Adopt
+                    | PlanKind::Promote
+                    | PlanKind::Rejoin
+                    | PlanKind::Repair
+                    | PlanKind::Topology,
+                ) => "manager killed in another plan",
             };
             self.count(what);
         }

@@ -398,6 +398,7 @@ impl Sim {
             stopping: false,
             leaving: None,
             extra: state.saved.clone(),
+            disks: Vec::new(),
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::join_all;
 use mha::decide::plan::{Plan, PlanKind, Step};
+use mha::decide::topology;
 use mha::decide::{Action, adopt, decide};
 use mha::execute::Outcome;
 use mha::execute::journal::{Entry, Journal, Recovery, What};
@@ -18,6 +19,7 @@ use mha::model::intent::Intents;
 use mha::model::observation::{Observation, Unseen, Vantage};
 use mha::model::record::{ClusterRecord, Degraded, Parked};
 use mha::model::view::{ClusterView, Granted};
+use mha::model::wishes::Change;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -160,10 +162,35 @@ impl Manager {
                         said.clear();
                     }
                     Action::Refuse { blockers } => self.shared.act(|sim| sim.note_refusal(&blockers)),
-                    Action::Rest | Action::Wait { .. } => {}
+                    Action::Rest => self.word().await,
+                    Action::Wait { .. } => {}
                 }
             }
             sleep(Duration::from_millis(250)).await;
+        }
+    }
+
+    /// Does what an operator asks of a replica next. One that was stopped is started in the end, however often that is refused.
+    async fn word(&mut self) {
+        let next = self.shared.act(|sim| sim.opts.asks.get(sim.asked).cloned());
+        let Some(ask) = next else { return };
+        let now = self.shared.act(|sim| sim.now_of_manager());
+        match topology::plan(&self.view, &ask, now) {
+            Ok(plan) => {
+                self.shared.act(|sim| {
+                    sim.asked += 1;
+                    sim.count("replica changed by command");
+                });
+                self.act(&plan).await;
+            }
+            Err(why) => self.shared.act(|sim| {
+                let stopped = sim.stores[self.m].record.as_ref();
+                let stopped = stopped.is_some_and(|record| record.wishes.stopped(&ask.instance).is_some());
+                if !(ask.change == Change::Start && stopped) {
+                    sim.say(format!("m{} refuses {:?}: {why:?}", self.m, ask.change));
+                    sim.asked += 1;
+                }
+            }),
         }
     }
 
@@ -184,7 +211,7 @@ impl Manager {
         let ask = self.intents.failover.clone().filter(|_| plan.kind == PlanKind::Isolate);
         let about = match plan.kind {
             PlanKind::Isolate | PlanKind::Switchover | PlanKind::Promote => self.view.primary().cloned(),
-            PlanKind::Adopt | PlanKind::Rejoin | PlanKind::Repair => None,
+            PlanKind::Adopt | PlanKind::Rejoin | PlanKind::Repair | PlanKind::Topology => None,
         };
         let about = about
             .or_else(|| {
@@ -215,7 +242,7 @@ impl Manager {
             recovery
         });
         let (token, world, journal) = self.tools(&recovery);
-        let outcome = if plan.kind == PlanKind::Rejoin {
+        let outcome = if matches!(plan.kind, PlanKind::Rejoin | PlanKind::Topology) {
             let abort = self.called_off();
             recovery::begin_yielding(plan, &abort, &token, &world, &journal).await
         } else {
@@ -415,6 +442,11 @@ impl Sim {
                     parked: old.as_ref().map_or_else(Vec::new, |old| old.parked.clone()),
                     failovers,
                     doubted: doubted.map_or_else(Vec::new, |record| record.doubted),
+                    wishes: old.as_ref().map_or_else(Default::default, |old| {
+                        let mut wishes = old.wishes.clone();
+                        wishes.forget(primary);
+                        wishes
+                    }),
                     adopted_at: old.map_or(now, |old| old.adopted_at),
                 })
             }
@@ -424,6 +456,11 @@ impl Sim {
                     self.count("parked");
                     record.parked.push(Parked { instance: instance.clone(), since: now, why: why.clone() });
                 }
+                Some(record)
+            }
+            (Step::Wish { instance, wish }, Some(mut record)) => {
+                self.say(format!("m{m} records: {step}"));
+                record.wishes.note(instance, wish, now);
                 Some(record)
             }
             (_, old) => old,

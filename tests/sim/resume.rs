@@ -5,8 +5,9 @@ use mha::decide::plan::PlanKind;
 use mha::execute::Outcome;
 use mha::model::instance::Flavor;
 use mha::model::policy::{Durability, WithoutAckers};
+use mha::model::wishes::{Change, Threads};
 
-use super::basics::{Options, Planted};
+use super::basics::{Options, Planted, ask, below};
 use super::faults::Fault;
 use super::run;
 use super::story::{Fate, Story};
@@ -20,7 +21,8 @@ fn at_every_command(fault: Option<Fault>, kind: PlanKind, change: impl Fn(&mut O
                 let mut opts = Options::of(7, Planted::Nothing);
                 (opts.members, opts.flavor, opts.acks) = (3, flavor, 1);
                 (opts.durability, opts.without_ackers) = (Durability::Lossless, WithoutAckers::Block);
-                opts.story = Some(Story { fault: fault.clone(), kind, nth, fate });
+                opts.asks = Vec::new();
+                opts.story = Some(Story { fault: fault.clone(), lasts: 12_000, kind, nth, fate });
                 change(&mut opts);
                 let run = run(opts);
                 let about = format!("{flavor:?} {fate:?} at command {nth}: {:?}", run.told.died_at);
@@ -99,7 +101,13 @@ fn a_return_with_a_tail_of_its_own_ends_whole() {
         (opts.durability, opts.without_ackers) = (Durability::Lossless, WithoutAckers::Block);
         opts
     };
-    let lives = Story { fault: Some(Fault::Power(0)), kind: PlanKind::Rejoin, nth: 1_000, fate: Fate::Lives };
+    let lives = Story {
+        fault: Some(Fault::Power(0)),
+        lasts: 12_000,
+        kind: PlanKind::Rejoin,
+        nth: 1_000,
+        fate: Fate::Lives,
+    };
     let sets_back = |seed: &u64| {
         let opts = Options { story: Some(lives.clone()), ..of(*seed) };
         run(opts).counters.contains_key("set back")
@@ -109,4 +117,46 @@ fn a_return_with_a_tail_of_its_own_ends_whole() {
         *opts = Options { story: opts.story.take(), ..of(seed) };
     });
     assert!(deaths >= 4 * 7, "only {deaths} deaths");
+}
+
+/// A replica stopped, started, put below another one, and back.
+#[test]
+fn a_replicas_change_by_command_ends_whole() {
+    let steps = [
+        (Change::Stop { threads: Threads::Both }, 3),
+        (Change::Stop { threads: Threads::Applier }, 4),
+        (below(1), 3),
+    ];
+    for (change, least) in steps {
+        let back = if change == below(1) { below(0) } else { Change::Start };
+        let deaths = at_every_command(None, PlanKind::Topology, |opts| {
+            opts.members = 4;
+            opts.asks = vec![ask(3, change.clone()), ask(3, back.clone())];
+        });
+        assert!(deaths >= 4 * 2 * least, "only {deaths} deaths of {change:?}");
+    }
+}
+
+/// The primary is killed, and at each command of its failover the server hangs that the command is for. Another one leads after a
+/// statement's patience (5 s) and a pause (2 s); past the commit point after two of the first, for a new primary is not given up sooner.
+#[test]
+fn a_server_that_hangs_in_the_middle_of_a_failover_is_left() {
+    for flavor in [Flavor::MariaDb, Flavor::MySql] {
+        for nth in 1.. {
+            let mut opts = Options::of(7, Planted::Nothing);
+            (opts.members, opts.flavor, opts.acks) = (4, flavor, 1);
+            (opts.durability, opts.without_ackers) = (Durability::Lossless, WithoutAckers::Block);
+            let (fault, fate) = (Some(Fault::Kill(0)), Fate::ServerHangs);
+            opts.asks = Vec::new();
+            opts.story = Some(Story { fault, lasts: 60_000, kind: PlanKind::Isolate, nth, fate });
+            let run = run(opts);
+            let about = format!("{flavor:?} at command {nth}: {:?}", run.told.died_at);
+            assert!(run.violation.is_none(), "{about}: {:?}\n{}", run.violation, run.trace.join("\n"));
+            let Some(after) = run.told.opened_after else { panic!("{about}: nobody leads") };
+            assert!(after <= 12_000, "{about}: somebody leads after {after} ms\n{}", run.trace.join("\n"));
+            if run.told.died_at.is_none() {
+                break;
+            }
+        }
+    }
 }

@@ -98,6 +98,8 @@ pub(crate) struct Sim {
     pub(crate) generations: BTreeMap<u64, usize>,
     /// What stopped replicas had, by manager.
     pub(crate) stopped: Vec<Vec<(usize, Marks)>>,
+    /// How many of the operator's asks about replicas are dealt with.
+    pub(crate) asked: usize,
     pub(crate) strikes: usize,
     pub(crate) kinds: BTreeSet<u64>,
     pub(crate) mended: bool,
@@ -165,6 +167,7 @@ impl Sim {
             bases: BTreeMap::new(),
             generations: BTreeMap::new(),
             stopped: vec![Vec::new(); MANAGERS],
+            asked: 0,
             strikes: 0,
             kinds: BTreeSet::new(),
             mended: false,

@@ -163,6 +163,7 @@ async fn level(
     done: impl Fn(&mut Sim) -> Result<bool, String>,
 ) -> Result<(), StepError> {
     let until = Instant::now() + within;
+    let mut answered = Instant::now();
     loop {
         if alive(shared, h, life).await.is_none() {
             return Err(StepError::NoAnswer { within, what: "the agent died".to_owned() });
@@ -174,8 +175,14 @@ async fn level(
         if answers && shared.act(&done).map_err(StepError::Failed)? {
             return Ok(());
         }
-        if Instant::now() > until {
-            return Err(StepError::Failed(format!("not so after {within:?}")));
+        if answers {
+            answered = Instant::now();
+        }
+        if Instant::now() > until || answered.elapsed() > STATEMENT {
+            return Err(match answers {
+                true => StepError::Failed(format!("not so after {within:?}")),
+                false => StepError::NoAnswer { within, what: "connected, no greeting".to_owned() },
+            });
         }
         sleep(Duration::from_millis(15)).await;
     }
@@ -202,6 +209,22 @@ async fn sql(shared: &Shared, h: usize, life: u64, step: &Step) -> Result<(), St
         }
         Step::StopReplicating { .. } => {
             level(shared, h, life, STATEMENT, |sim| sim.stop_replicating(h).map(|()| true)).await
+        }
+        Step::Halt { threads, within, .. } => {
+            level(shared, h, life, *within, |sim| {
+                if threads.receives() {
+                    sim.stop_receiving(h)?;
+                    sim.servers[h].semi_replica = false;
+                }
+                if threads.applies() {
+                    if !sim.servers[h].io && !sim.servers[h].relay.is_empty() {
+                        return Ok(false);
+                    }
+                    sim.servers[h].sql = false;
+                }
+                Ok(true)
+            })
+            .await
         }
         Step::ForgetSource { .. } => {
             level(shared, h, life, STATEMENT, |sim| {

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use mha::decide::plan::{Plan, PlanKind};
+use mha::decide::plan::{Plan, PlanKind, Step};
 use mha::execute::Outcome;
 use mha::execute::journal::{Entry, Recovery};
 use mha::execute::world::Token;
@@ -18,8 +18,10 @@ use super::world::evidence_of;
 /// What befalls the cluster, and where its manager dies.
 #[derive(Debug, Clone)]
 pub(crate) struct Story {
-    /// At 4 s; everything is mended 12 s later.
+    /// At 4 s.
     pub(crate) fault: Option<Fault>,
+    /// Everything is mended so many ms later.
+    pub(crate) lasts: u64,
     /// Commands of recoveries of this kind are counted.
     pub(crate) kind: PlanKind,
     /// The command its manager dies at, from 1.
@@ -33,6 +35,8 @@ pub(crate) enum Fate {
     Lives,
     NotSent,
     NotAnswered,
+    /// It lives; the server the command is for hangs when it comes.
+    ServerHangs,
 }
 
 /// What became of a story.
@@ -41,6 +45,9 @@ pub(crate) struct Told {
     /// Commands of the kind so far.
     pub(crate) commands: usize,
     pub(crate) died_at: Option<String>,
+    pub(crate) struck_at: u64,
+    /// Ms from the fault until a server opened for a later generation.
+    pub(crate) opened_after: Option<u64>,
     /// Outcomes of what the next manager resumed.
     pub(crate) resumed: Vec<Outcome>,
 }
@@ -63,7 +70,7 @@ pub(crate) fn disk(directory: &Path) -> Disk {
 
 impl Sim {
     /// Whether the manager lives through this command.
-    pub(crate) fn fate(&mut self, m: usize, token: &Token, command: &str) -> Fate {
+    pub(crate) fn fate(&mut self, m: usize, token: &Token, step: &Step) -> Fate {
         let Some(story) = self.opts.story.clone() else { return Fate::Lives };
         let kind = self.stores[m].recoveries.iter().find(|r| r.id == token.recovery).map(|r| r.kind);
         if kind != Some(story.kind) || self.told.died_at.is_some() {
@@ -73,7 +80,10 @@ impl Sim {
         if self.told.commands != story.nth {
             return Fate::Lives;
         }
-        self.told.died_at = Some(command.to_owned());
+        self.told.died_at = Some(step.to_string());
+        if story.fate == Fate::ServerHangs {
+            self.hit(&Fault::Hang(self.index(step.instance())));
+        }
         story.fate
     }
 
@@ -136,7 +146,10 @@ impl Sim {
                 |plan: &Plan| plan.stages.iter().take(stages).flat_map(|stage| stage.undo.clone()).collect();
             recovery.plan(kind).map_or_else(Vec::new, undo)
         };
-        for step in [PlanKind::Promote, PlanKind::Isolate, PlanKind::Repair].into_iter().flat_map(begun) {
+        for step in [PlanKind::Promote, PlanKind::Isolate, PlanKind::Repair, PlanKind::Topology]
+            .into_iter()
+            .flat_map(begun)
+        {
             let h = self.index(step.instance());
             if self.answers(h) && !step.is_satisfied(&evidence_of(self, h)) {
                 self.violate(format!("I12: taken back, and it is not so that {step}"));

@@ -107,12 +107,16 @@ impl SimWorld {
             | Step::Furnish { .. }
             | Step::SaveExtra { .. }
             | Step::Rewind { .. }
+            | Step::Halt { .. }
+            | Step::Wish { .. }
             | Step::Park { .. } => Some(0),
         };
         let within = match step {
             Step::WaitApplied { within, .. } | Step::CatchUpFrom { within, .. } => *within + STATEMENT,
             _ => STATEMENT,
         };
+        // A host that is gone is not waited for as long as its work may take.
+        let gone = within.min(STATEMENT + Duration::from_secs(1));
         let no_answer = || StepError::NoAnswer { within, what: step.to_string() };
         let Some(epoch) = epoch else { return Err(no_answer()) };
         let (answer, answered) = oneshot::channel();
@@ -121,12 +125,12 @@ impl SimWorld {
             shared.wander().await;
             let party = shared.act(|sim| sim.manager_party(m));
             if shared.act(|sim| sim.cut[party][h] || !sim.hosts[h].on) {
-                return sleep(within).await;
+                return sleep(gone).await;
             }
             let result = agent_step(&shared, h, &step_, &token, epoch).await;
             shared.wander().await;
             if shared.act(|sim| sim.cut[h][party] || !sim.hosts[h].on) {
-                return sleep(within).await;
+                return sleep(gone).await;
             }
             // Nobody may wait for it any more.
             let _ = answer.send(result);
@@ -228,8 +232,12 @@ impl SimWorld {
             return trouble("not read in time");
         }
         let until = Instant::now() + within + Duration::from_secs(10);
+        let mut answered = Instant::now();
         while self.shared.act(|sim| !sim.answers(to) || !sim.servers[to].relay.is_empty()) {
-            if Instant::now() > until {
+            if self.shared.act(|sim| sim.answers(to)) {
+                answered = Instant::now();
+            }
+            if Instant::now() > until || answered.elapsed() > STATEMENT {
                 return trouble("the receiver does not catch up");
             }
             sleep(Duration::from_millis(10)).await;
@@ -257,7 +265,7 @@ impl World for SimWorld {
     async fn observe(&self, step: &Step) -> Result<Evidence, StepError> {
         let h = self.shared.act(|sim| sim.index(step.instance()));
         match step {
-            Step::Register { .. } | Step::Park { .. } => {
+            Step::Register { .. } | Step::Park { .. } | Step::Wish { .. } => {
                 let record = self.shared.act(|sim| sim.stores[self.m].record.clone());
                 Ok(Evidence { record, ..Evidence::default() })
             }
@@ -281,7 +289,7 @@ impl World for SimWorld {
                 sim.violate(format!("I10: {step} outside of any recovery"));
             }
         });
-        let fate = self.shared.act(|sim| sim.fate(self.m, token, &step.to_string()));
+        let fate = self.shared.act(|sim| sim.fate(self.m, token, step));
         if fate == Fate::NotSent {
             return self.die().await;
         }
@@ -300,9 +308,44 @@ impl SimWorld {
         std::future::pending().await
     }
 
+    /// As the live world composes it.
+    async fn turn(
+        &self,
+        instance: &InstanceId,
+        from: &InstanceId,
+        (to, acker): (&InstanceId, bool),
+        within: Duration,
+        token: &Token,
+    ) -> Result<Evidence, StepError> {
+        let stop = Step::StopReceiving { instance: instance.clone(), source: from.clone() };
+        let stopped = self.command(&stop, token).await?;
+        let set = stopped.report.map(|report| report.known());
+        let set = set.ok_or_else(|| StepError::NoEffect("not read".to_owned()))?;
+        for instance in [instance, to] {
+            let applied = Step::WaitApplied { instance: instance.clone(), set: set.clone(), within };
+            self.command(&applied, token).await?;
+        }
+        let point = Step::PointReplica { instance: instance.clone(), source: to.clone(), acker };
+        self.command(&point, token).await
+    }
+
+    async fn keep_up(
+        &self,
+        instance: &InstanceId,
+        source: &InstanceId,
+        within: Duration,
+        token: &Token,
+    ) -> Result<Evidence, StepError> {
+        let p = self.shared.act(|sim| sim.index(source));
+        let seen = self.ask(p, |sim| evidence(sim, p)).await.and_then(|seen| seen.report);
+        let set = seen.ok_or_else(|| StepError::Failed("the source does not answer".to_owned()))?.executed;
+        self.command(&Step::WaitApplied { instance: instance.clone(), set, within }, token).await?;
+        Ok(Evidence { behind: Some(Duration::ZERO), ..Evidence::default() })
+    }
+
     async fn done(&self, step: &Step, token: &Token) -> Result<Evidence, StepError> {
         match step {
-            Step::Register { .. } | Step::Park { .. } => {
+            Step::Register { .. } | Step::Park { .. } | Step::Wish { .. } => {
                 sleep(Duration::from_millis(2)).await;
                 let record = self.shared.act(|sim| sim.write_record(self.m, step, token));
                 sleep(Duration::from_millis(1)).await;
@@ -310,6 +353,12 @@ impl SimWorld {
             }
             Step::Claim { candidate, generation, proof } => {
                 Ok(self.claim(candidate, *generation, *proof, token).await)
+            }
+            Step::Turn { instance, from, to, acker, within } => {
+                self.turn(instance, from, (to, *acker), *within, token).await
+            }
+            Step::KeepUp { instance, source, within, .. } => {
+                self.keep_up(instance, source, *within, token).await
             }
             Step::Salvage { from, to, within, .. } => {
                 let (from, to) = self.shared.act(|sim| (sim.index(from), sim.index(to)));

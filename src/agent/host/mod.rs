@@ -6,6 +6,7 @@
 
 pub mod announce;
 mod diag;
+pub mod disk;
 mod events;
 pub mod extra;
 pub mod filter;

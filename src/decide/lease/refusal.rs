@@ -37,6 +37,7 @@ pub fn permits(role: Role, step: &Step) -> Result<(), Refusal> {
         Step::PointReplica { .. }
         | Step::CatchUpFrom { .. }
         | Step::Admit { .. }
+        | Step::Halt { .. }
         | Step::Kill { .. }
         | Step::Rewind { .. }
         // Its recovery may drop what it has acknowledged since.
@@ -63,6 +64,7 @@ pub fn permits(role: Role, step: &Step) -> Result<(), Refusal> {
         | Step::SetReadOnly { .. }
         | Step::Furnish { .. }
         | Step::SaveExtra { .. }
+        | Step::Wish { .. }
         | Step::Park { .. } => Ok(()),
     }
 }

@@ -135,6 +135,7 @@ pub async fn apply(conn: &mut Connection, step: &Step, env: &ControlEnv) -> Resu
         Step::AckersAttached { acks, .. } => semi_sync::wait_attached(conn, *acks, env.statement).await,
         Step::SetReadOnly { on, .. } => set_read_only(conn, *on, deadline).await,
         Step::Furnish { semi_sync, .. } => furnish::furnish(conn, *semi_sync, env, deadline).await,
+        Step::Halt { threads, within, .. } => receive::halt(conn, *threads, *within, env).await,
         Step::Fence { .. }
         | Step::Block { .. }
         | Step::Unmoved { .. }
@@ -152,6 +153,7 @@ pub async fn apply(conn: &mut Connection, step: &Step, env: &ControlEnv) -> Resu
         | Step::StartServer { .. }
         | Step::SaveExtra { .. }
         | Step::Rewind { .. }
+        | Step::Wish { .. }
         | Step::Park { .. } => Err(ControlError::NotSql(step.to_string())),
     }
 }

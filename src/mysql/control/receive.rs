@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{ControlError, named};
+use super::{ControlEnv, ControlError, named, semi_sync, side};
 use crate::model::gtid::GtidSet;
 use crate::model::report::{Replication, ThreadState};
+use crate::model::wishes;
 use crate::mysql::client::Connection;
-use crate::mysql::dialect::Threads;
+use crate::mysql::dialect::{Side, Threads};
 use crate::mysql::probe::{Standing, standing};
 
 /// The longest single wait, so that an applier that stops with an error is noticed.
@@ -140,6 +141,42 @@ pub(super) async fn stop_replicating(conn: &mut Connection, deadline: Instant) -
     refuse_unread(conn, &seen)?;
     if let Some(missing) = seen.unapplied() {
         return Err(ControlError::Unapplied { server: named(conn), missing });
+    }
+    if seen.channel().is_some_and(|channel| channel.applier != ThreadState::Stopped) {
+        let sql = conn.dialect().stop(Threads::Applier);
+        conn.query(&sql, deadline).await?;
+    }
+    Ok(())
+}
+
+/// Those threads stopped, by an operator's word, with nothing lost; without its receiver it is no acker, whoever starts that again.
+pub(super) async fn halt(
+    conn: &mut Connection,
+    threads: wishes::Threads,
+    within: Duration,
+    env: &ControlEnv,
+) -> Result<(), ControlError> {
+    let deadline = Instant::now() + within.max(env.statement);
+    if threads.receives() {
+        stop_receiving(conn, deadline).await?;
+        semi_sync::words(conn, deadline).await?;
+        if let Some(sql) = side(conn, Side::Replica, false) {
+            conn.query(&sql, deadline).await?;
+        }
+    }
+    if !threads.applies() {
+        return Ok(());
+    }
+    let mut seen = standing(conn, deadline).await?;
+    let Some(channel) = seen.channel() else { return Ok(()) };
+    // Where a thread that starts keeps what was received, a delayed one need not be waited for.
+    let must_be_level = channel.receiver == ThreadState::Stopped && conn.dialect().purges_at_start();
+    if must_be_level {
+        refuse_unread(conn, &seen)?;
+        if let Some(missing) = seen.unapplied() {
+            wait_applied(conn, &missing, within).await?;
+            seen = standing(conn, deadline).await?;
+        }
     }
     if seen.channel().is_some_and(|channel| channel.applier != ThreadState::Stopped) {
         let sql = conn.dialect().stop(Threads::Applier);

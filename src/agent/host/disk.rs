@@ -1,0 +1,58 @@
+//! How full the filesystem of a directory is, through the eyes of the process that writes there.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use rustix::fs::{StatVfsMountFlags, statvfs};
+
+use crate::model::disk::{Disk, Holds};
+
+/// Where a server writes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Places {
+    /// Its data directory; both families make it their working directory.
+    pub data: Option<PathBuf>,
+    pub binary_log: Option<PathBuf>,
+}
+
+/// The working directory of a process, as it names it itself.
+///
+/// # Errors
+/// When the process is gone, or belongs to another user and nothing allows to look.
+pub fn working_directory(pid: u32) -> io::Result<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/cwd"))
+}
+
+/// The filesystems of these places, each once. With `pid` as that process sees them: another mount namespace shows other mounts, and
+/// a service manager may show its units a disk as read-only that others may write to. Places that cannot be looked at are left out.
+pub fn look(places: &Places, pid: Option<u32>) -> Vec<Disk> {
+    let of = |place: &PathBuf, holds| {
+        let through = pid.and_then(|pid| one(&inside(pid, place), holds).ok());
+        through.or_else(|| {
+            let (device, disk) = one(place, holds).ok()?;
+            Some((device, Disk { read_only: false, ..disk }))
+        })
+    };
+    let data = places.data.as_ref().and_then(|place| of(place, Holds::Data));
+    let log = places.binary_log.as_ref().and_then(|place| of(place, Holds::BinaryLog));
+    match (data, log) {
+        (Some((one, disk)), Some((other, _))) if one == other => {
+            vec![Disk { holds: Holds::Everything, ..disk }]
+        }
+        (data, log) => data.into_iter().chain(log).map(|(_, disk)| disk).collect(),
+    }
+}
+
+fn inside(pid: u32, place: &Path) -> PathBuf {
+    Path::new(&format!("/proc/{pid}/root")).join(place.strip_prefix("/").unwrap_or(place))
+}
+
+/// Its device and the filesystem's figures (statvfs(3)).
+fn one(directory: &Path, holds: Holds) -> io::Result<(u64, Disk)> {
+    let device = fs::metadata(directory)?.dev();
+    let seen = statvfs(directory)?;
+    let bytes = |blocks: u64| blocks.saturating_mul(seen.f_frsize);
+    let read_only = seen.f_flag.contains(StatVfsMountFlags::RDONLY);
+    Ok((device, Disk { holds, free: bytes(seen.f_bavail), size: bytes(seen.f_blocks), read_only }))
+}

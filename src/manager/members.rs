@@ -1,0 +1,172 @@
+//! What one cluster's task needs to see and reach its members: made of the configuration and of what was added or removed by command,
+//! and made anew when that changes, while the task goes on. Never decides who is a member.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use secrecy::SecretString;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::Common;
+use super::agents::{self, Lookout};
+use super::cluster_task::ClusterTask;
+use super::event::Event;
+use super::leadership::Leadership;
+use super::live_world::LiveWorld;
+use super::monitor::Watched;
+use super::vote::OwnVote;
+use super::watchers::Watchers;
+use crate::agent::client::AgentClient;
+use crate::config::{self, ClusterConfig};
+use crate::model::ballot::Ballot;
+use crate::model::cluster::Cluster;
+use crate::model::instance::InstanceId;
+use crate::model::record::ClusterRecord;
+use crate::mysql::control::ControlEnv;
+use crate::mysql::{Account, Tls};
+
+/// The configured cluster with the members it has by now. Its voters are the configured ones: a fixed list.
+pub(super) fn effective(configured: &Cluster, record: Option<&ClusterRecord>) -> Cluster {
+    let members = record.map(|record| record.wishes.members(&configured.members));
+    Cluster { members: members.unwrap_or_else(|| configured.members.clone()), ..configured.clone() }
+}
+
+/// What looks at members, and what reaches them.
+pub(super) struct Parts {
+    pub(super) world: Arc<LiveWorld>,
+    pub(super) leadership: Arc<Leadership>,
+    pub(super) watchers: Watchers,
+    /// Ends what looks.
+    pub(super) stop: CancellationToken,
+}
+
+impl Parts {
+    /// Starts to look at the members of `cluster`; what is led already, under which ballot, goes on.
+    pub(super) fn start(
+        config: &ClusterConfig,
+        cluster: &Cluster,
+        led: (Ballot, Option<ClusterRecord>),
+        common: &Common,
+        events: &mpsc::Sender<Event>,
+    ) -> Self {
+        let Common { own, connections, store, tracker, .. } = common;
+        let stop = common.stop.child_token();
+        let client = |url: &str| Arc::new(AgentClient::new(connections, url, token(config)));
+        let agents: BTreeMap<_, _> = cluster
+            .members
+            .iter()
+            .filter_map(|member| Some((member.instance.clone(), client(member.agent.as_deref()?))))
+            .collect();
+        let voters: BTreeMap<_, _> =
+            cluster.voters.iter().map(|voter| (voter.host.clone(), client(&voter.url))).collect();
+        let leadership =
+            Arc::new(Leadership::new(cluster.clone(), store.clone(), voters.clone(), agents.clone(), led));
+        for (instance, agent) in &agents {
+            let leadership = Arc::clone(&leadership);
+            let listening =
+                agents::listen(instance.clone(), Arc::clone(agent), leadership, events.clone(), stop.clone());
+            tracker.spawn(listening);
+        }
+        let watched = cluster.members.iter().map(|member| watched(config, &member.instance)).collect();
+        let watchers = Watchers::start(
+            watched,
+            lookouts(cluster, &agents, &voters, own.as_ref()),
+            cluster.name.clone(),
+            events.clone(),
+            tracker.clone(),
+            stop.clone(),
+        );
+        let world = LiveWorld {
+            cluster: cluster.clone(),
+            admin: account(&config.accounts.admin),
+            tls: tls(&config.tls),
+            env: ControlEnv {
+                replication: account(&config.accounts.replication),
+                heartbeat: account(&config.accounts.heartbeat),
+                heartbeat_every: cluster.policy.silence / 4,
+                statement: cluster.policy.statement,
+            },
+            agents,
+            voters,
+            store: store.clone(),
+            record: Default::default(),
+            tracker: tracker.clone(),
+            fenced: Default::default(),
+        };
+        Self { world: Arc::new(world), leadership, watchers, stop }
+    }
+}
+
+impl ClusterTask {
+    /// After a plan: members added or removed by it are looked at, and told of, or not any more.
+    pub(super) fn follow_members(&mut self) {
+        let cluster = effective(&self.config.cluster, self.view.record.as_ref());
+        if cluster.members == self.view.cluster.members {
+            return;
+        }
+        // How far to go by itself may have been changed since the start.
+        let cluster = Cluster { mode: self.view.cluster.mode, ..cluster };
+        tracing::warn!(cluster = %cluster.name, members = cluster.members.len(), "its members changed by command");
+        self.parts_stop.cancel();
+        let led = (self.leadership.ballot(), self.view.record.clone());
+        let parts = Parts::start(&self.config, &cluster, led, &self.common, &self.own_events);
+        (self.world, self.leadership, self.watchers, self.parts_stop) =
+            (parts.world, parts.leadership, parts.watchers, parts.stop);
+        let known = |instance: &InstanceId| self.view.of(instance).is_some();
+        let joined = cluster.members.iter().filter(|member| !known(&member.instance));
+        // One that was a member before comes with its threads stopped by us.
+        let due: Vec<String> =
+            joined.map(|member| format!("{} replicates: it became a member", member.instance)).collect();
+        self.intents.note_left(&due);
+        self.view.follow_members(cluster);
+    }
+
+    /// An agent that is no member's yet.
+    pub(super) fn agent_at(&self, url: &str) -> AgentClient {
+        AgentClient::new(&self.common.connections, url, token(&self.config))
+    }
+}
+
+fn token(config: &ClusterConfig) -> SecretString {
+    config.agent_token.clone().unwrap_or_else(|| SecretString::from(String::new()))
+}
+
+/// Every host that can look at a primary's port for this manager.
+fn lookouts(
+    cluster: &Cluster,
+    agents: &BTreeMap<InstanceId, Arc<AgentClient>>,
+    voters: &BTreeMap<String, Arc<AgentClient>>,
+    own: Option<&OwnVote>,
+) -> BTreeMap<String, Lookout> {
+    let votes = cluster.voters.iter().filter_map(|voter| {
+        let lookout = match own.filter(|own| own.host == voter.host) {
+            Some(own) => Lookout::Own(own.votes.clone()),
+            None => Lookout::Agent(Arc::clone(voters.get(&voter.host)?)),
+        };
+        Some((voter.host.clone(), lookout))
+    });
+    let members = agents.iter().map(|(id, agent)| (id.host.clone(), Lookout::Agent(Arc::clone(agent))));
+    votes.chain(members).collect()
+}
+
+fn watched(config: &ClusterConfig, instance: &InstanceId) -> Watched {
+    Watched {
+        instance: instance.clone(),
+        admin: account(&config.accounts.admin),
+        tls: tls(&config.tls),
+        policy: config.cluster.policy.clone(),
+    }
+}
+
+fn account(account: &config::Account) -> Account {
+    Account { user: account.user.clone(), password: account.password.clone() }
+}
+
+fn tls(tls: &config::Tls) -> Tls {
+    match tls {
+        config::Tls::Off => Tls::Off,
+        config::Tls::Required => Tls::Unverified,
+        config::Tls::VerifyIdentity { ca } => Tls::Identity { ca: Some(ca.clone()), name: None },
+    }
+}
