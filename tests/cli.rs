@@ -115,6 +115,36 @@ async fn a_dry_run_shows_both_plans_and_begins_nothing() {
 }
 
 #[tokio::test]
+async fn a_handoff_is_done_or_ends_by_its_deadline() {
+    let desk = Desk::new(healthy(), Script::default());
+    let at = api(desk.state(None)).await;
+    let (code, out, _) = run(&at.url, &["handoff", "db2"]).await;
+    assert_eq!(
+        (code, out.contains("db2 does not lead orders: nothing is to be handed over")),
+        (0, true),
+        "{out}"
+    );
+    let (code, _, err) = run(&at.url, &["handoff", "db9"]).await;
+    assert_eq!((code, err.contains("db9 is no member of orders")), (2, true), "{err}");
+    let (code, _, err) = run(&at.url, &["handoff", "db1"]).await;
+    assert_eq!((code, err.contains("was not confirmed")), (3, true), "{err}");
+    let (code, out, err) = run(&at.url, &["handoff", "db1", "--yes"]).await;
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert!(desk.heard.lock().unwrap().iter().any(|ask| ask.contains("Begin") && ask.contains("by: \"ann@")));
+
+    let refused = Script { refusals: vec!["db2 is 20.0 s behind".to_owned()] };
+    let desk = Desk::new(healthy(), refused);
+    let at = api(desk.state(None)).await;
+    let began = mha::clock::now();
+    let (code, _, err) = run(&at.url, &["handoff", "db1", "--yes", "--deadline", "2500ms"]).await;
+    assert_eq!((code, err.contains("db1 was not handed over within 2 s")), (3, true), "{err}");
+    assert!(err.contains("db2 is 20.0 s behind"), "{err}");
+    let took = mha::clock::now().since(began);
+    assert!(took < std::time::Duration::from_secs(5), "{took:?}");
+    assert!(desk.heard.lock().unwrap().iter().all(|ask| ask.contains("Propose")));
+}
+
+#[tokio::test]
 async fn a_failover_is_followed_to_its_end() {
     let desk = Desk::new(dead(), Script::default());
     let api = api(desk.state(None)).await;

@@ -41,8 +41,28 @@ pub async fn close(config: &AgentConfig) -> Result<Closed, AgentError> {
     if lease_loop::kernel_was_told(&config.run_dir, &boot_id) {
         return Ok(Closed::AgentWasHere);
     }
-    let ports = Ports::open(server.port, &config.data_dir)?.known();
+    Ok(Closed::Now { ports: shut(config, server.port).await? })
+}
+
+/// Closes the ports of a server that leads and is to be stopped, where its agent does not answer.
+///
+/// # Errors
+/// When a file is damaged or the kernel refuses.
+pub async fn close_for_stop(config: &AgentConfig) -> Result<Closed, AgentError> {
+    let Some(server) = &config.server else { return Ok(Closed::NotOurs) };
+    let kept: Option<Kept> = durable::read(&config.data_dir.join(lease_loop::ROLE))?;
+    match kept.map(|kept| kept.role) {
+        Some(Role::Primary { .. }) => Ok(Closed::Now { ports: shut(config, server.port).await? }),
+        Some(
+            Role::Unmanaged | Role::Unknown | Role::Replica | Role::Fenced { .. } | Role::Deposed { .. },
+        )
+        | None => Ok(Closed::NotOurs),
+    }
+}
+
+async fn shut(config: &AgentConfig, port: u16) -> Result<Vec<u16>, AgentError> {
+    let ports = Ports::open(port, &config.data_dir)?.known();
     let filter = Filter::open_or_adopt(&ports).await.map_err(HandsError::from)?;
     filter.close().await.map_err(HandsError::from)?;
-    Ok(Closed::Now { ports })
+    Ok(ports)
 }

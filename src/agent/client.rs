@@ -13,8 +13,8 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::carry::{Decoder, Piece};
 use super::wire::{
     BringRequest, CallOffRequest, Claim, Claimed, DonateRequest, EVENTS_EVERY, Electorate, GraceReply, Known,
-    LONGEST_BODY, Lead, Led, Membership, OpenRequest, ProbeReply, ProbeRequest, Renew, Renewed,
-    RequestRefused, SalvageReply, SalvageRequest, StepRequest, path,
+    LONGEST_BODY, Lead, LeaveReply, LeaveRequest, Led, Membership, OpenRequest, ProbeReply, ProbeRequest,
+    Renew, Renewed, RequestRefused, SalvageReply, SalvageRequest, StepRequest, Stops, path,
 };
 use crate::decide::plan::{Evidence, Step};
 use crate::execute::world::{StepError, Token};
@@ -293,6 +293,14 @@ impl AgentClient {
     /// As every call.
     pub async fn restart_grace(&self, within: Duration) -> Result<GraceReply, CallError> {
         self.post(path::RESTART_GRACE, &(), within).await
+    }
+
+    /// Something of that host is about to be stopped: answered when it may be.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn leave(&self, stops: Stops, within: Duration) -> Result<LeaveReply, CallError> {
+        self.post(path::LEAVE, &LeaveRequest { stops }, within).await
     }
 
     fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {

@@ -335,6 +335,8 @@ impl Keeper {
             }
         }
         self.publish();
+        // Whoever leads now may be what somebody waits for.
+        self.shared.announce_change();
         Ok(())
     }
 

@@ -12,11 +12,13 @@ mod donate;
 pub mod durable;
 mod exchange;
 mod extra;
+pub mod farewell;
 pub mod hands;
 mod heartbeat;
 pub mod host;
 mod jobs;
 pub mod lease_loop;
+mod leaving;
 mod poll;
 pub mod ports;
 mod rebuild;
@@ -111,6 +113,7 @@ pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<(), A
         let keeper = Keeper::start(Arc::clone(&shared), found.clone()).await?;
         tracker.spawn(keeper.run(inbox));
         spawn(&shared, watch::run(Arc::clone(&shared), found));
+        spawn(&shared, watch::warn_of_sockets(Arc::clone(&shared)));
         spawn(&shared, ports::run(Arc::clone(&shared)));
         spawn(&shared, poll::run(Arc::clone(&shared)));
         spawn(&shared, heartbeat::run(Arc::clone(&shared)));
@@ -119,6 +122,8 @@ pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<(), A
     }
     spawn(&shared, relearn::run(Arc::clone(&shared)));
     tracing::info!(host = shared.config.host, listen = %shared.config.listen, "the agent runs");
+    // The port is bound, and what the kernel still allows was adopted. Without a service manager there is nobody to notify.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let app = server::router(Arc::clone(&shared));
     let ends = shared.cancel.clone();
     let served = axum::serve(listener, app).with_graceful_shutdown(async move { ends.cancelled().await });

@@ -22,13 +22,11 @@ use super::state::Shared;
 use super::voter::{Promised, VoteError, Votes};
 use super::wire::{
     BringRequest, CallOffRequest, Claim, Claimed, DonateRequest, EVENTS_EVERY, Electorate, GraceReply, Known,
-    LONGEST_BODY, Lead, Led, Membership, OpenRequest, ProbeReply, ProbeRequest, Renew, Renewed,
-    RequestRefused, SalvageReply, SalvageRequest, StepRequest, path,
+    LONGEST_BODY, Lead, LeaveReply, LeaveRequest, Led, Membership, OpenRequest, ProbeReply, ProbeRequest,
+    Renew, Renewed, RequestRefused, SalvageReply, SalvageRequest, StepRequest, path,
 };
-use super::{donate, extra, rebuild, resume, salvage, steps};
+use super::{donate, extra, leaving, rebuild, resume, salvage, steps};
 use crate::clock;
-use crate::decide::lease::LONGEST_GRANT;
-use crate::decide::lease::holder::Input;
 use crate::decide::plan::Evidence;
 use crate::execute::world::{StepError, Token};
 use crate::model::ballot::Ballot;
@@ -107,6 +105,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route(path::CALL_OFF, post(call_off))
         .route(path::OPEN, post(open))
         .route(path::RESTART_GRACE, post(restart_grace))
+        .route(path::LEAVE, post(leave))
         .layer(DefaultBodyLimit::max(LONGEST_REQUEST))
         .merge(large)
         .with_state(shared);
@@ -296,25 +295,14 @@ async fn open(State(shared): State<Arc<Shared>>, Json(request): Json<OpenRequest
     Ok(Json(shared.status()))
 }
 
+async fn leave(State(shared): State<Arc<Shared>>, Json(request): Json<LeaveRequest>) -> Answer<LeaveReply> {
+    let done = leaving::leave(&shared, request.stops).await.map_err(Refused::cannot)?;
+    tracing::warn!(stops = ?request.stops, "{done}");
+    Ok(Json(LeaveReply { done }))
+}
+
 async fn restart_grace(State(shared): State<Arc<Shared>>) -> Answer<GraceReply> {
-    shared.order(Input::Grace { lasts: LONGEST_GRANT }).await?;
-    let deadline = Instant::now() + Duration::from_secs(2);
-    let mut changes = tokio::time::interval(Duration::from_millis(10));
-    loop {
-        let granted = {
-            let seen = shared.seen();
-            seen.open_until.map(|until| until.since(clock::now()))
-        };
-        match granted {
-            Some(span) if span > LONGEST_GRANT / 2 => return Ok(Json(GraceReply { granted: span })),
-            // A role without a lease has nothing that could run out.
-            None => return Ok(Json(GraceReply { granted: Duration::ZERO })),
-            Some(_) if Instant::now() > deadline => {
-                return Err(Refused::cannot("no majority of voters gave the long grant; do not restart now"));
-            }
-            Some(_) => changes.tick().await,
-        };
-    }
+    Ok(Json(GraceReply { granted: leaving::grace(&shared).await.map_err(Refused::cannot)? }))
 }
 
 #[cfg(test)]

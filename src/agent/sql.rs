@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::state::Shared;
+use super::state::{ServerProcess, Shared};
 use crate::config;
 use crate::model::observation::Unseen;
 use crate::model::report::Report;
@@ -51,7 +51,7 @@ impl Spare {
 /// # Errors
 /// How it failed by `deadline`.
 pub(super) async fn connect_admin(shared: &Shared, deadline: Instant) -> Result<Connection, ClientError> {
-    let Some(server) = &shared.config.server else { return Err(no_server()) };
+    let server = running(shared)?;
     connect(server.socket.clone(), &server.admin, greeted_by(shared, deadline)).await
 }
 
@@ -60,7 +60,7 @@ pub(super) async fn connect_admin(shared: &Shared, deadline: Instant) -> Result<
 /// # Errors
 /// How it failed by `deadline`.
 pub(super) async fn connect_heartbeat(shared: &Shared, deadline: Instant) -> Result<Connection, ClientError> {
-    let Some(server) = &shared.config.server else { return Err(no_server()) };
+    let server = running(shared)?;
     connect(server.socket.clone(), &server.heartbeat, greeted_by(shared, deadline)).await
 }
 
@@ -68,6 +68,17 @@ pub(super) async fn connect_heartbeat(shared: &Shared, deadline: Instant) -> Res
 fn greeted_by(shared: &Shared, deadline: Instant) -> Instant {
     let policy = shared.seen().membership.as_ref().map(|membership| membership.policy.statement);
     deadline.min(Instant::now() + policy.unwrap_or(GREETED_WITHIN))
+}
+
+/// The server, unless it has ended: connecting then would be asking the service manager, where that listens for it
+/// (mariadb.socket), and would start it.
+fn running(shared: &Shared) -> Result<&config::ServerConfig, ClientError> {
+    let unseen = match (&shared.config.server, &shared.seen().process) {
+        (Some(server), ServerProcess::Running(_) | ServerProcess::Unknown(_)) => return Ok(server),
+        (Some(_), ServerProcess::Gone(_)) => Unseen::Refused,
+        (None, _) => Unseen::Looker("a witness has no server".to_owned()),
+    };
+    Err(ClientError { server: "this host's server".to_owned(), unseen, code: None })
 }
 
 async fn connect(
@@ -96,12 +107,4 @@ pub(super) async fn fresh_report(
     let report = probe::report(&mut conn, deadline).await;
     spare.give(conn).await;
     report
-}
-
-fn no_server() -> ClientError {
-    ClientError {
-        server: "this host".to_owned(),
-        unseen: Unseen::Looker("a witness has no server".to_owned()),
-        code: None,
-    }
 }

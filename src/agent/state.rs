@@ -22,7 +22,7 @@ use crate::decide::lease::holder::{Input, Kept, Role};
 use crate::model::disk::Disk;
 use crate::model::extra::Saved;
 use crate::model::instance::{Flavor, Version};
-use crate::model::observation::{Access, AgentStatus, Process, Unseen};
+use crate::model::observation::{Access, AgentStatus, Leaving, Process, Unseen};
 use crate::model::report::Report;
 use crate::model::time::Moment;
 use crate::mysql::ControlEnv;
@@ -62,12 +62,27 @@ pub struct Seen {
     /// When the stream last brought anything; `None` while it does not replicate.
     pub stream_moved_at: Option<Moment>,
     pub stopping: bool,
+    /// The service manager said that it is about to stop the server; until another process of it is there.
+    pub leaving: Option<Leave>,
     /// Family and version of the server when it last answered: a dead one cannot be asked how it is started.
     pub last_identity: Option<(Flavor, Version)>,
     /// Transactions the primary lacks, saved here.
     pub extra: Option<Saved>,
     pub disks: Vec<Disk>,
 }
+
+/// What was said of the server's end, and what came of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Leave {
+    /// It comes back by then; else another is to lead by then.
+    pub restarts: bool,
+    pub until: Moment,
+    /// Closed since nobody took over: only another process of the server opens again.
+    pub closed: bool,
+}
+
+/// What was said and did not happen is forgotten so long after its time.
+const UNSAID_AFTER: Duration = Duration::from_secs(60);
 
 /// Shared by all tasks of one agent.
 #[derive(Debug)]
@@ -115,6 +130,7 @@ impl Shared {
             heartbeat_since: None,
             stream_moved_at: None,
             stopping: false,
+            leaving: None,
             last_identity: None,
             extra: None,
             disks: Vec::new(),
@@ -235,9 +251,24 @@ impl Shared {
             stream_still: seen.stream_moved_at.map(|moved| now.since(moved)),
             granted_ago: promised.granted_ago,
             stopping: seen.stopping,
+            leaving: leaving(&seen, now),
             extra: seen.extra.clone(),
             job: self.jobs.shown(),
             disks: seen.disks.clone(),
         }
     }
+}
+
+fn leaving(seen: &Seen, now: Moment) -> Option<Leaving> {
+    let leave = seen.leaving?;
+    let runs = matches!(seen.process, ServerProcess::Running(_));
+    if runs && now.since(leave.until) > UNSAID_AFTER {
+        return None;
+    }
+    let remaining = leave.until.since(now);
+    Some(match leave {
+        Leave { restarts: true, .. } => Leaving::Restart { remaining },
+        Leave { closed: true, .. } => Leaving::Now,
+        Leave { .. } => Leaving::Handoff { remaining },
+    })
 }

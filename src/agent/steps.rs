@@ -301,6 +301,11 @@ pub(super) async fn open(
     deadline: Instant,
 ) -> Result<(), StepError> {
     let env = shared.control_env().map_err(StepError::Failed)?;
+    if shared.seen().leaving.is_some_and(|leave| leave.closed || leave.restarts) {
+        return Err(StepError::Failed(
+            "its service manager is stopping the server: nobody is let in again".to_owned(),
+        ));
+    }
     let epoch = epoch
         .ok_or_else(|| StepError::Failed("an order to open must name the epoch its sender saw".to_owned()))?;
     let connecting = shared.spare.take(shared, deadline);

@@ -83,7 +83,10 @@ pub(super) async fn run(shared: Arc<Shared>, found: ServerProcess) {
         match search(&shared).await {
             Ok(Some(watch)) => {
                 now = ServerProcess::Running(Arc::new(watch));
-                shared.seen().stopping = false;
+                {
+                    let mut seen = shared.seen();
+                    (seen.stopping, seen.leaving) = (false, None);
+                }
                 tracing::info!("the server's process is there");
                 if shared.orders.send(Order::Server(now.clone())).await.is_err() {
                     return;
@@ -103,6 +106,17 @@ pub(super) async fn run(shared: Arc<Shared>, found: ServerProcess) {
                 tokio::time::sleep(SEARCH_AFTER_ERROR).await;
             }
         }
+    }
+}
+
+/// Tells the operator of a socket unit that listens for the server.
+pub(super) async fn warn_of_sockets(shared: Arc<Shared>) {
+    let unit = shared.config.server.as_ref().and_then(|server| server.service.as_ref());
+    let Some(config::Service::Unit(name)) = unit else { return };
+    for socket in (Service::Unit { name: name.clone() }).listening_sockets().await {
+        tracing::warn!(
+            "{socket} listens for {name}: its port would answer for a dead server, and connections start one that was stopped; run \"systemctl mask --now {socket}\""
+        );
     }
 }
 

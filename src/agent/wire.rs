@@ -35,6 +35,7 @@ pub mod path {
     pub const CALL_OFF: &str = "/v1/job/call-off";
     pub const OPEN: &str = "/v1/open";
     pub const RESTART_GRACE: &str = "/v1/restart-grace";
+    pub const LEAVE: &str = "/v1/leave";
 }
 
 /// The longest silence on the event stream.
@@ -172,6 +173,31 @@ pub struct OpenRequest {
 pub struct GraceReply {
     /// For how long clients pass without an agent; zero where no lease is needed.
     pub granted: Duration,
+}
+
+/// What the service manager is about to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stops {
+    /// The server: for good, or to start it again.
+    Server,
+    /// The whole host.
+    Host,
+    /// The agent alone; the server goes on.
+    Agent,
+}
+
+/// The service manager is about to stop something of this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaveRequest {
+    pub stops: Stops,
+}
+
+/// It may be stopped now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaveReply {
+    /// What was done before, in one sentence.
+    pub done: String,
 }
 
 /// Why a request was refused.

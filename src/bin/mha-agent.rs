@@ -23,6 +23,13 @@ struct Arguments {
     /// where no cluster has adopted this host or an agent has run since the boot.
     #[arg(long, conflicts_with = "check")]
     close: bool,
+    /// Ask the running agent whether the server may be stopped, and end when it may: when another leads, or no client is
+    /// connected any more. For ExecStop= of the server's unit. Waits no longer than `handoff_within`.
+    #[arg(long, conflicts_with_all = ["check", "close"])]
+    before_stop: bool,
+    /// The same before the agent itself is stopped; nothing where it is started again at once.
+    #[arg(long, conflicts_with_all = ["check", "close", "before_stop"])]
+    before_own_stop: bool,
 }
 
 fn main() -> ExitCode {
@@ -48,6 +55,20 @@ fn close(config: &mha::config::AgentConfig) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn before(config: &mha::config::AgentConfig, own: bool) -> anyhow::Result<()> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
+    let done = runtime.block_on(async {
+        if own {
+            mha::agent::farewell::before_agent(config).await
+        } else {
+            mha::agent::farewell::before_server(config).await
+        }
+    })?;
+    tracing::info!("{done}");
+    Ok(())
+}
+
 fn start(arguments: &Arguments) -> anyhow::Result<()> {
     let (config, warnings) = mha::config::load_agent(&arguments.config)?;
     for warning in warnings {
@@ -58,6 +79,9 @@ fn start(arguments: &Arguments) -> anyhow::Result<()> {
     }
     if arguments.close {
         return close(&config);
+    }
+    if arguments.before_stop || arguments.before_own_stop {
+        return before(&config, arguments.before_own_stop);
     }
     // Two threads: one that hangs in the kernel does not hold up the lease.
     let runtime = tokio::runtime::Builder::new_multi_thread()

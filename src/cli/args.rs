@@ -113,6 +113,22 @@ pub(super) enum Command {
         #[arg(long, conflicts_with = "dry_run")]
         yes: bool,
     },
+    /// Have another lead instead of that host, before it is stopped; nothing where it does not lead. Tries again until the deadline.
+    Handoff {
+        #[arg(value_name = "HOST")]
+        instance: InstanceId,
+        #[arg(long)]
+        cluster: Option<String>,
+        /// Ends then, done or not. In its last 10 s sessions with long transactions are ended.
+        #[arg(long, value_name = "SPAN", default_value = "30s", value_parser = span)]
+        deadline: Duration,
+        /// Show both plans, or all that is in the way, and change nothing.
+        #[arg(long)]
+        dry_run: bool,
+        /// Do it without asking.
+        #[arg(long, conflicts_with = "dry_run")]
+        yes: bool,
+    },
     /// Call the running operation off, as long as it can be taken back.
     Abort { cluster: Option<String> },
     /// Past recoveries, newest first; with an ID, one of them.
@@ -194,6 +210,7 @@ impl Command {
             Self::Adopt { .. } | Self::Abort { .. } | Self::Ack { .. } | Self::Unpark { .. } => true,
             Self::Failover { dry_run, .. }
             | Self::Switchover { dry_run, .. }
+            | Self::Handoff { dry_run, .. }
             | Self::Rejoin { dry_run, .. } => !dry_run,
             Self::Replica { command } => !command.is_dry_run(),
             Self::Set { command: SetCommand::ReadOnly { manner, .. } } => !manner.dry_run,

@@ -10,6 +10,7 @@ use super::check::check;
 use super::client::{Client, Reply};
 use super::direct::Direct;
 use super::error::{CliError, Exit};
+use super::handoff::Handoff;
 use super::open::{Where, open};
 use super::output::{Screen, Tone, clean_json};
 use super::settings::Settings;
@@ -52,6 +53,7 @@ pub(super) async fn run(flags: Flags, screen: Screen) -> Ended {
         | Command::Adopt { .. }
         | Command::Failover { .. }
         | Command::Switchover { .. }
+        | Command::Handoff { .. }
         | Command::Abort { .. }
         | Command::History { .. }
         | Command::Follow { .. }
@@ -120,6 +122,9 @@ async fn ask(settings: Settings, command: Command, screen: Screen, json: bool) -
             desk.follow(&cluster, None, !json).await.map(|_| Exit::Done)
         }
         Command::Ack { cluster } => desk.do_now(cluster, "ack", &AcknowledgeRequest { by: caller() }).await,
+        Command::Handoff { instance, cluster, deadline, dry_run, yes } => {
+            desk.handoff(cluster, Handoff { instance, within: deadline, dry_run, yes }).await
+        }
         Command::Rejoin { instance, cluster, how, from, dry_run, yes } => {
             let request = RejoinRequest { instance, how, from, by: caller(), dry_run };
             desk.rejoin(cluster, request, yes).await
@@ -186,7 +191,11 @@ impl Desk {
     }
 
     /// Prints the API's JSON where it is wanted, else the text made of it.
-    fn show(&self, reply: &Reply, text: impl FnOnce() -> Result<String, CliError>) -> Result<(), CliError> {
+    pub(super) fn show(
+        &self,
+        reply: &Reply,
+        text: impl FnOnce() -> Result<String, CliError>,
+    ) -> Result<(), CliError> {
         let text = if self.json { clean_json(&reply.text) } else { text()? };
         self.screen.print(&text);
         Ok(())
@@ -356,7 +365,7 @@ impl Desk {
         self.see_through(cluster, &begun.recovery).await
     }
 
-    fn proposed(&self, proposal: &Proposal, note: &str) -> String {
+    pub(super) fn proposed(&self, proposal: &Proposal, note: &str) -> String {
         let mut parts = vec![proposal.sentence.clone()];
         for (index, plan) in proposal.plans.iter().enumerate() {
             let note = if index == 0 { String::new() } else { format!("\n{note}") };
@@ -379,7 +388,7 @@ impl Desk {
     }
 
     /// Follows what was begun to its end.
-    async fn see_through(&self, cluster: &str, id: &str) -> Ended {
+    pub(super) async fn see_through(&self, cluster: &str, id: &str) -> Ended {
         let outcome = self.follow(cluster, Some(id), !self.json).await?;
         if self.json {
             let reply = self.client.get(&path(cluster, &["history", id]), &[]).await?;

@@ -8,6 +8,7 @@ mod commands;
 mod direct;
 mod dossier;
 mod error;
+mod handoff;
 mod open;
 mod output;
 mod replica;

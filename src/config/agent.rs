@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::manager::{host_name, listen};
 use super::read::{Item, Table};
 use super::value::refuse;
-use super::{AGENT_PORT, AgentConfig, ServerConfig, Service, Tls, account, secret};
+use super::{AGENT_PORT, AgentConfig, OnStop, ServerConfig, Service, Tls, account, secret};
 use crate::model::instance::InstanceId;
 
 const PARTS: [&str; 4] = ["server", "admin", "heartbeat", "replication"];
@@ -112,7 +113,8 @@ fn server(root: &Table<'_>, parts: &[(&'static str, Option<Item<'_>>); 4]) -> Op
     }
     let (replication, replication_tls) = replication?;
     let (replication, replication_tls) = (replication?, replication_tls?);
-    let Part { port, socket, pid_file, data_dir, binlog_index, binlog_tool, service } = part?;
+    let Part { port, socket, pid_file, data_dir, binlog_index, binlog_tool, service, stop } = part?;
+    let Stop { on_stop, handoff_within, restart_window } = stop;
     Some(ServerConfig {
         port,
         socket,
@@ -121,6 +123,9 @@ fn server(root: &Table<'_>, parts: &[(&'static str, Option<Item<'_>>); 4]) -> Op
         binlog_index,
         binlog_tool,
         service,
+        on_stop,
+        handoff_within,
+        restart_window,
         admin,
         heartbeat,
         replication,
@@ -154,6 +159,14 @@ struct Part {
     binlog_index: Option<PathBuf>,
     binlog_tool: Vec<String>,
     service: Option<Service>,
+    stop: Stop,
+}
+
+/// What is done before the service manager stops the server.
+struct Stop {
+    on_stop: OnStop,
+    handoff_within: Duration,
+    restart_window: Duration,
 }
 
 fn part(table: &Table<'_>) -> Option<Part> {
@@ -175,6 +188,7 @@ fn part(table: &Table<'_>) -> Option<Part> {
         None => Some(vec!["mysqlbinlog".to_owned()]),
     };
     let service_item = table.get("service");
+    let stop = stop(table);
     table.finish();
     if service_item.is_none() {
         table.findings.warn(
@@ -195,7 +209,22 @@ fn part(table: &Table<'_>) -> Option<Part> {
         binlog_index,
         binlog_tool: binlog_tool?,
         service,
+        stop: stop?,
     })
+}
+
+fn stop(table: &Table<'_>) -> Option<Stop> {
+    let on_stop = match table.get("on_stop") {
+        Some(item) => item.word(&[("handoff", OnStop::Handoff), ("planned-restart", OnStop::PlannedRestart)]),
+        None => Some(OnStop::Handoff),
+    };
+    let span = |key, default, most: u64| match table.get(key) {
+        Some(item) => item.duration(Duration::from_secs(1), Duration::from_secs(most)),
+        None => Some(Duration::from_secs(default)),
+    };
+    let (handoff_within, restart_window) =
+        (span("handoff_within", 30, 600), span("restart_window", 60, 3_600));
+    Some(Stop { on_stop: on_stop?, handoff_within: handoff_within?, restart_window: restart_window? })
 }
 
 fn service(item: &Item<'_>) -> Option<Service> {

@@ -23,6 +23,7 @@ mod tests;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use secrecy::SecretString;
 use toml::de::DeTable;
@@ -142,6 +143,11 @@ pub struct ServerConfig {
     pub binlog_tool: Vec<String>,
     /// How the server is started; `None` leaves a dead one to others.
     pub service: Option<Service>,
+    pub on_stop: OnStop,
+    /// How long the service manager is kept waiting for another to lead. 30 s.
+    pub handoff_within: Duration,
+    /// How long a planned restart keeps others from taking over. 60 s.
+    pub restart_window: Duration,
     /// By the socket.
     pub admin: Account,
     pub heartbeat: Account,
@@ -149,6 +155,15 @@ pub struct ServerConfig {
     pub replication: Account,
     /// Of replication from this host.
     pub replication_tls: Tls,
+}
+
+/// What is done before the service manager stops a server that leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnStop {
+    /// Another leads first.
+    Handoff,
+    /// Nobody takes over while it is away, for the window that is given to it.
+    PlannedRestart,
 }
 
 /// How a server is started and stopped.

@@ -43,6 +43,8 @@ pub enum Against {
         instance: InstanceId,
         version: Version,
     },
+    /// Its service manager has said that it stops it.
+    Stopping,
     /// Nobody on its host can give it the VIP and the lease.
     NoAgent,
     /// It can write nothing, and so neither lead nor acknowledge.
@@ -71,6 +73,7 @@ impl fmt::Display for Against {
                 write!(f, "is newer than {instance} ({version}), which would be stranded")
             }
             Self::NoAgent => f.write_str("no word from its agent"),
+            Self::Stopping => f.write_str("is being stopped by its service manager"),
             Self::Disk(disk) => write!(f, "{disk}"),
             Self::Stranger(source) => write!(f, "replicates from {source}, which is no member"),
         }
@@ -120,6 +123,7 @@ impl Candidate {
             | Against::NotReplicating
             | Against::NotByGtid
             | Against::NewerThan { .. }
+            | Against::Stopping
             | Against::Disk(_)
             | Against::NoAgent => false,
         })
@@ -143,6 +147,7 @@ impl Candidate {
             | Against::ApplierError { .. }
             | Against::Filtered
             | Against::NotReplicating
+            | Against::Stopping
             | Against::Disk(_)
             | Against::Stranger(_) => false,
             Against::Stopped(_)
@@ -352,6 +357,9 @@ fn against<'a>(
     }
     if member.agent.is_some() && seen.agent_now().is_none() {
         against.push(Against::NoAgent);
+    }
+    if seen.agent_now().is_some_and(|agent| agent.leaving.is_some()) {
+        against.push(Against::Stopping);
     }
     against.extend(seen.agent_now().and_then(AgentStatus::stuck_disk).copied().map(Against::Disk));
     match report {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::evidence::{Liveness, assumed_dead, liveness};
 use super::guard::names;
 use crate::model::instance::InstanceId;
-use crate::model::observation::{Access, AgentStatus, Process, Unseen};
+use crate::model::observation::{Access, AgentStatus, Leaving, Process, Unseen};
 use crate::model::policy::{Durability, WithoutAckers};
 use crate::model::report::{Report, ThreadState};
 use crate::model::time::{Moment, human};
@@ -43,7 +43,8 @@ pub enum Verdict {
     BlockedForAcks,
     /// It runs, is the recorded primary, and is closed or read-only.
     ClosedPrimary,
-    /// It runs and its agent is heard, but no majority of voters answers it: closed, and nothing will open it again there.
+    /// It runs and its agent is heard, but no majority of voters answers it, or its service manager stops it: closed, and nothing
+    /// will open it again there.
     IsolatedPrimary,
     /// Dead, and every replica too.
     DeadPrimaryAndReplicas,
@@ -284,10 +285,22 @@ fn living(view: &ClusterView, primary: &InstanceId, seen: &Seen, report: &Report
 fn isolated(view: &ClusterView, seen: &Seen, now: Moment) -> Option<String> {
     let agent = seen.agent_now()?;
     let age = now.since(seen.agent.as_ref()?.at);
+    if agent.access == Access::Closed && stays_closed(agent.leaving, age) {
+        return Some("agent: its service manager stops it, clients kept out".to_owned());
+    }
     let unheard = agent.unheard.filter(|_| agent.access == Access::Closed)? + age;
     (!is_old(view, age)).then(|| {
         format!("agent: no majority of voters has answered it for {}, clients kept out", human(unheard))
     })
+}
+
+/// Nobody took over in time, or a planned restart takes longer than it was given.
+fn stays_closed(leaving: Option<Leaving>, age: Duration) -> bool {
+    match leaving {
+        Some(Leaving::Now) => true,
+        Some(Leaving::Restart { remaining }) => remaining <= age,
+        Some(Leaving::Handoff { .. }) | None => false,
+    }
 }
 
 /// A host that stands still keeps its connections open: what its agent said then is no word of now.

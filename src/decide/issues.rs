@@ -3,7 +3,7 @@
 use super::candidate::errant;
 use super::proof::{Promise, promise};
 use crate::model::instance::InstanceId;
-use crate::model::observation::{Access, Process};
+use crate::model::observation::{Access, Leaving, Process};
 use crate::model::policy::Durability;
 use crate::model::report::{Report, ThreadState};
 use crate::model::time::{Moment, human};
@@ -20,6 +20,7 @@ pub(crate) fn issues(view: &ClusterView, now: Moment) -> Vec<String> {
             found.push(format!("no word from the agent on {}", member.instance.host));
         }
     }
+    found.extend(view.cluster.members.iter().filter_map(|member| leaving(view, &member.instance)));
     for (instance, seen) in &view.seen {
         for disk in seen.agent_now().iter().flat_map(|agent| &agent.disks) {
             if disk.is_stuck() {
@@ -43,6 +44,21 @@ pub(crate) fn issues(view: &ClusterView, now: Moment) -> Vec<String> {
         found.extend(semi_sync_issue(view, &record.primary));
     }
     found
+}
+
+fn leaving(view: &ClusterView, instance: &InstanceId) -> Option<String> {
+    let leads = view.primary() == Some(instance);
+    Some(match view.of(instance)?.agent_now()?.leaving? {
+        Leaving::Handoff { remaining } if leads => {
+            format!(
+                "{instance} is to be stopped by its service manager: another is to lead within {}",
+                human(remaining)
+            )
+        }
+        Leaving::Restart { .. } | Leaving::Handoff { .. } | Leaving::Now => {
+            format!("{instance} is being stopped by its service manager")
+        }
+    })
 }
 
 fn replica_issues(view: &ClusterView, instance: &InstanceId, seen: &Seen, now: Moment) -> Vec<String> {

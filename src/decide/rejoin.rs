@@ -171,7 +171,8 @@ fn returning(
 ) -> Option<Plan> {
     let fenced = agent.access == Access::Closed;
     let under = rebuild::under_way(intents, instance, agent);
-    if under == Under::Copying {
+    // Whoever stops it starts it, and then it is looked at.
+    if under == Under::Copying || agent.leaving.is_some() {
         return None;
     }
     if let Process::Gone { .. } = agent.process {
@@ -536,7 +537,7 @@ pub fn restart_in_place(
     let agent = view.of(&record.primary)?.agent_now()?;
     let gone = matches!(agent.process, Process::Gone { .. }) && agent.access == Access::Closed;
     let allowed = view.cluster.policy.restart
-        && !agent.stopping
+        && !agent.is_stopped_by_others()
         && agent.stuck_disk().is_none()
         && intents.failures(&record.primary) < ATTEMPTS;
     if !gone || !allowed || intents.pause(&record.primary, now).is_some() {

@@ -1,6 +1,8 @@
 //! A planned change of primary, in two plans. The first takes everything slow before the block and then blocks writers; the
 //! second, from the old primary's set as read after the block, promotes. Both are taken back together before the commit point.
 
+use std::time::Duration;
+
 use super::candidate::{Candidate, rank};
 use super::failover::{Isolation, next_generation};
 use super::feeding::Feeding;
@@ -8,9 +10,11 @@ use super::obstacle::Obstacle;
 use super::plan::{Evidence, Plan, PlanKind, Proof, Stage, Step, TrafficOrder};
 use super::preflight::preflight;
 use super::promotion::{Handover, Promotion, direct};
+use crate::model::cluster::Mode;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
 use crate::model::intent::SwitchoverAsk;
+use crate::model::observation::Leaving;
 use crate::model::record::ClusterRecord;
 use crate::model::sessions::Sessions;
 use crate::model::time::Moment;
@@ -86,6 +90,33 @@ pub fn target(view: &ClusterView, ask: &SwitchoverAsk) -> Option<InstanceId> {
         let ranking = rank(view, |instance| view.of(instance).and_then(|seen| seen.latest()));
         ranking.best().map(|best| best.instance.clone())
     })
+}
+
+/// So long before its end a handoff ends sessions with long transactions: the stop would end them anyway.
+const LAST_CHANCE: Duration = Duration::from_secs(10);
+
+/// What the primary's service manager asks for by its agent's word: another leads before it stops the server. `None` when it
+/// asks for nothing, its time is over, or nothing is to be done here without an operator.
+pub fn handoff_asked(view: &ClusterView, now: Moment) -> Option<SwitchoverAsk> {
+    let primary = &view.record.as_ref()?.primary;
+    let seen = view.of(primary)?;
+    let Some(Leaving::Handoff { remaining }) = seen.agent_now()?.leaving else { return None };
+    let remaining = remaining.saturating_sub(now.since(seen.agent.as_ref()?.at));
+    if remaining.is_zero() || view.cluster.mode == Mode::Observe {
+        return None;
+    }
+    Some(handoff(remaining, format!("the service manager of {}", primary.host)))
+}
+
+/// A change of primary that must be done within `remaining`, for whoever asks.
+pub fn handoff(remaining: Duration, by: String) -> SwitchoverAsk {
+    let usual = SwitchoverAsk::default();
+    SwitchoverAsk {
+        wait_lag: usual.wait_lag.min(remaining / 2),
+        kill_long_transactions: remaining < LAST_CHANCE,
+        by,
+        ..usual
+    }
 }
 
 /// The first plan, or everything in its way at once.

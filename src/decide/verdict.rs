@@ -16,8 +16,9 @@ use super::rejoin;
 use crate::model::cluster::Mode;
 use crate::model::instance::InstanceId;
 use crate::model::intent::{FailoverAsk, Intents};
+use crate::model::observation::Leaving;
 use crate::model::report::{Replication, Report};
-use crate::model::time::Moment;
+use crate::model::time::{Moment, human};
 use crate::model::view::ClusterView;
 
 /// What to do now.
@@ -71,6 +72,9 @@ fn act(
     if let Some(ask) = &intents.failover {
         return asked(view, diagnosis, ranking, ask);
     }
+    if let Some(why) = awaited(view, diagnosis, now) {
+        return Action::Wait { why };
+    }
     match diagnosis.verdict {
         Verdict::DeadPrimary | Verdict::SilentPrimary | Verdict::HungPrimary | Verdict::IsolatedPrimary => {
             unplanned(view, intents, diagnosis, ranking, now, wall)
@@ -106,6 +110,38 @@ fn act(
         | Verdict::ClosedPrimary
         | Verdict::SplitBrain => Action::Rest,
     }
+}
+
+/// The primary's server is away by its operator's word, and comes back: nobody takes over while its time lasts.
+fn awaited(view: &ClusterView, diagnosis: &Diagnosis, now: Moment) -> Option<String> {
+    match diagnosis.verdict {
+        Verdict::DeadPrimary
+        | Verdict::DeadPrimaryAndReplicas
+        | Verdict::HungPrimary
+        | Verdict::UnreachablePrimary
+        | Verdict::MisconfiguredPrimary
+        | Verdict::ClosedPrimary => {}
+        Verdict::NotAdopted
+        | Verdict::Starting
+        | Verdict::Healthy
+        | Verdict::Degraded
+        | Verdict::SilentPrimary
+        | Verdict::ManagerCutOff
+        | Verdict::OverloadedPrimary
+        | Verdict::BlockedForAcks
+        | Verdict::IsolatedPrimary
+        | Verdict::SplitBrain => return None,
+    }
+    let primary = &view.record.as_ref()?.primary;
+    let seen = view.of(primary)?;
+    let Some(Leaving::Restart { remaining }) = seen.agent_now()?.leaving else { return None };
+    let remaining = remaining.saturating_sub(now.since(seen.agent.as_ref()?.at));
+    (!remaining.is_zero()).then(|| {
+        format!(
+            "a planned restart of its server: another leads if it is not back within {}",
+            human(remaining)
+        )
+    })
 }
 
 fn start_or_refuse(view: &ClusterView, intents: &Intents, ranking: &Ranking, now: Moment) -> Action {

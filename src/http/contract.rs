@@ -175,6 +175,22 @@ pub struct SwitchoverRequest {
     pub dry_run: bool,
 }
 
+/// `POST …/handoff`. Answered with what was begun, or with [`Done`] where nothing is to be handed over.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HandoffRequest {
+    /// Who is to lead no more.
+    pub instance: InstanceId,
+    /// For how long the asker goes on asking: less than 10 s ends sessions with long transactions. 30 s where absent.
+    #[serde(default)]
+    pub remaining_ms: Option<u64>,
+    /// Who asks, for the history.
+    #[serde(default)]
+    pub by: String,
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
 /// `POST …/abort`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

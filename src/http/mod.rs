@@ -101,6 +101,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
     endpoint!(GET "/api/v1/clusters/{cluster}/recovery" Token follow::recovery, "the running or last one (?follow=true&id=)"),
     endpoint!(POST "/api/v1/clusters/{cluster}/failover" Token planned::failover, "fail over, or say what it would do"),
     endpoint!(POST "/api/v1/clusters/{cluster}/switchover" Token planned::switchover, "change the primary, or say what it would do"),
+    endpoint!(POST "/api/v1/clusters/{cluster}/handoff" Token planned::handoff, "another leads instead of that one, or say what it would do"),
     endpoint!(POST "/api/v1/clusters/{cluster}/abort" Token planned::abort, "call the running operation off"),
     endpoint!(GET "/api/v1/clusters/{cluster}/adopt" Token api::adopt_plan, "what adoption would change (?primary=)"),
     endpoint!(POST "/api/v1/clusters/{cluster}/adopt" Token api::adopt, "take the cluster into care"),

@@ -7,16 +7,19 @@ use axum::http::HeaderMap;
 
 use super::api::{Answer, Api, Body, answer, begun, read, shown_name};
 use super::contract::{
-    AbortRequest, Done, FailoverRequest, RejoinRequest, ReplicaRequest, SwitchoverRequest,
+    AbortRequest, Done, FailoverRequest, HandoffRequest, RejoinRequest, ReplicaRequest, SwitchoverRequest,
 };
 use super::error::ApiError;
-use crate::manager::event::{Ask, Then};
+use crate::decide::switchover::handoff as handoff_ask;
+use crate::manager::event::{Ask, Proposal, Then};
 use crate::manager::handle::ClusterHandle;
 use crate::model::intent::{FailoverAsk, How, SwitchoverAsk};
 use crate::model::wishes::ReplicaAsk;
 
 /// The longest write block and the longest wait that may be asked for.
 const LONGEST: Duration = Duration::from_secs(3_600);
+/// How long a handoff goes on asking, where that is not said.
+const HANDOFF: Duration = Duration::from_secs(30);
 /// The shortest write block: a server's own deadlines are whole seconds.
 const SHORTEST_BLOCK: Duration = Duration::from_millis(1_500);
 
@@ -97,6 +100,36 @@ pub(super) async fn replica(
     };
     let ask = ReplicaAsk { instance, change, force, within, by };
     show_or_begin(handle, dry_run, |then| Ask::Replica { ask, then }, words).await
+}
+
+pub(super) async fn handoff(
+    State(api): Api,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let handle = api.cluster(&name)?;
+    let HandoffRequest { instance, remaining_ms, by, dry_run } = read(&headers, body)?;
+    let board = std::sync::Arc::clone(&handle.board.borrow());
+    if !board.members.iter().any(|member| member.instance == instance) {
+        let next = "\"mhactl topology\" lists the members";
+        return Err(ApiError::bad_request(format!("{instance} is no member of {name}"), next));
+    }
+    if board.primary.as_ref() != Some(&instance) {
+        let sentence = format!("{instance} does not lead {name}: nothing is to be handed over");
+        return if dry_run {
+            answer(Proposal { sentence, plans: Vec::new(), blockers: Vec::new(), dossier: None })
+        } else {
+            answer(Done { done: sentence })
+        };
+    }
+    let remaining = remaining_ms.map_or(HANDOFF, Duration::from_millis).min(LONGEST);
+    let ask = handoff_ask(remaining, shown_name(&by));
+    let words = Words {
+        refusal: format!("{instance} was not handed over"),
+        next: "mend what is named, and ask again",
+    };
+    show_or_begin(handle, dry_run, |then| Ask::Switchover { ask, then }, words).await
 }
 
 fn ask_of(request: SwitchoverRequest) -> Result<SwitchoverAsk, ApiError> {

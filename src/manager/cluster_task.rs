@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::event::{Ask, Event, Proposal, Started, Then};
 use super::leadership::Leadership;
 use super::live_world::LiveWorld;
+use super::planned::Handoff;
 use super::returning::{begins_rebuild, settles};
 use super::snapshot::Snapshot;
 use super::topology::gives_way;
@@ -63,6 +64,8 @@ pub(super) struct ClusterTask {
     pub(super) running: Option<InstanceId>,
     /// Ends the running operation before its commit point. A new one for each.
     pub(super) abort: CancellationToken,
+    /// What the primary's service manager asks for, while it does.
+    pub(super) handoff: Option<Handoff>,
     /// Whether a majority of voters obeys; nothing is begun before.
     pub(super) led: Result<(), String>,
     /// This manager leads and has not gone on yet with what an earlier one may have left: it looks first.
@@ -145,6 +148,7 @@ impl ClusterTask {
             self.resume().await;
         }
         self.make_way(&decision);
+        self.hand_over(now);
         let meant = self.part == Part::Leads || self.intents.failover.is_some();
         if meant
             && self.running.is_none()

@@ -146,6 +146,7 @@ async fn start_cluster(config: &ClusterConfig, common: &Arc<Common>) -> Result<C
         part: *part,
         running: None,
         abort: CancellationToken::new(),
+        handoff: None,
         led: Err(JUST_STARTED.to_owned()),
         to_resume: false,
         last_told: String::new(),

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::time::Instant;
 
+use super::Part;
 use super::cluster_task::ClusterTask;
 use super::event::{Event, Proposal, Started, Then};
 use super::live_world::LiveWorld;
@@ -13,9 +15,20 @@ use crate::decide::switchover::{self, Blocked, Surveys};
 use crate::execute::recovery;
 use crate::model::instance::InstanceId;
 use crate::model::intent::SwitchoverAsk;
+use crate::model::time::Moment;
 
 /// How long looking at the sessions of one server may take.
 const SURVEY_WITHIN: Duration = Duration::from_secs(2);
+
+/// Between two attempts to hand over.
+const HANDOFF_AGAIN: Duration = Duration::from_millis(500);
+
+/// The last attempt at what a service manager asks for.
+#[derive(Debug)]
+pub(super) struct Handoff {
+    asked_at: Moment,
+    answer: oneshot::Receiver<Started>,
+}
 
 impl ClusterTask {
     /// Looks at both servers' sessions in the background; the loop goes on when they are known.
@@ -41,6 +54,32 @@ impl ClusterTask {
                 let _ = answer.send(started);
             }
         }
+    }
+
+    /// Does what the primary's service manager asks for, and again while it asks and it could not be begun.
+    pub(super) fn hand_over(&mut self, now: Moment) {
+        let Some(ask) = switchover::handoff_asked(&self.view, now) else {
+            self.handoff = None;
+            return;
+        };
+        if let Some(handoff) = &mut self.handoff {
+            match handoff.answer.try_recv() {
+                Ok(Err(why)) => {
+                    tracing::warn!(cluster = %self.view.cluster.name, why = why.join("; "), "no handoff yet");
+                }
+                Ok(Ok(_)) | Err(TryRecvError::Closed) => {}
+                Err(TryRecvError::Empty) => return,
+            }
+            if now.since(handoff.asked_at) < HANDOFF_AGAIN {
+                return;
+            }
+        }
+        if self.running.is_some() || self.led.is_err() || self.to_resume || self.part != Part::Leads {
+            return;
+        }
+        let (begin, answer) = oneshot::channel();
+        self.handoff = Some(Handoff { asked_at: now, answer });
+        self.survey(ask, Then::Begin(begin));
     }
 
     fn propose_switchover(&self, ask: &SwitchoverAsk, surveys: &Surveys) -> Proposal {

@@ -167,6 +167,18 @@ pub enum Access {
     Closed,
 }
 
+/// The service manager is about to stop the server, and says so before it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Leaving {
+    /// Another is to lead by then; after that it is stopped all the same.
+    Handoff { remaining: Duration },
+    /// It is closed and comes back: for so long nobody is to take over.
+    Restart { remaining: Duration },
+    /// Nobody took over in time: it is closed, and is being stopped.
+    Now,
+}
+
 /// What the agent on a member's host says. Ages, not moments: it crosses hosts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentStatus {
@@ -201,6 +213,9 @@ pub struct AgentStatus {
     pub granted_ago: Option<Duration>,
     /// The service manager was told to stop the server, which is gone: nobody starts it again but the operator.
     pub stopping: bool,
+    /// The service manager is about to stop the server; kept until another process of it is there.
+    #[serde(default)]
+    pub leaving: Option<Leaving>,
     /// Transactions of its server that the primary lacked, saved on that host.
     #[serde(default)]
     pub extra: Option<Saved>,
@@ -216,6 +231,13 @@ impl AgentStatus {
     /// Why its server can write nothing, where the disk is the reason.
     pub fn stuck_disk(&self) -> Option<&Disk> {
         self.disks.iter().find(|disk| disk.is_stuck())
+    }
+}
+
+impl AgentStatus {
+    /// Its server was or is being stopped by somebody, who starts it again: nobody here does.
+    pub fn is_stopped_by_others(&self) -> bool {
+        self.stopping || self.leaving.is_some()
     }
 }
 

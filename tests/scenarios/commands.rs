@@ -68,6 +68,7 @@ pub(crate) fn perform(world: &mut Option<World>, line: &str) -> Done {
         ["operator", "asks", "switchover", rest @ ..] => planned::asks(world, rest),
         [name, "session", seconds, rest @ ..] => planned::session(world, name, seconds, rest),
         [name, "has", "no", "replication", "account"] => planned::no_replication_account(world, name),
+        [name, "leaving", rest @ ..] => planned::leaving(world, name, rest),
         [name, "binlog", rest @ ..] => planned::binlog_filter(world, name, &rest.join(" ")),
         ["operator", "asks", "nothing"] => asks_nothing(world),
         ["operator", "asks", "rejoin", rest @ ..] => extra::asks(world, rest),

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use mha::decide::switchover::{Blocked, block, promote, target_of};
 use mha::model::intent::SwitchoverAsk;
+use mha::model::observation::Leaving;
 use mha::model::sessions::{Doing, Session, Sessions};
+use mha::model::time::Moment;
 
 use crate::telling::{line, show};
-use crate::world::World;
+use crate::world::{Host, World};
 
 type Done = Result<(), String>;
 
@@ -47,6 +49,37 @@ pub(crate) fn session(world: &mut World, name: &str, seconds: &str, words: &[&st
         let id = 40 + sessions.sessions.len() as u64;
         let (user, host) = ("app".to_owned(), "10.0.0.7".to_owned());
         sessions.sessions.push(Session { id, user, host, since, doing, text: String::new() });
+    })
+}
+
+/// `db1 leaving handoff 30s`, `db1 leaving restart 60s`, `db1 leaving now`: what its service manager says. But for a handoff it
+/// is closed with it.
+pub(crate) fn leaving(world: &mut World, name: &str, words: &[&str]) -> Done {
+    let span = |text: &&str| {
+        let seconds = text.strip_suffix('s').and_then(|seconds| seconds.parse().ok());
+        seconds.map(Duration::from_secs).ok_or("a span such as 30s".to_owned())
+    };
+    let leaving = match words {
+        ["handoff", within] => Leaving::Handoff { remaining: span(within)? },
+        ["restart", within] => Leaving::Restart { remaining: span(within)? },
+        ["now"] => Leaving::Now,
+        _ => return Err("handoff SPAN, restart SPAN or now".to_owned()),
+    };
+    let now = world.now;
+    let host = world.host(name)?;
+    host.leaving = Some((leaving, now));
+    host.closed |= !matches!(leaving, Leaving::Handoff { .. });
+    Ok(())
+}
+
+/// The same, as its agent says it at `now`.
+pub(crate) fn leaving_at(host: &Host, now: Moment) -> Option<Leaving> {
+    let (leaving, since) = host.leaving?;
+    let left = |remaining: Duration| remaining.saturating_sub(now.since(since));
+    Some(match leaving {
+        Leaving::Handoff { remaining } => Leaving::Handoff { remaining: left(remaining) },
+        Leaving::Restart { remaining } => Leaving::Restart { remaining: left(remaining) },
+        Leaving::Now => Leaving::Now,
     })
 }
 

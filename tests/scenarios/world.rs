@@ -15,11 +15,13 @@ use mha::model::gtid::GtidSet;
 use mha::model::instance::{Flavor, Identity, InstanceId, Version};
 use mha::model::intent::{Intents, SwitchoverAsk};
 use mha::model::job::Job;
-use mha::model::observation::{Access, AgentStatus, Observation, Probe, Process, Unseen, Vantage};
+use mha::model::observation::{Access, AgentStatus, Leaving, Observation, Probe, Process, Unseen, Vantage};
 use mha::model::report::{Replication, Report, SemiSync, Settings, ThreadError, ThreadState};
 use mha::model::time::Moment;
 use mha::model::view::{ClusterView, Granted};
 use mha::model::wishes::ReplicaAsk;
+
+use crate::planned;
 
 /// Between two rounds of looks.
 const TICK: Duration = Duration::from_millis(250);
@@ -80,6 +82,8 @@ pub(crate) struct Host {
     pub(crate) saved: Option<Saved>,
     /// What its agent is busy with.
     pub(crate) job: Option<Job>,
+    /// What its service manager has said, and when.
+    pub(crate) leaving: Option<(Leaving, Moment)>,
     pub(crate) disk: Option<Disk>,
     pub(crate) started_at: Moment,
     stream_at: Moment,
@@ -154,6 +158,7 @@ impl Host {
             heartbeat_stuck_since: None,
             saved: None,
             job: None,
+            leaving: None,
             disk: None,
             started_at: now.back(Duration::from_secs(900)),
             stream_at: now,
@@ -392,6 +397,7 @@ impl World {
                 .map(|_| self.now.since(host.stream_at)),
             granted_ago: (!leads).then(|| self.now.since(host.granted_at)),
             stopping: false,
+            leaving: planned::leaving_at(host, self.now),
             extra: host.saved.clone(),
             job: host.job.clone(),
             disks: host.disk.into_iter().collect(),

@@ -396,6 +396,7 @@ impl Sim {
             stream_still: state.source.map(|_| Duration::from_millis(self.t - state.stream_heard)),
             granted_ago: host.agent.as_ref().and_then(|agent| agent.voter.granted_ago(now)),
             stopping: false,
+            leaving: None,
             extra: state.saved.clone(),
             job: None,
             disks: Vec::new(),

@@ -351,14 +351,19 @@ fn unix_listener(line: &str, path: &str) -> Option<u64> {
     (accepts && fields.get(7..)?.join(" ") == path).then(|| fields[6].parse().ok()).flatten()
 }
 
-/// The oldest process that has one of these sockets open: children inherit them.
+/// A service manager that listens on a server's behalf (a socket unit) holds the socket whether the server runs or not.
+fn is_service_manager(process: &Process) -> bool {
+    process.pid == 1 && matches!(process.command.as_str(), "systemd" | "init")
+}
+
+/// The oldest process that has one of these sockets open, children inherit them; never the service manager.
 fn owner_of(inodes: Vec<u64>, at: impl Fn() -> String) -> Result<Option<Process>, ProcessError> {
     if inodes.is_empty() {
         return Ok(None);
     }
     let links: Vec<PathBuf> = inodes.iter().map(|inode| format!("socket:[{inode}]").into()).collect();
     let proc = |source| ProcessError::Read { path: "/proc".into(), source };
-    let mut owners = Vec::new();
+    let (mut owners, mut activated) = (Vec::new(), false);
     for entry in std::fs::read_dir("/proc").map_err(proc)? {
         let Some(pid) = entry.map_err(proc)?.file_name().to_str().and_then(|name| name.parse::<u32>().ok())
         else {
@@ -368,10 +373,14 @@ fn owner_of(inodes: Vec<u64>, at: impl Fn() -> String) -> Result<Option<Process>
         let Ok(open) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
         let owns =
             open.flatten().any(|entry| std::fs::read_link(entry.path()).is_ok_and(|to| links.contains(&to)));
-        owners.extend(owns.then(|| process(pid)).flatten());
+        match owns.then(|| process(pid)).flatten() {
+            Some(owner) if is_service_manager(&owner) => activated = true,
+            owner => owners.extend(owner),
+        }
     }
     match owners.into_iter().min_by_key(|owner| (owner.started, owner.pid)) {
         Some(owner) => Ok(Some(owner)),
+        None if activated => Ok(None),
         None => Err(ProcessError::HiddenOwner { at: at() }),
     }
 }
@@ -455,6 +464,14 @@ mod tests {
         }
         watch.confirm_gone(Duration::from_secs(2)).await.unwrap();
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_socket_unit_is_no_server() {
+        let of = |pid, command: &str| Process { pid, started: Moment::ZERO, command: command.to_owned() };
+        assert!(is_service_manager(&of(1, "systemd")));
+        // The first process of a container, and a server that is called like one.
+        assert!(!is_service_manager(&of(1, "mariadbd")) && !is_service_manager(&of(2, "systemd")));
     }
 
     #[tokio::test]

@@ -50,6 +50,10 @@ pub enum ServiceError {
         "the unit {unit} does not pass ${UNIT_ARGUMENTS} to its server, so {arguments} would be ignored; add it to ExecStart, or use `service = command`"
     )]
     ArgumentsIgnored { unit: String, arguments: String },
+    #[error(
+        "the service manager was told to stop {0}; it is started again by whoever stopped it: systemctl start {0}"
+    )]
+    Stopped(String),
     #[error("a server argument holds a blank, a quote or a control character: {0:?}")]
     Argument(String),
     #[error("the log file {path} could not be used: {source}")]
@@ -108,6 +112,65 @@ impl Service {
             .await
             .is_ok_and(|said| stopped_on_purpose(&said))
     }
+}
+
+/// A unit that is being stopped stays stopped: a start would take the stop's place. One that systemd means to start again by
+/// itself, in a while and without our arguments, is taken out of that wait.
+async fn free_to_start(name: &str) -> Result<(), ServiceError> {
+    let ask = words(&["systemctl", "show", "--property=ActiveState,SubState,Result", "--", name]);
+    let said = run("asking for the unit's state", &ask, ASK_DEADLINE).await?;
+    if stopped_on_purpose(&said) {
+        return Err(ServiceError::Stopped(name.to_owned()));
+    }
+    if said.lines().any(|line| line.starts_with("SubState=auto-restart")) {
+        run("ending the unit's wait", &words(&["systemctl", "stop", "--", name]), ASK_DEADLINE).await?;
+    }
+    Ok(())
+}
+
+impl Service {
+    /// Socket units by which systemd listens for the server: they accept connections for a dead one, and start one that is to
+    /// stay down. Empty where systemd does not answer.
+    pub async fn listening_sockets(&self) -> Vec<String> {
+        let Self::Unit { name } = self else { return Vec::new() };
+        let doing = "asking what starts the unit";
+        let ask = words(&["systemctl", "show", "--property=TriggeredBy", "--value", "--", name]);
+        let said = run(doing, &ask, ASK_DEADLINE).await.unwrap_or_default();
+        let mut listening = Vec::new();
+        for socket in said.split_whitespace().filter(|unit| unit.ends_with(".socket")) {
+            if run(doing, &words(&["systemctl", "is-active", "--quiet", "--", socket]), ASK_DEADLINE)
+                .await
+                .is_ok()
+            {
+                listening.push(socket.to_owned());
+            }
+        }
+        listening
+    }
+}
+
+/// Whether systemd is stopping the whole host.
+///
+/// # Errors
+/// When it does not answer.
+pub async fn host_is_stopping() -> Result<bool, ServiceError> {
+    let doing = "asking whether the host is stopping";
+    match run(doing, &words(&["systemctl", "is-system-running"]), ASK_DEADLINE).await {
+        Ok(said) => Ok(said.trim() == "stopping"),
+        // It fails with every state but "running", and says the state all the same.
+        Err(ServiceError::Failed { output, .. }) => Ok(output.trim() == "stopping"),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether systemd stops that unit to start it again at once.
+///
+/// # Errors
+/// When it does not answer.
+pub async fn is_restarting(unit: &str) -> Result<bool, ServiceError> {
+    let ask = words(&["systemctl", "list-jobs", "--no-legend", "--full", "--", unit]);
+    let said = run("asking for the unit's job", &ask, ASK_DEADLINE).await?;
+    Ok(said.lines().any(|line| line.split_whitespace().nth(2) == Some("restart")))
 }
 
 /// By what `systemctl show` says. A crash leaves "failed", a signal or a core dump, or the unit starting again.
@@ -226,6 +289,7 @@ async fn start_unit(
 ) -> Result<Process, ServiceError> {
     let doing = "starting the server's unit";
     let whole = async {
+        free_to_start(name).await?;
         // Arguments reach a unit by a variable of systemd's own; it is taken back whatever comes.
         if !extra_args.is_empty() {
             check_unit_arguments(name, extra_args).await?;

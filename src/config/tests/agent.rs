@@ -62,6 +62,9 @@ fn every_mistake_is_refused_with_what_to_write_instead() {
             &["names its program without its place"],
         ),
         (SERVICE, "service = { unit = \"a.service\", log = \"/l\" }", &["`service` has more than a `unit`"]),
+        (SOCKET, "socket = \"/x\"\non_stop = \"wait\"", &["`on_stop`"]),
+        (SOCKET, "socket = \"/x\"\nhandoff_within = \"1h\"", &["`handoff_within`"]),
+        (SOCKET, "socket = \"/x\"\nrestart_window = \"0s\"", &["`restart_window`"]),
         ("[admin]\nuser = \"mha\"", "[admin]", &["[admin] has no `user`"]),
         ("\"mha_heartbeat\"", "\"mha\"", &["[heartbeat] and [admin] are both \"mha\""]),
         (

@@ -97,9 +97,20 @@ fn the_agents_example_shows_the_true_defaults() {
     let etc = Etc::new();
     let (plain, full) = (agent(&etc, AGENT), agent(&etc, &uncommented(AGENT)));
     assert_eq!(format!("{plain:?}"), format!("{full:?}"));
-    for key in
-        ["listen", "data_dir", "run_dir", "witness", "port", "pid_file", "binlog_index", "binlog_tool", "tls"]
-    {
+    for key in [
+        "listen",
+        "data_dir",
+        "run_dir",
+        "witness",
+        "port",
+        "pid_file",
+        "binlog_index",
+        "binlog_tool",
+        "tls",
+        "on_stop",
+        "handoff_within",
+        "restart_window",
+    ] {
         let full = uncommented(AGENT);
         assert!(
             full.lines().any(|line| line.starts_with(&format!("{key} = "))),
