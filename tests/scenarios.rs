@@ -5,6 +5,10 @@
 mod commands;
 #[path = "scenarios/extra.rs"]
 mod extra;
+#[path = "scenarios/facts.rs"]
+mod facts;
+#[path = "scenarios/host.rs"]
+mod host;
 #[path = "scenarios/planned.rs"]
 mod planned;
 #[path = "scenarios/properties.rs"]

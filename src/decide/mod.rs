@@ -20,6 +20,7 @@ mod proof;
 mod prospect;
 pub mod rebuild;
 pub mod rejoin;
+mod reopen;
 pub mod step;
 pub mod switchover;
 pub mod topology;

@@ -2,14 +2,11 @@
 
 use std::fmt;
 
-use super::candidate::is_passed_over;
 use super::extra::{self, Returned};
-use super::failover::{acks_in_force, next_generation};
-use super::guard::Blocker;
-use super::plan::{Plan, PlanKind, Proof, Stage, Step};
+use super::failover::acks_in_force;
+use super::plan::{Plan, PlanKind, Stage, Step};
 use super::rebuild::{self, Under};
 use super::topology;
-use crate::model::ballot::Generation;
 use crate::model::extra::Remedy;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::{Flavor, InstanceId};
@@ -22,7 +19,7 @@ use crate::model::time::Moment;
 use crate::model::view::{ClusterView, Seen};
 
 /// After so many failed attempts in a row a returning server is left to a person (F096).
-const ATTEMPTS: u32 = 5;
+pub(super) const ATTEMPTS: u32 = 5;
 
 /// What a receiver stops with where its source cannot send it what it asks for: as both families say it, and as MySQL 8.0 does.
 const CANNOT_SEND: [u32; 2] = [1236, 13114];
@@ -316,7 +313,7 @@ fn left_stopped(report: &Report, left: bool) -> bool {
 }
 
 /// What it has of the cluster's history: all of it, unless it replicates from several clusters.
-fn of_ours(report: &Report, primary: &Report) -> GtidSet {
+pub(super) fn of_ours(report: &Report, primary: &Report) -> GtidSet {
     match report.replication.len() {
         0 | 1 => report.known(),
         _ => report.known().of_origins(&primary.executed),
@@ -405,148 +402,4 @@ pub(super) fn follow_stages(
         stages.push(Stage::new("lossless", vec![register(acks, None)]));
     }
     stages
-}
-
-/// The recorded primary runs and is closed. If it has everything every member that answers has, it leads again under its
-/// own generation (design section 4, isolation; F124).
-pub fn reopen(view: &ClusterView, intents: &Intents, now: Moment) -> Result<Plan, String> {
-    let record = view.record.as_ref().ok_or("the cluster is not adopted")?;
-    let primary = &record.primary;
-    if let Some((remaining, why)) = intents.pause(primary, now) {
-        return Err(format!("the last attempt failed ({why}), next in {} s", remaining.as_secs() + 1));
-    }
-    let seen = view.of(primary).ok_or("the recorded primary is no member")?;
-    let agent = seen.agent_now().ok_or("no word from its agent")?;
-    let asked_at = seen.agent.as_ref().map(|said| said.at.back(said.status.server_age));
-    if intents.settled_at.is_some_and(|settled| asked_at.is_none_or(|asked| asked <= settled)) {
-        return Err("a recovery has just ended; it is looked at again first".to_owned());
-    }
-    let report =
-        agent.server.as_ref().map_err(|unseen| format!("its server does not answer its agent: {unseen}"))?;
-    let generation = generation_to_open(view, record)?;
-    let adopt = |primary: &InstanceId| format!("\"mhactl adopt {} --primary {primary}\"", view.cluster.name);
-    // A parked member's history is a person's to judge, and was when it was parked.
-    let judged = |instance: &InstanceId| record.parked.iter().any(|parked| parked.instance == *instance);
-    for (instance, replica) in view.replicas() {
-        let Some(other) = replica.latest() else { continue };
-        let fenced = replica.agent_now().is_some_and(|agent| agent.access == Access::Closed);
-        if other.is_writable() && !fenced {
-            return Err(format!(
-                "opening {primary} beside {instance} would make two writers; make {instance} read-only, or run {}",
-                adopt(instance)
-            ));
-        }
-        let extra: GtidSet = of_ours(other, report).minus(&report.executed);
-        if !extra.is_empty() && !judged(instance) && !is_passed_over(view, instance, replica) {
-            return Err(format!(
-                "{instance} has what {primary} lacks: {extra}; to go on from it run {}",
-                adopt(instance)
-            ));
-        }
-    }
-    if let Some(channel) = report.channel().filter(|channel| channel.receiver != ThreadState::Stopped) {
-        return Err(format!(
-            "{primary} replicates from {}: the topology was changed by hand; run {}",
-            channel.source,
-            adopt(&channel.source)
-        ));
-    }
-    Ok(reopen_plan(view, record, report, generation))
-}
-
-/// The recorded one, while no voter knows a higher. A claim that was taken back leaves voters with a generation nobody led, for
-/// which they refuse the recorded one: then a new one, if every member's agent says that it led none of those in between.
-fn generation_to_open(view: &ClusterView, record: &ClusterRecord) -> Result<Generation, String> {
-    let next = next_generation(view);
-    if next == record.generation.next() {
-        return Ok(record.generation);
-    }
-    for member in view.cluster.members.iter().filter(|member| member.agent.is_some()) {
-        let instance = &member.instance;
-        let Some(agent) = view.of(instance).and_then(Seen::agent_now) else {
-            return Err(format!(
-                "voters know a generation after {}, and the agent on {instance} is not heard: its server may have led it",
-                record.generation
-            ));
-        };
-        if let Some(led) = agent.held.filter(|held| *held > record.generation) {
-            return Err(format!(
-                "{instance} has led generation {led}, the record knows of {}; if its history is the right one run \"mhactl adopt {} --primary {instance}\"",
-                record.generation, view.cluster.name
-            ));
-        }
-    }
-    Ok(next)
-}
-
-fn reopen_plan(view: &ClusterView, record: &ClusterRecord, report: &Report, generation: Generation) -> Plan {
-    let primary = &record.primary;
-    let acks = if record.acks == 0 { 0 } else { acks_in_force(view, Some(report)) };
-    let open = Step::Open { instance: primary.clone(), generation };
-    let mut stages = vec![Stage::new("arm", vec![Step::ArmSource { instance: primary.clone(), acks }])];
-    if generation == record.generation {
-        stages.push(Stage::new("open", vec![open]));
-    } else {
-        let claim = Step::Claim { candidate: primary.clone(), generation, proof: Proof::Expired };
-        let register = Step::Register {
-            primary: primary.clone(),
-            generation,
-            ackers: record.ackers.clone(),
-            acks: record.acks,
-            degraded: record.degraded.as_ref().map(|degraded| degraded.why.clone()),
-        };
-        stages.push(Stage::new("claim", vec![claim]));
-        stages.push(Stage::new("open", vec![open, register]));
-    }
-    if let Some(vip) = view.cluster.vip.clone() {
-        let step = Step::HoldVip { instance: primary.clone(), generation, vip };
-        stages.push(Stage::new("traffic", vec![step]));
-    }
-    plan(view, PlanKind::Repair, format!("{primary} leads again, generation {generation}"), stages)
-}
-
-/// The primary serves, and the VIP is not on it: a promotion ended before its traffic moved, or somebody took it away.
-pub fn traffic(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan> {
-    let record = view.record.as_ref()?;
-    let (primary, vip) = (&record.primary, view.cluster.vip.clone()?);
-    let seen = view.of(primary)?;
-    let agent = seen.agent_now()?;
-    let fresh =
-        seen.agent.as_ref().is_some_and(|said| intents.settled_at.is_none_or(|settled| said.at > settled));
-    let serves = matches!(agent.access, Access::Held { .. }) && agent.held == Some(record.generation);
-    if !fresh || !serves || agent.vip || intents.pause(primary, now).is_some() {
-        return None;
-    }
-    let title = format!("{} is not on {primary}, which serves: it moves there", vip.address);
-    let generation = record.generation;
-    let stages = vec![
-        Stage::new("open", vec![Step::Open { instance: primary.clone(), generation }]),
-        Stage::new("traffic", vec![Step::HoldVip { instance: primary.clone(), generation, vip }]),
-    ];
-    Some(plan(view, PlanKind::Repair, title, stages))
-}
-
-/// A dead primary whose failover is refused is started in place, as the primary it was (D2): nothing of it may be dropped.
-pub fn restart_in_place(
-    view: &ClusterView,
-    intents: &Intents,
-    now: Moment,
-    blockers: &[Blocker],
-) -> Option<Plan> {
-    let record = view.record.as_ref()?;
-    let agent = view.of(&record.primary)?.agent_now()?;
-    let gone = matches!(agent.process, Process::Gone { .. }) && agent.access == Access::Closed;
-    let allowed = view.cluster.policy.restart
-        && !agent.is_stopped_by_others()
-        && agent.stuck_disk().is_none()
-        && intents.failures(&record.primary) < ATTEMPTS;
-    if !gone || !allowed || intents.pause(&record.primary, now).is_some() {
-        return None;
-    }
-    let stage =
-        Stage::new("start", vec![Step::StartServer { instance: record.primary.clone(), as_replica: false }]);
-    let why: Vec<String> = blockers.iter().map(ToString::to_string).collect();
-    let title =
-        format!("start {} again in place, for no failover is possible: {}", record.primary, why.join("; "));
-    Some(plan(view, PlanKind::Repair, title, vec![stage]))
 }

@@ -13,6 +13,7 @@ use super::guard::{self, Blocker};
 use super::plan::Plan;
 use super::prospect::prospect;
 use super::rejoin;
+use super::reopen;
 use crate::model::cluster::Mode;
 use crate::model::instance::InstanceId;
 use crate::model::intent::{FailoverAsk, Intents};
@@ -80,7 +81,7 @@ fn act(
             unplanned(view, intents, diagnosis, ranking, now, wall)
         }
         Verdict::Healthy | Verdict::Degraded if view.cluster.mode != Mode::Observe => {
-            let plan = rejoin::traffic(view, intents, now);
+            let plan = reopen::traffic(view, intents, now);
             let plan = plan.or_else(|| rejoin::rejoin(view, intents, now));
             plan.or_else(|| ackers::rearm(view, ranking, intents, now)).map_or(Action::Rest, Action::Act)
         }
@@ -90,7 +91,7 @@ fn act(
             plan.or_else(|| rejoin::rejoin(view, intents, now)).map_or(Action::Rest, Action::Act)
         }
         Verdict::ClosedPrimary if view.cluster.mode != Mode::Observe => {
-            match rejoin::reopen(view, intents, now) {
+            match reopen::reopen(view, intents, now) {
                 Ok(plan) => Action::Act(plan),
                 Err(why) => Action::Wait { why },
             }
@@ -148,7 +149,7 @@ fn start_or_refuse(view: &ClusterView, intents: &Intents, ranking: &Ranking, now
     let mode = (view.cluster.mode != Mode::Auto).then_some(Blocker::Mode(view.cluster.mode));
     let blockers: Vec<Blocker> = mode.into_iter().chain(guard::nobody(ranking)).collect();
     if view.cluster.mode == Mode::Auto
-        && let Some(plan) = rejoin::restart_in_place(view, intents, now, &blockers)
+        && let Some(plan) = reopen::restart_in_place(view, intents, now, &blockers)
     {
         return Action::Act(plan);
     }
@@ -196,7 +197,7 @@ fn unplanned(
     });
     if !only_ours
         && view.cluster.mode == Mode::Auto
-        && let Some(plan) = rejoin::restart_in_place(view, intents, now, &blockers)
+        && let Some(plan) = reopen::restart_in_place(view, intents, now, &blockers)
     {
         return Action::Act(plan);
     }

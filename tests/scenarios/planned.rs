@@ -8,8 +8,9 @@ use mha::model::observation::Leaving;
 use mha::model::sessions::{Doing, Session, Sessions};
 use mha::model::time::Moment;
 
+use crate::host::Host;
 use crate::telling::{line, show};
-use crate::world::{Host, World};
+use crate::world::World;
 
 type Done = Result<(), String>;
 

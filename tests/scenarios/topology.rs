@@ -6,8 +6,9 @@ use mha::model::cluster::Cluster;
 use mha::model::instance::InstanceId;
 use mha::model::wishes::{Change, ReplicaAsk, Threads, Wish};
 
+use crate::host::Host;
 use crate::telling::{line, show};
-use crate::world::{Host, World};
+use crate::world::World;
 
 type Done = Result<(), String>;
 

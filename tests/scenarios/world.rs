@@ -9,16 +9,15 @@ use mha::decide::failover::Isolation;
 use mha::decide::switchover::Surveys;
 use mha::model::ballot::{Ballot, Generation};
 use mha::model::cluster::Cluster;
-use mha::model::disk::Disk;
-use mha::model::extra::Saved;
 use mha::model::gtid::GtidSet;
-use mha::model::instance::{Flavor, Identity, InstanceId, Version};
+use mha::model::instance::{Flavor, Identity, InstanceId};
 use mha::model::intent::{Intents, SwitchoverAsk};
-use mha::model::job::Job;
-use mha::model::observation::{Access, AgentStatus, Leaving, Observation, Probe, Process, Unseen, Vantage};
-use mha::model::report::{Replication, Report, SemiSync, Settings, ThreadError, ThreadState};
+use mha::model::observation::{Access, AgentStatus, Observation, Probe, Process, Unseen, Vantage};
+use mha::model::report::{Replication, Report, Settings, ThreadError, ThreadState};
 use mha::model::time::Moment;
 use mha::model::view::{ClusterView, Granted};
+
+use crate::host::{Host, Plight};
 use mha::model::wishes::ReplicaAsk;
 
 use crate::planned;
@@ -27,69 +26,6 @@ use crate::planned;
 const TICK: Duration = Duration::from_millis(250);
 /// The manager's own end of a cable.
 pub(crate) const MANAGER: &str = "manager";
-
-/// What is wrong with a server or its host.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Plight {
-    Well,
-    /// Its process is gone since then.
-    Gone(Moment),
-    /// SIGSTOP since then: it connects and never speaks.
-    Stopped(Moment),
-    /// Server and agent stand still; connections stay open.
-    Frozen,
-    /// No cable.
-    Down,
-    /// It runs, and this is what a connection gets.
-    Answers(Unseen),
-}
-
-/// One database host.
-#[derive(Debug, Clone)]
-pub(crate) struct Host {
-    pub(crate) instance: InstanceId,
-    pub(crate) id: u32,
-    pub(crate) plight: Plight,
-    pub(crate) agent_up: bool,
-    pub(crate) closed: bool,
-    pub(crate) read_only: bool,
-    /// Histories of former primaries, and its own extra transactions.
-    pub(crate) base: Vec<String>,
-    /// What it received and applied of the present history.
-    pub(crate) received: u64,
-    pub(crate) applied: u64,
-    pub(crate) purged: u64,
-    pub(crate) source: Option<InstanceId>,
-    pub(crate) receiver_stopped: bool,
-    pub(crate) receiver_error: Option<ThreadError>,
-    pub(crate) applier_stopped: bool,
-    pub(crate) applier_error: Option<ThreadError>,
-    pub(crate) delay: Duration,
-    pub(crate) filtered: bool,
-    pub(crate) lag: Duration,
-    /// A second channel's source and its transactions.
-    pub(crate) foreign: Option<(InstanceId, u64)>,
-    pub(crate) log_bin: bool,
-    pub(crate) log_replica_updates: bool,
-    pub(crate) version: Version,
-    pub(crate) semi_sync: SemiSync,
-    /// A generation it accepted as a voter beyond the recorded one, and one its agent has led.
-    pub(crate) accepted: Generation,
-    pub(crate) led: Option<Generation>,
-    pub(crate) has_vip: bool,
-    pub(crate) heartbeat_stuck_since: Option<Moment>,
-    /// What its agent has saved of its extra transactions.
-    pub(crate) saved: Option<Saved>,
-    /// What its agent is busy with.
-    pub(crate) job: Option<Job>,
-    /// What its service manager has said, and when.
-    pub(crate) leaving: Option<(Leaving, Moment)>,
-    pub(crate) disk: Option<Disk>,
-    pub(crate) started_at: Moment,
-    stream_at: Moment,
-    beats: u64,
-    granted_at: Moment,
-}
 
 /// Everything there is.
 #[derive(Debug, Clone)]
@@ -115,85 +51,6 @@ pub(crate) struct World {
     pub(crate) surveys: Surveys,
     /// A generation that voters beside the members accepted.
     pub(crate) witnesses_accepted: Generation,
-}
-
-impl Host {
-    pub(crate) fn new(
-        instance: InstanceId,
-        id: u32,
-        source: Option<InstanceId>,
-        flavor: Flavor,
-        now: Moment,
-    ) -> Self {
-        Self {
-            instance,
-            id,
-            plight: Plight::Well,
-            agent_up: true,
-            closed: false,
-            read_only: source.is_some(),
-            base: Vec::new(),
-            received: 100,
-            applied: 100,
-            purged: 0,
-            source,
-            receiver_stopped: false,
-            receiver_error: None,
-            applier_stopped: false,
-            applier_error: None,
-            delay: Duration::ZERO,
-            filtered: false,
-            lag: Duration::from_millis(200),
-            foreign: None,
-            log_bin: true,
-            log_replica_updates: true,
-            version: match flavor {
-                Flavor::MariaDb => Version::new(10, 11, 14),
-                Flavor::MySql => Version::new(8, 4, 5),
-            },
-            semi_sync: SemiSync { available: true, ..SemiSync::default() },
-            accepted: Generation(0),
-            led: None,
-            has_vip: true,
-            heartbeat_stuck_since: None,
-            saved: None,
-            job: None,
-            leaving: None,
-            disk: None,
-            started_at: now.back(Duration::from_secs(900)),
-            stream_at: now,
-            beats: 0,
-            granted_at: now,
-        }
-    }
-
-    /// Its server answers those that reach it.
-    fn answers(&self) -> bool {
-        match &self.plight {
-            Plight::Well | Plight::Answers(_) => true,
-            Plight::Gone(_) | Plight::Stopped(_) | Plight::Frozen | Plight::Down => false,
-        }
-    }
-
-    /// Its kernel and agent run and have a cable.
-    fn is_host_up(&self) -> bool {
-        match &self.plight {
-            Plight::Well | Plight::Answers(_) | Plight::Gone(_) | Plight::Stopped(_) => true,
-            Plight::Frozen | Plight::Down => false,
-        }
-    }
-
-    /// What somebody with a good cable gets.
-    fn outcome(&self) -> Result<(), Unseen> {
-        match &self.plight {
-            Plight::Well if self.closed => Err(Unseen::Refused),
-            Plight::Well => Ok(()),
-            Plight::Gone(_) => Err(Unseen::Refused),
-            Plight::Stopped(_) => Err(Unseen::SilentBeforeGreeting),
-            Plight::Frozen | Plight::Down => Err(Unseen::NoRoute),
-            Plight::Answers(unseen) => Err(unseen.clone()),
-        }
-    }
 }
 
 impl World {

@@ -1,0 +1,146 @@
+//! What a play says of one host: a line that begins with its name.
+
+use mha::model::ballot::Generation;
+use mha::model::cluster::{Member, Promotion};
+use mha::model::disk::{Disk, Holds};
+use mha::model::observation::Unseen;
+use mha::model::report::ThreadError;
+
+use crate::commands::{Done, instance, number, span};
+use crate::extra;
+use crate::host::{Host, Plight};
+use crate::world::World;
+
+/// What is so of one host; the first word is its name.
+pub(crate) fn is_so(world: &mut World, name: &str, fact: &[&str]) -> Done {
+    match fact {
+        ["preferred"] => member(world, name, |member| member.promotion = Promotion::Prefer),
+        ["never"] => member(world, name, |member| member.promotion = Promotion::Never),
+        ["zone", zone] => member(world, name, |member| member.zone = Some((*zone).to_owned())),
+        ["errant", n] => own_transactions(world, name, n),
+        ["has", "only", count] => only_own(world, name, count),
+        ["saved", "is", "set", "back", "halfway"] => extra::halfway(world, name),
+        ["saved", what @ ..] => extra::saved(world, name, what),
+        ["rebuilt", "from", from, how @ ..] => extra::rebuilt(world, name, from, how),
+        ["waiting", n, "clients", clients] => waiting(world, name, n, clients),
+        ["heartbeat", "stuck"] => heartbeat_stuck(world, name),
+        ["heartbeat", "moves"] => {
+            world.host(name)?.heartbeat_stuck_since = None;
+            Ok(())
+        }
+        ["restarted"] => {
+            let now = world.now;
+            world.host(name)?.started_at = now;
+            Ok(())
+        }
+        ["also", "follows", source, "with", n] => {
+            let foreign = (instance(source)?, number(n)?);
+            world.host(name)?.foreign = Some(foreign);
+            Ok(())
+        }
+        fact => server_is(world.host(name)?, fact),
+    }
+}
+
+fn member(world: &mut World, name: &str, change: impl Fn(&mut Member)) -> Done {
+    let wanted = instance(name)?;
+    let mut members = world.view.cluster.members.iter_mut();
+    change(members.find(|member| member.instance == wanted).ok_or("no such member")?);
+    Ok(())
+}
+
+/// `db2 errant 3`: so many transactions of its own.
+fn own_transactions(world: &mut World, name: &str, count: &str) -> Done {
+    let id = world.host(name)?.id;
+    let numbers = world.numbers(id, number(count)?);
+    world.host(name)?.base.push(numbers);
+    Ok(())
+}
+
+/// `db1 has only 90`: the first of what it wrote itself, and nothing else.
+fn only_own(world: &mut World, name: &str, count: &str) -> Done {
+    let host = world.host(name)?;
+    (host.received, host.applied) = (0, 0);
+    host.base.clear();
+    own_transactions(world, name, count)
+}
+
+/// `db1 waiting 4 clients 2`: sessions that wait for an acknowledgement, and connected ackers.
+fn waiting(world: &mut World, name: &str, waiting: &str, clients: &str) -> Done {
+    let semi_sync = &mut world.host(name)?.semi_sync;
+    semi_sync.waiting = number(waiting)?;
+    semi_sync.clients = number(clients)?;
+    Ok(())
+}
+
+/// `db1 heartbeat stuck`: the write heartbeat in flight does not come back.
+fn heartbeat_stuck(world: &mut World, name: &str) -> Done {
+    let now = world.now;
+    world.host(name)?.heartbeat_stuck_since = Some(now);
+    Ok(())
+}
+
+/// `db1 refuses`, `db1 too-many-connections`, `db2 received 100 applied 90`, `db3 applier stopped 1062 duplicate key` and so on.
+fn server_is(host: &mut Host, fact: &[&str]) -> Done {
+    match fact {
+        ["refuses"] => host.plight = Plight::Answers(Unseen::Refused),
+        ["too-many-connections"] => host.plight = Plight::Answers(Unseen::TooManyConnections),
+        ["access-denied"] => host.plight = Plight::Answers(Unseen::AccessDenied("1045".to_owned())),
+        ["has-no-name"] => host.plight = Plight::Answers(Unseen::Name("NXDOMAIN".to_owned())),
+        ["closed"] => host.closed = true,
+        ["open"] => host.closed = false,
+        ["writable"] => host.read_only = false,
+        ["read-only"] => host.read_only = true,
+        ["executed", n] => (host.received, host.applied) = (number(n)?, number(n)?),
+        ["received", received, "applied", applied] => {
+            (host.received, host.applied) = (number(received)?, number(applied)?);
+        }
+        ["purged", n] => host.purged = number(n)?,
+        ["knows", "generation", n] => host.accepted = Generation(number(n)?),
+        ["has", "no", "vip"] => host.has_vip = false,
+        ["led", "generation", n] => host.led = Some(Generation(number(n)?)),
+        ["receiver", "stopped", error @ ..] => {
+            host.receiver_stopped = true;
+            host.receiver_error = thread_error(error)?;
+        }
+        ["receiver", "running"] => host.receiver_stopped = false,
+        ["applier", "stopped", error @ ..] => {
+            host.applier_stopped = true;
+            host.applier_error = thread_error(error)?;
+        }
+        ["delayed", by] => host.delay = span(by)?,
+        ["lag", by] => host.lag = span(by)?,
+        ["filtered"] => host.filtered = true,
+        ["no-binlog"] => host.log_bin = false,
+        ["no-replica-updates"] => host.log_replica_updates = false,
+        ["version", version] => host.version = version.parse().map_err(|error| format!("{error}"))?,
+        ["follows", "nobody"] => host.source = None,
+        ["follows", source] => host.source = Some(instance(source)?),
+        ["semi-sync", "off"] => host.semi_sync.source_status = false,
+        ["semi-sync", "on"] => host.semi_sync.source_enabled = true,
+        ["after-commit"] => host.semi_sync.after_sync = false,
+        ["disk", state @ ..] => host.disk = disk(state)?,
+        ["ackers", n] => host.semi_sync.clients = number(n)?,
+        _ => return Err("unknown fact".to_owned()),
+    }
+    Ok(())
+}
+
+/// `db2 disk full`, `db2 disk low`, `db2 disk read-only`, `db2 disk well`: of 100 GiB.
+fn disk(state: &[&str]) -> Result<Option<Disk>, String> {
+    let disk = |free, read_only| Some(Disk { holds: Holds::Data, free, size: 100 << 30, read_only });
+    match state {
+        ["full"] => Ok(disk(0, false)),
+        ["low"] => Ok(disk(500 << 20, false)),
+        ["read-only"] => Ok(disk(50 << 30, true)),
+        ["well"] => Ok(disk(50 << 30, false)),
+        _ => Err("a disk is full, low, read-only or well".to_owned()),
+    }
+}
+
+fn thread_error(words: &[&str]) -> Result<Option<ThreadError>, String> {
+    match words {
+        [] => Ok(None),
+        [code, text @ ..] => Ok(Some(ThreadError { code: number(code)?, text: text.join(" ") })),
+    }
+}
