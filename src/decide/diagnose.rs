@@ -53,6 +53,27 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// The primary is known to serve its clients.
+    pub fn serves(self) -> bool {
+        match self {
+            Self::Healthy | Self::Degraded => true,
+            Self::NotAdopted
+            | Self::Starting
+            | Self::DeadPrimary
+            | Self::SilentPrimary
+            | Self::HungPrimary
+            | Self::UnreachablePrimary
+            | Self::ManagerCutOff
+            | Self::OverloadedPrimary
+            | Self::MisconfiguredPrimary
+            | Self::BlockedForAcks
+            | Self::ClosedPrimary
+            | Self::IsolatedPrimary
+            | Self::DeadPrimaryAndReplicas
+            | Self::SplitBrain => false,
+        }
+    }
+
     /// The verdicts a failover may follow from.
     pub fn calls_for_failover(self) -> bool {
         match self {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::candidate::{Ranking, rank};
-use super::diagnose::{Verdict, diagnose};
+use super::diagnose::diagnose;
 use super::failover::agent_is_heard;
 use super::guard;
 use super::obstacle::Obstacle;
@@ -38,7 +38,7 @@ pub(super) fn preflight(
         found.push(Obstacle::Observing);
     }
     let diagnosis = diagnose(view, now);
-    if !serves(diagnosis.verdict) {
+    if !diagnosis.verdict.serves() {
         let evidence = diagnosis.evidence.clone();
         found.push(Obstacle::NotHealthy { verdict: diagnosis.verdict, evidence });
     }
@@ -54,26 +54,6 @@ pub(super) fn preflight(
     match target {
         Some(target) if found.is_empty() => Ok(target),
         Some(_) | None => Err(found),
-    }
-}
-
-fn serves(verdict: Verdict) -> bool {
-    match verdict {
-        Verdict::Healthy | Verdict::Degraded => true,
-        Verdict::NotAdopted
-        | Verdict::Starting
-        | Verdict::DeadPrimary
-        | Verdict::SilentPrimary
-        | Verdict::HungPrimary
-        | Verdict::UnreachablePrimary
-        | Verdict::ManagerCutOff
-        | Verdict::OverloadedPrimary
-        | Verdict::MisconfiguredPrimary
-        | Verdict::BlockedForAcks
-        | Verdict::ClosedPrimary
-        | Verdict::IsolatedPrimary
-        | Verdict::DeadPrimaryAndReplicas
-        | Verdict::SplitBrain => false,
     }
 }
 

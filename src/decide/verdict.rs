@@ -243,25 +243,8 @@ fn asked(view: &ClusterView, diagnosis: &Diagnosis, ranking: &Ranking, ask: &Fai
 fn sentence(view: &ClusterView, diagnosis: &Diagnosis, action: &Action) -> String {
     let name = &view.cluster.name;
     let about = match &diagnosis.primary {
-        Some(primary) => match diagnosis.verdict {
-            Verdict::Healthy | Verdict::Degraded => served(view, diagnosis, primary),
-            Verdict::NotAdopted
-            | Verdict::Starting
-            | Verdict::DeadPrimary
-            | Verdict::SilentPrimary
-            | Verdict::HungPrimary
-            | Verdict::UnreachablePrimary
-            | Verdict::ManagerCutOff
-            | Verdict::OverloadedPrimary
-            | Verdict::MisconfiguredPrimary
-            | Verdict::BlockedForAcks
-            | Verdict::ClosedPrimary
-            | Verdict::IsolatedPrimary
-            | Verdict::DeadPrimaryAndReplicas
-            | Verdict::SplitBrain => {
-                with(&format!("{name}: {} {primary}", diagnosis.verdict), &diagnosis.evidence)
-            }
-        },
+        Some(primary) if diagnosis.verdict.serves() => served(view, diagnosis, primary),
+        Some(primary) => with(&format!("{name}: {} {primary}", diagnosis.verdict), &diagnosis.evidence),
         None => with(&format!("{name}: {}", diagnosis.verdict), &diagnosis.evidence),
     };
     match action {

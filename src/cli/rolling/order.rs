@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use crate::decide::diagnose::Verdict;
 use crate::manager::snapshot::{MemberSnapshot, Snapshot};
 use crate::model::instance::InstanceId;
 use crate::model::observation::Access;
@@ -122,23 +121,7 @@ fn depth(of: &Snapshot, member: &MemberSnapshot) -> usize {
 }
 
 fn unwell(of: &Snapshot) -> Option<String> {
-    match of.verdict {
-        Verdict::Healthy | Verdict::Degraded => None,
-        Verdict::NotAdopted
-        | Verdict::Starting
-        | Verdict::DeadPrimary
-        | Verdict::SilentPrimary
-        | Verdict::HungPrimary
-        | Verdict::UnreachablePrimary
-        | Verdict::ManagerCutOff
-        | Verdict::OverloadedPrimary
-        | Verdict::MisconfiguredPrimary
-        | Verdict::BlockedForAcks
-        | Verdict::ClosedPrimary
-        | Verdict::IsolatedPrimary
-        | Verdict::DeadPrimaryAndReplicas
-        | Verdict::SplitBrain => Some(of.sentence.clone()),
-    }
+    (!of.verdict.serves()).then(|| of.sentence.clone())
 }
 
 /// What keeps a server from being a level replica, if anything does; after a command only by an answer asked for `after` it.

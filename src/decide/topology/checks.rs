@@ -35,22 +35,7 @@ pub(super) fn ready(view: &ClusterView, now: Moment) -> Result<&ClusterRecord, F
 
 /// What an operator does may be what brings the missing acker back.
 fn serves(verdict: Verdict) -> bool {
-    match verdict {
-        Verdict::Healthy | Verdict::Degraded | Verdict::BlockedForAcks => true,
-        Verdict::NotAdopted
-        | Verdict::Starting
-        | Verdict::DeadPrimary
-        | Verdict::SilentPrimary
-        | Verdict::HungPrimary
-        | Verdict::UnreachablePrimary
-        | Verdict::ManagerCutOff
-        | Verdict::OverloadedPrimary
-        | Verdict::MisconfiguredPrimary
-        | Verdict::ClosedPrimary
-        | Verdict::IsolatedPrimary
-        | Verdict::DeadPrimaryAndReplicas
-        | Verdict::SplitBrain => false,
-    }
+    verdict.serves() || verdict == Verdict::BlockedForAcks
 }
 
 /// A replica in care, and what it says; with reasons where it is none.
