@@ -13,6 +13,8 @@ mod lab;
 mod rebuild;
 #[path = "live/rejoin.rs"]
 mod rejoin;
+#[path = "live/round.rs"]
+mod round;
 #[path = "live/topology.rs"]
 mod topology;
 #[path = "live/traffic.rs"]

@@ -188,6 +188,12 @@ impl Lab {
         serde_json::from_slice(&ran.stdout).unwrap()
     }
 
+    /// How many descriptors a program of a host has open.
+    pub(crate) fn descriptors(&self, host: &str, program: &str) -> usize {
+        let pid = std::fs::read_to_string(self.dir.join(host).join(format!("{program}.pid"))).unwrap();
+        self.run(&["exec", host, "ls", &format!("/proc/{}/fd", pid.trim())]).lines().count()
+    }
+
     /// Processor seconds a program of a host has used, and its resident megabytes.
     pub(crate) fn usage(&self, host: &str, program: &str) -> (f64, f64) {
         let pid = std::fs::read_to_string(self.dir.join(host).join(format!("{program}.pid"))).unwrap();
