@@ -51,6 +51,8 @@ impl Server {
                 "--skip-test-db",
             ])
             .arg(format!("--datadir={}", directory.path().join("data").display()))
+            // A starting server removes every temporary table in the directory, another's too.
+            .arg(format!("--tmpdir={}", directory.path().display()))
             .output()
             .unwrap();
         assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr));
@@ -74,6 +76,7 @@ impl Server {
         start.push(format!("--datadir={}", self.path("data").display()));
         start.push(format!("--socket={}", self.path("sock").display()));
         start.push(format!("--pid-file={}", self.path("pid").display()));
+        start.push(format!("--tmpdir={}", self.directory.path().display()));
         let service = Service::Command { start, stop: None };
         let more: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         let by = Find::Socket(self.path("sock"));
@@ -307,6 +310,7 @@ async fn a_killed_mysql_server_with_tagged_gtids() {
         "--user=root".to_owned(),
         format!("--datadir={}", path("data").display()),
         "--secure-file-priv=".to_owned(),
+        format!("--tmpdir={}", directory.path().display()),
     ];
     let made = Command::new(&common[0]).args(&common[1..]).arg("--initialize-insecure").output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));

@@ -13,6 +13,8 @@ socket = $2/server.sock
 pid_file = $2/server.pid
 log_error = $2/error.log
 secure_file_priv =
+# Its own: a starting server removes every temporary table in the directory, another's too.
+tmpdir = $2
 skip_name_resolve = ON
 innodb_buffer_pool_size = 64M
 innodb_log_buffer_size = 4M

@@ -55,6 +55,7 @@ impl Server {
         ] {
             server.arg(format!("--{option}={}", dir.path().join(file).display()));
         }
+        server.arg(format!("--tmpdir={}", dir.path().display()));
         server.args([format!("--port={port}"), format!("--server-id={id}")]);
         match flavor {
             Flavor::MariaDb => {
@@ -188,6 +189,8 @@ fn template(flavor: Flavor, binary: &Path) -> PathBuf {
             init
         }
     };
+    // A starting server removes every temporary table in the directory, another's too.
+    init.arg(format!("--tmpdir={}", making.path().display()));
     let done = init.arg(datadir).output().unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     // Another test process may have been faster: its template is as good.
