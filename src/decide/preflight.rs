@@ -129,6 +129,11 @@ fn at_target(
 ) {
     let report = |instance: &InstanceId| view.of(instance).and_then(|seen| seen.latest());
     agent(view, target, found);
+    let job = view.of(target).and_then(|seen| seen.agent_now()?.job.as_ref());
+    if let Some(job) = job.filter(|job| job.is_rebuild() && job.is_running()) {
+        let why = format!("is {job}; wait for that, or end it with \"mhactl abort\"");
+        found.push(Obstacle::NotEligible { instance: target.clone(), reasons: vec![why] });
+    }
     if let Some(by) = report(target).and_then(lag).filter(|by| *by > ask.wait_lag) {
         found.push(Obstacle::Behind { instance: target.clone(), by, allowed: ask.wait_lag });
     }

@@ -303,12 +303,13 @@ fn refusal<'a>(home: &InstanceId, report: &'a Report) -> Option<&'a ThreadError>
 }
 
 /// Receiving nothing, with its applier running: how a failover leaves a replica whose taking back was cut short. Somebody who
-/// stops a replica by hand stops both threads, and is left alone unless a recovery is known to have `left` it so.
+/// stops a replica by hand stops both threads, and is left alone unless a recovery is known to have `left` it so. One that hung while
+/// a switchover was taken back stops its applier late, after it was told to go on: that is left, too.
 fn left_stopped(report: &Report, left: bool) -> bool {
     report.channel().is_some_and(|channel| {
-        channel.receiver == ThreadState::Stopped
-            && channel.receiver_error.is_none()
-            && (left || channel.applier == ThreadState::Running)
+        let deaf = channel.receiver == ThreadState::Stopped && channel.receiver_error.is_none();
+        let idle = channel.applier == ThreadState::Stopped && channel.applier_error.is_none();
+        if left { deaf || idle } else { deaf && channel.applier == ThreadState::Running }
     })
 }
 

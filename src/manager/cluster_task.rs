@@ -187,7 +187,7 @@ impl ClusterTask {
             return;
         }
         // A sentence of which only the seconds moved on is no news.
-        let figure = |word: &str| word.starts_with(|c: char| c.is_ascii_digit());
+        let figure = |word: &str| word.trim_start_matches('(').starts_with(|c: char| c.is_ascii_digit());
         let unit = |word: &str| matches!(word.trim_end_matches([',', ';', ')']), "ms" | "s");
         let words = decision.sentence.split(' ').filter(|word| !figure(word) && !unit(word));
         let shape = words.collect::<Vec<_>>().join(" ");

@@ -11,12 +11,23 @@ use clap::Args;
 use super::args::span;
 use crate::model::instance::InstanceId;
 
+/// A variable that was never set must not walk round the servers doing nothing, and switch over.
+fn command(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() {
+        return Err(
+            "it is empty; say what is to be run for each server, as 'ssh $HOST systemctl restart mysqld'"
+                .to_owned(),
+        );
+    }
+    Ok(text.to_owned())
+}
+
 /// What it is told.
 #[derive(Debug, Args)]
 pub(super) struct Rolling {
     pub(super) cluster: Option<String>,
     /// Run by "sh -c" once for each server, with HOST, PORT, CLUSTER and ROLE ("replica" or "former-primary") in its environment.
-    #[arg(long, value_name = "COMMAND")]
+    #[arg(long, value_name = "COMMAND", value_parser = command)]
     command: String,
     /// Make this one primary when the replicas are done; else the best.
     #[arg(long, value_name = "HOST")]
