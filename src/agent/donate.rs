@@ -15,6 +15,7 @@ use tokio::time::{Instant, interval, timeout};
 
 use super::carry::{Begin, End, LONGEST, Piece, encode};
 use super::host::copy::{self, Tool};
+use super::host::hexadecimal;
 use super::jobs::{Donating, Jobs};
 use super::sql::{connect_admin, fresh_report};
 use super::state::{ServerProcess, Shared};
@@ -107,7 +108,7 @@ struct Sent {
 
 impl Sent {
     fn sum(&self) -> String {
-        copy::hexadecimal(self.hash.clone().finish().as_ref())
+        hexadecimal(self.hash.clone().finish().as_ref())
     }
 }
 

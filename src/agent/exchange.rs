@@ -16,10 +16,9 @@ use super::state::{ServerProcess, Shared};
 use super::{extra, start, steps};
 use crate::clock;
 use crate::config;
-use crate::decide::lease::holder::Role;
 use crate::execute::world::StepError;
 use crate::model::job::Phase;
-use crate::model::observation::{Access, Process};
+use crate::model::observation::Process;
 use crate::mysql::control;
 
 /// How long a unit may take to be stopped.
@@ -41,7 +40,9 @@ pub(super) async fn exchange(shared: &Shared, deadline: Instant) -> Result<(), S
             return Err(failed("the copy is not whole".to_owned()));
         }
     }
-    guarded(shared).map_err(failed)?;
+    if !shared.seen().is_fenced() {
+        return Err(failed("only a server that is fenced is given other data".to_owned()));
+    }
     let place = Place::of(&rebuild.data).map_err(|error| failed(error.to_string()))?;
     let old = match &rebuild.old {
         Some(old) => old.clone(),
@@ -66,16 +67,6 @@ pub(super) async fn exchange(shared: &Shared, deadline: Instant) -> Result<(), S
     Jobs::amend(shared, |rebuild| rebuild.phase = Phase::Exchanged).await.map_err(failed)?;
     tracing::warn!(from = %rebuild.from, "the copy has taken the place of the server's data");
     Ok(())
-}
-
-/// Only a server no client reaches, whose host was fenced.
-fn guarded(shared: &Shared) -> Result<(), String> {
-    let seen = shared.seen();
-    let fenced = matches!(seen.kept.role, Role::Fenced { .. } | Role::Deposed { .. });
-    if fenced && seen.access == Access::Closed {
-        return Ok(());
-    }
-    Err("only a server that is fenced is given other data".to_owned())
 }
 
 /// Its data is put aside: there is nothing to be shut down well. A unit is stopped, so that nobody starts it again meanwhile.

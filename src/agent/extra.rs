@@ -15,13 +15,12 @@ use super::host::values;
 use super::salvage::index_path;
 use super::sql::{connect_admin, fresh_report};
 use super::state::{ServerProcess, Shared};
+use super::steps::step_error;
 use crate::clock;
-use crate::decide::lease::holder::Role;
 use crate::execute::world::StepError;
 use crate::model::extra::{Dossier, MOST_TABLES, Saved, Told, Touched};
 use crate::model::gtid::GtidSet;
 use crate::model::instance::Flavor;
-use crate::model::observation::Access;
 use crate::mysql::control::{self, ControlError};
 
 /// How many of the newest logs are looked into, one try after another.
@@ -256,7 +255,8 @@ pub(super) async fn rewind(
         }
     }
     let conn = connect_admin(shared, deadline).await.map_err(|error| failed(error.to_string()))?;
-    control::reset(conn, keep_set, deadline).await.map_err(|error| step_error(&error, deadline))?;
+    let late = |error: ControlError| step_error(&error, deadline.saturating_duration_since(Instant::now()));
+    control::reset(conn, keep_set, deadline).await.map_err(late)?;
     tracing::warn!(what = %saved, history = %keep_set, "the server was set back");
     keep(shared, None).await.map_err(failed)
 }
@@ -286,24 +286,15 @@ async fn put_back(shared: &Shared, saved: &mut Saved, deadline: Instant) -> Resu
                 saved.obstacle = Some(format!("putting them back failed, and changed nothing: {error}"));
                 keep(shared, Some(saved.clone())).await.map_err(failed)?;
             }
-            Err(step_error(&error, deadline))
+            Err(step_error(&error, deadline.saturating_duration_since(Instant::now())))
         }
     }
-}
-
-fn step_error(error: &ControlError, deadline: Instant) -> StepError {
-    if error.is_unanswered() {
-        let within = deadline.saturating_duration_since(Instant::now());
-        return StepError::NoAnswer { within, what: error.to_string() };
-    }
-    StepError::Failed(error.to_string())
 }
 
 /// Only a server no client reaches, whose host was fenced.
 fn guarded(shared: &Shared) -> Result<(), String> {
     let seen = shared.seen();
-    let fenced = matches!(seen.kept.role, Role::Fenced { .. } | Role::Deposed { .. });
-    if !fenced || seen.access != Access::Closed {
+    if !seen.is_fenced() {
         return Err("only a server that is fenced is set back".to_owned());
     }
     match &seen.process {

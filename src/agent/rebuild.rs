@@ -17,6 +17,7 @@ use super::client::{AgentClient, Donation};
 use super::donate;
 use super::durable::DurableError;
 use super::host::copy::{self, Place};
+use super::host::hexadecimal;
 use super::jobs::{self, Jobs, Rebuild};
 use super::sql::{connect_admin, mysql_account};
 use super::state::{ServerProcess, Shared};
@@ -215,7 +216,7 @@ async fn receive(
         return Err(why);
     }
     tool.end().await.map_err(text)?;
-    if (end.bytes, end.sha256) != (bytes, copy::hexadecimal(hash.finish().as_ref())) {
+    if (end.bytes, end.sha256) != (bytes, hexadecimal(hash.finish().as_ref())) {
         return Err("what came is not what was sent: the checksum differs".to_owned());
     }
     let after = end.executed.ok_or("the giving server does not say what it has")?;

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::host::salvage::{salvage, statements};
 use super::host::tail::{Limits, Tail, Transaction, scan};
 use super::state::{ServerProcess, Shared};
-use super::steps::read_back;
+use super::steps::{read_back, step_error};
 use super::wire::{BringRequest, SalvageReply, SalvageRequest};
 use crate::decide::plan::Evidence;
 use crate::execute::world::StepError;
@@ -91,9 +91,6 @@ pub(super) async fn bring(shared: &Shared, request: &BringRequest) -> Result<Evi
     let opened = super::sql::connect_admin(shared, deadline).await;
     let conn = opened.map_err(|error| StepError::unseen(&error.unseen, request.within, error.to_string()))?;
     let done = control::apply_salvage(conn, &request.statements, deadline).await;
-    done.map_err(|error| match error.is_unanswered() {
-        true => StepError::NoAnswer { within: request.within, what: error.to_string() },
-        false => StepError::Failed(error.to_string()),
-    })?;
+    done.map_err(|error| step_error(&error, request.within))?;
     read_back(shared, true, deadline).await
 }

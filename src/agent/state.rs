@@ -71,6 +71,13 @@ pub struct Seen {
     pub disks: Vec<Disk>,
 }
 
+impl Seen {
+    /// Its agent was told to keep clients out, and the kernel does: nobody reaches the server.
+    pub fn is_fenced(&self) -> bool {
+        matches!(self.kept.role, Role::Fenced { .. } | Role::Deposed { .. }) && self.access == Access::Closed
+    }
+}
+
 /// What was said of the server's end, and what came of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Leave {

@@ -23,7 +23,7 @@ use crate::model::ballot::Generation;
 use crate::model::instance::InstanceId;
 use crate::model::job::Phase;
 use crate::model::observation::{Access, Process};
-use crate::mysql::control;
+use crate::mysql::control::{self, ControlError};
 
 /// How long a server may take to say who replicates from it, before a fence that then spares nobody.
 const ENUMERATE_WITHIN: Duration = Duration::from_millis(150);
@@ -45,6 +45,14 @@ impl From<OrderError> for StepError {
             | OrderError::NoMember
             | OrderError::Stopping => Self::Failed(error.to_string()),
         }
+    }
+}
+
+/// How a statement failed that had `within`.
+pub(super) fn step_error(error: &ControlError, within: Duration) -> StepError {
+    match error.is_unanswered() {
+        true => StepError::NoAnswer { within, what: error.to_string() },
+        false => StepError::Failed(error.to_string()),
     }
 }
 
@@ -225,9 +233,7 @@ async fn sql(shared: &Shared, step: &Step, deadline: Instant) -> Result<(), Step
     let mut conn = opened.map_err(|error| StepError::unseen(&error.unseen, within, error.to_string()))?;
     match timeout_at(deadline, control::apply(&mut conn, step, &env)).await {
         Err(_) => Err(StepError::NoAnswer { within, what: step.to_string() }),
-        Ok(Err(error)) if error.is_unanswered() => {
-            Err(StepError::NoAnswer { within, what: error.to_string() })
-        }
+        Ok(Err(error)) if error.is_unanswered() => Err(step_error(&error, within)),
         Ok(Err(error)) => {
             shared.spare.give(conn).await;
             Err(StepError::Failed(error.to_string()))
@@ -326,10 +332,7 @@ pub(super) async fn open(
     let by = deadline.min(Instant::now() + env.statement);
     let written = control::set_read_only(&mut conn, false, by).await;
     shared.spare.give(conn).await;
-    written.map_err(|error| match error.is_unanswered() {
-        true => StepError::NoAnswer { within: env.statement, what: error.to_string() },
-        false => StepError::Failed(error.to_string()),
-    })
+    written.map_err(|error| step_error(&error, env.statement))
 }
 
 fn asks_for(shared: &Shared, generation: Generation) -> bool {

@@ -230,8 +230,8 @@ impl<W: World, J: Journal> Run<'_, W, J> {
                 return self.take_back(index.saturating_sub(1), why).await;
             }
             self.say(What::Stage { plan: self.plan.kind, index, name: stage.name.clone() });
-            self.began.push((index, Instant::now()));
             let since = Instant::now();
+            self.began.push((index, since));
             let mut trouble = if committed && self.plan.commit != Some(index) {
                 // Whoever resumes goes forward from the commit point in any case: writers do not wait for the disk again.
                 let (journal, said) = (self.journal, std::mem::take(&mut self.said));

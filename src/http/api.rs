@@ -4,21 +4,19 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, Query, State};
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::ApiState;
 use super::contract::{
     AcknowledgeRequest, AdoptRequest, Begun, ClusterSummary, Clusters, Done, Health, History, ToldList,
     Topology, UnparkRequest,
 };
 use super::error::ApiError;
-use super::{ApiState, BODY};
+use super::order::Order;
 use crate::clock;
 use crate::execute::journal::Recovery;
 use crate::manager::event::Ask;
@@ -33,7 +31,6 @@ const MOST: u32 = 200;
 const LONGEST_NAME: usize = 100;
 
 pub(super) type Api = State<Arc<ApiState>>;
-pub(super) type Body = Result<Bytes, BytesRejection>;
 pub(super) type Answer = Result<Response, ApiError>;
 
 pub(super) fn answer<T: serde::Serialize>(value: T) -> Answer {
@@ -113,49 +110,33 @@ fn not_adoptable(name: &str, reasons: Vec<String>) -> ApiError {
     ApiError::refused(format!("{name} cannot be adopted yet"), next, reasons)
 }
 
-pub(super) async fn adopt(
-    State(api): Api,
-    Path(name): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer {
-    let handle = api.cluster(&name)?;
-    let AdoptRequest { primary, by } = read(&headers, body)?;
+pub(super) async fn adopt(Order { handle, ask }: Order<AdoptRequest>) -> Answer {
+    let AdoptRequest { primary, by } = ask;
     tracing::info!(cluster = %handle.name, by = shown_name(&by), "adoption asked for");
     let started = handle.ask(|answer| Ask::Adopt { primary, answer }).await.map_err(ApiError::no_answer)?;
     match started {
         Ok(recovery) => begun(Ok(recovery), String::new(), ""),
-        Err(reasons) => Err(not_adoptable(&name, reasons)),
+        Err(reasons) => Err(not_adoptable(&handle.name.0, reasons)),
     }
 }
 
-pub(super) async fn acknowledge(
-    State(api): Api,
-    Path(name): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer {
-    let handle = api.cluster(&name)?;
-    let AcknowledgeRequest { by } = read(&headers, body)?;
+pub(super) async fn acknowledge(Order { handle, ask }: Order<AcknowledgeRequest>) -> Answer {
+    let AcknowledgeRequest { by } = ask;
     tracing::info!(cluster = %handle.name, by = shown_name(&by), "past failovers acknowledged");
     let done = handle.ask(|answer| Ask::Acknowledge { answer }).await.map_err(ApiError::no_answer)?;
     let next = "\"mhactl status\" shows the cluster as it is";
     match done {
         Ok(()) => answer(Done {
-            done: format!("past failovers of {name} are acknowledged: its budget begins anew"),
+            done: format!("past failovers of {} are acknowledged: its budget begins anew", handle.name),
         }),
-        Err(why) => Err(ApiError::refused(format!("{name} could not be acknowledged"), next, vec![why])),
+        Err(why) => {
+            Err(ApiError::refused(format!("{} could not be acknowledged", handle.name), next, vec![why]))
+        }
     }
 }
 
-pub(super) async fn unpark(
-    State(api): Api,
-    Path(name): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer {
-    let handle = api.cluster(&name)?;
-    let UnparkRequest { instance, by } = read(&headers, body)?;
+pub(super) async fn unpark(Order { handle, ask }: Order<UnparkRequest>) -> Answer {
+    let UnparkRequest { instance, by } = ask;
     tracing::info!(cluster = %handle.name, %instance, by = shown_name(&by), "unpark asked for");
     let asked = instance.clone();
     let done =
@@ -181,22 +162,6 @@ pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, ApiError> {
             format!("the query is not understood: {}", deepest(&error)),
             "correct what follows the \"?\"",
         )
-    })
-}
-
-/// A JSON body; unknown fields are refused, so that a misspelt one is not an ask without it.
-pub(super) fn read<T: DeserializeOwned>(headers: &HeaderMap, body: Body) -> Result<T, ApiError> {
-    let json = |value: &axum::http::HeaderValue| {
-        value
-            .to_str()
-            .is_ok_and(|kind| kind.split(';').next().is_some_and(|kind| kind.trim() == "application/json"))
-    };
-    if !headers.get(CONTENT_TYPE).is_some_and(json) {
-        return Err(ApiError::not_json());
-    }
-    let bytes = body.map_err(|_| ApiError::too_large(BODY))?;
-    serde_json::from_slice(&bytes).map_err(|error| {
-        ApiError::bad_request(format!("the body is not understood: {error}"), "correct it; nothing was begun")
     })
 }
 

@@ -7,6 +7,7 @@ pub mod contract;
 mod error;
 mod follow;
 mod metrics;
+mod order;
 mod planned;
 mod state;
 

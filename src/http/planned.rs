@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use axum::extract::{Path, State};
-use axum::http::HeaderMap;
-
-use super::api::{Answer, Api, Body, answer, begun, read, shown_name};
+use super::api::{Answer, answer, begun, shown_name};
 use super::contract::{
     AbortRequest, Done, FailoverRequest, HandoffRequest, RejoinRequest, ReplicaRequest, SwitchoverRequest,
 };
 use super::error::ApiError;
+use super::order::Order;
 use crate::decide::switchover::handoff as handoff_ask;
 use crate::manager::event::{Ask, Proposal, Then};
 use crate::manager::handle::ClusterHandle;
@@ -26,21 +24,14 @@ const SHORTEST_BLOCK: Duration = Duration::from_millis(1_500);
 /// How often a member is looked at again before an operator is told that nothing is known: within the time an ask may take.
 const LOOKS: u32 = 10;
 
-pub(super) async fn switchover(
-    State(api): Api,
-    Path(name): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer {
-    let handle = api.cluster(&name)?;
-    let request: SwitchoverRequest = read(&headers, body)?;
+pub(super) async fn switchover(Order { handle, ask: request }: Order<SwitchoverRequest>) -> Answer {
     let dry_run = request.dry_run;
     let ask = ask_of(request)?;
     let words = Words {
-        refusal: format!("no switchover of {name} was begun"),
+        refusal: format!("no switchover of {} was begun", handle.name),
         next: "mend what is named; \"mhactl switchover --dry-run\" shows whether that was all",
     };
-    show_or_begin(handle, dry_run, |then| Ask::Switchover { ask, then }, words).await
+    show_or_begin(&handle, dry_run, |then| Ask::Switchover { ask, then }, words).await
 }
 
 /// How an ask that was refused is told.
@@ -64,30 +55,18 @@ pub(super) async fn show_or_begin(
     begun(started.map_err(ApiError::no_answer)?, words.refusal, words.next)
 }
 
-pub(super) async fn failover(
-    State(api): Api,
-    Path(name): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer {
-    let handle = api.cluster(&name)?;
-    let FailoverRequest { to, accept_loss, old_primary_is_dead, by, dry_run } = read(&headers, body)?;
+pub(super) async fn failover(Order { handle, ask }: Order<FailoverRequest>) -> Answer {
+    let FailoverRequest { to, accept_loss, old_primary_is_dead, by, dry_run } = ask;
     let ask = FailoverAsk { to, accept_loss, old_primary_is_dead, by: shown_name(&by) };
     let words = Words {
-        refusal: format!("no failover of {name} was begun"),
+        refusal: format!("no failover of {} was begun", handle.name),
         next: "mend what is named; \"mhactl failover --dry-run\" shows whether that was all",
     };
-    show_or_begin(handle, dry_run, |then| Ask::Failover { ask, then }, words).await
+    show_or_begin(&handle, dry_run, |then| Ask::Failover { ask, then }, words).await
 }
 
-pub(super) async fn replica(
-    State(api): Api,
-    Path(name): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer {
-    let handle = api.cluster(&name)?;
-    let ReplicaRequest { instance, change, force, within_ms, by, dry_run } = read(&headers, body)?;
+pub(super) async fn replica(Order { handle, ask }: Order<ReplicaRequest>) -> Answer {
+    let ReplicaRequest { instance, change, force, within_ms, by, dry_run } = ask;
     let within = within_ms.map_or(ReplicaAsk::WITHIN, Duration::from_millis);
     if within > LONGEST {
         return Err(ApiError::bad_request("a wait of more than an hour", "ask for less"));
@@ -99,24 +78,18 @@ pub(super) async fn replica(
         next: "mend what is named; with --dry-run nothing is changed",
     };
     let ask = ReplicaAsk { instance, change, force, within, by };
-    show_or_begin(handle, dry_run, |then| Ask::Replica { ask, then }, words).await
+    show_or_begin(&handle, dry_run, |then| Ask::Replica { ask, then }, words).await
 }
 
-pub(super) async fn handoff(
-    State(api): Api,
-    Path(name): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer {
-    let handle = api.cluster(&name)?;
-    let HandoffRequest { instance, remaining_ms, by, dry_run } = read(&headers, body)?;
+pub(super) async fn handoff(Order { handle, ask }: Order<HandoffRequest>) -> Answer {
+    let HandoffRequest { instance, remaining_ms, by, dry_run } = ask;
     let board = std::sync::Arc::clone(&handle.board.borrow());
     if !board.members.iter().any(|member| member.instance == instance) {
         let next = "\"mhactl topology\" lists the members";
-        return Err(ApiError::bad_request(format!("{instance} is no member of {name}"), next));
+        return Err(ApiError::bad_request(format!("{instance} is no member of {}", handle.name), next));
     }
     if board.primary.as_ref() != Some(&instance) {
-        let sentence = format!("{instance} does not lead {name}: nothing is to be handed over");
+        let sentence = format!("{instance} does not lead {}: nothing is to be handed over", handle.name);
         return if dry_run {
             answer(Proposal { sentence, plans: Vec::new(), blockers: Vec::new(), dossier: None })
         } else {
@@ -129,7 +102,7 @@ pub(super) async fn handoff(
         refusal: format!("{instance} was not handed over"),
         next: "mend what is named, and ask again",
     };
-    show_or_begin(handle, dry_run, |then| Ask::Switchover { ask, then }, words).await
+    show_or_begin(&handle, dry_run, |then| Ask::Switchover { ask, then }, words).await
 }
 
 fn ask_of(request: SwitchoverRequest) -> Result<SwitchoverAsk, ApiError> {
@@ -153,14 +126,8 @@ fn ask_of(request: SwitchoverRequest) -> Result<SwitchoverAsk, ApiError> {
     Ok(ask)
 }
 
-pub(super) async fn rejoin(
-    State(api): Api,
-    Path(name): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer {
-    let handle = api.cluster(&name)?;
-    let RejoinRequest { instance, how, from, by, dry_run } = read(&headers, body)?;
+pub(super) async fn rejoin(Order { handle, ask }: Order<RejoinRequest>) -> Answer {
+    let RejoinRequest { instance, how, from, by, dry_run } = ask;
     tracing::info!(cluster = %handle.name, %instance, ?how, dry_run, by = shown_name(&by), "rejoin asked for");
     if from.is_some() && how != How::Rebuild {
         let message = "`from` names whose copy a member is rebuilt from, and nothing is rebuilt";
@@ -170,23 +137,19 @@ pub(super) async fn rejoin(
         refusal: format!("nothing of {instance} was begun"),
         next: "mend what is named; \"mhactl rejoin --dry-run\" shows what would be done",
     };
-    show_or_begin(handle, dry_run, |then| Ask::Rejoin { instance, how, from, looks: LOOKS, then }, words)
+    show_or_begin(&handle, dry_run, |then| Ask::Rejoin { instance, how, from, looks: LOOKS, then }, words)
         .await
 }
 
-pub(super) async fn abort(
-    State(api): Api,
-    Path(name): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer {
-    let handle = api.cluster(&name)?;
-    let AbortRequest { by } = read(&headers, body)?;
+pub(super) async fn abort(Order { handle, ask }: Order<AbortRequest>) -> Answer {
+    let AbortRequest { by } = ask;
     tracing::info!(cluster = %handle.name, by = shown_name(&by), "abort asked for");
     let done = handle.ask(|answer| Ask::Abort { answer }).await.map_err(ApiError::no_answer)?;
     let next = "\"mhactl history\" shows what ran";
     match done {
         Ok(done) => answer(Done { done }),
-        Err(why) => Err(ApiError::refused(format!("nothing of {name} was called off"), next, vec![why])),
+        Err(why) => {
+            Err(ApiError::refused(format!("nothing of {} was called off", handle.name), next, vec![why]))
+        }
     }
 }

@@ -9,6 +9,8 @@ use std::process::Stdio;
 
 use tokio::process::{Child, Command};
 
+use super::disk;
+
 /// How much of a tool's words an error quotes.
 const QUOTE: usize = 600;
 /// What the backup tool writes for itself.
@@ -96,9 +98,8 @@ impl Place {
     /// That they do not.
     pub fn has_room(&self, bytes: u64) -> Result<(), CopyError> {
         let parent = self.data.parent().unwrap_or(Path::new("/"));
-        let found = rustix::fs::statvfs(parent);
-        let found = found.map_err(|error| io_error("looking at the disk of", parent)(error.into()))?;
-        let (free, need) = (found.f_bavail * found.f_frsize, bytes / 10 * 11);
+        let free = disk::free(parent).map_err(io_error("looking at the disk of", parent))?;
+        let need = bytes / 10 * 11;
         if free < need {
             return Err(CopyError::Space { path: parent.to_owned(), need: need >> 20, free: free >> 20 });
         }
@@ -140,11 +141,6 @@ pub fn give(place: &Place, path: &Path) -> Result<(), CopyError> {
         }
     }
     Ok(())
-}
-
-/// Bytes in hexadecimal.
-pub fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Bytes of the data that a copy will hold, about: logs are not copied.

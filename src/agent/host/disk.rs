@@ -48,6 +48,14 @@ fn inside(pid: u32, place: &Path) -> PathBuf {
     Path::new(&format!("/proc/{pid}/root")).join(place.strip_prefix("/").unwrap_or(place))
 }
 
+/// Bytes an ordinary user may still write to the filesystem of a directory.
+///
+/// # Errors
+/// When it cannot be looked at.
+pub fn free(directory: &Path) -> io::Result<u64> {
+    Ok(one(directory, Holds::Data)?.1.free)
+}
+
 /// Its device and the filesystem's figures (statvfs(3)).
 fn one(directory: &Path, holds: Holds) -> io::Result<(u64, Disk)> {
     let device = fs::metadata(directory)?.dev();

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use ring::digest::{Context, SHA256};
 
 use super::events::{self, HEADER, Header, Meaning};
+use super::hexadecimal;
 use super::rows::{self, Form, Kind, Table};
 use super::tail::{Tail, Transaction};
 use crate::model::instance::Flavor;
@@ -104,10 +105,6 @@ impl Copy {
         self.length += bytes.len() as u64;
         self.out.write_all(bytes)
     }
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The SHA-256 of a file, in hexadecimal.

@@ -43,6 +43,11 @@ pub async fn resolve(endpoint: impl ToSocketAddrs) -> Vec<SocketAddr> {
     }
 }
 
+/// Bytes in hexadecimal, as checksums are shown.
+pub fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Waits on a descriptor of ours. Only owned ones are taken: what stays open while it is registered is what tokio's
 /// safe constructor could not demand.
 #[expect(

@@ -4,7 +4,7 @@ use super::home::{cannot_feed, home, is_below, source_now};
 use super::objection::Objection;
 use super::{ackers_beside, is_lossless, would_acknowledge};
 use crate::decide::diagnose::{Verdict, diagnose};
-use crate::model::cluster::Mode;
+use crate::model::cluster::{Member, Mode};
 use crate::model::gtid::GtidSet;
 use crate::model::instance::{Flavor, InstanceId};
 use crate::model::observation::Access;
@@ -45,17 +45,22 @@ fn replica<'v>(
     instance: &InstanceId,
     found: &mut Found,
 ) -> Option<&'v Report> {
-    if view.cluster.member(instance).is_none() {
-        let cluster = view.cluster.name.clone();
-        found.push(Objection::NotMember { instance: instance.clone(), cluster });
-        return None;
-    }
+    member(view, instance, found)?;
     if record.primary == *instance {
         found.push(Objection::Leads(instance.clone()));
         return None;
     }
     in_care(view, record, instance, found);
     answer(view, instance, found)
+}
+
+fn member<'v>(view: &'v ClusterView, instance: &InstanceId, found: &mut Found) -> Option<&'v Member> {
+    let member = view.cluster.member(instance);
+    if member.is_none() {
+        let cluster = view.cluster.name.clone();
+        found.push(Objection::NotMember { instance: instance.clone(), cluster });
+    }
+    member
 }
 
 /// It is neither parked nor kept closed by its agent.
@@ -147,11 +152,7 @@ pub(super) fn as_source<'v>(
     source: &InstanceId,
     found: &mut Found,
 ) -> Option<&'v Report> {
-    if view.cluster.member(source).is_none() {
-        let cluster = view.cluster.name.clone();
-        found.push(Objection::NotMember { instance: source.clone(), cluster });
-        return None;
-    }
+    member(view, source, found)?;
     let report = answer(view, source, found)?;
     if *source == record.primary {
         return Some(report);
@@ -287,10 +288,7 @@ pub(super) fn removable<'v>(
 ) -> Result<Option<&'v Report>, Found> {
     let instance = &ask.instance;
     let mut found = Vec::new();
-    if view.cluster.member(instance).is_none() {
-        let cluster = view.cluster.name.clone();
-        found.push(Objection::NotMember { instance: instance.clone(), cluster });
-    } else if record.primary == *instance {
+    if member(view, instance, &mut found).is_some() && record.primary == *instance {
         found.push(Objection::Leads(instance.clone()));
     }
     if !found.is_empty() {
@@ -321,10 +319,10 @@ pub(super) fn may_be_read_only(
         return Err(vec![why]);
     }
     let mut found = Vec::new();
-    if view.cluster.member(instance).is_none() {
-        let cluster = view.cluster.name.clone();
-        found.push(Objection::NotMember { instance: instance.clone(), cluster });
-    } else if !on {
+    if member(view, instance, &mut found).is_none() {
+        return Err(found);
+    }
+    if !on {
         let primary = record.primary.clone();
         found.push(Objection::SecondWriter { instance: instance.clone(), primary });
     } else if let Some(report) = answer(view, instance, &mut found)
