@@ -24,7 +24,7 @@ async fn api(state: ApiState) -> Api {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     #[expect(clippy::disallowed_methods, reason = "a test's own task, ended with its runtime")]
-    let serving = tokio::spawn(async move { serve(listener, state).await.unwrap() });
+    let serving = tokio::spawn(async move { serve(listener, state).await });
     Api { url, _serving: serving }
 }
 
