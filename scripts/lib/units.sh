@@ -427,7 +427,9 @@ overruns() {
 
 # There is nobody to hand over: the stop waits no longer than it may, and no client is connected when the server ends.
 hands_over_in_vain() {
-    local old from took
+    local old from took most=9
+    # MySQL gives the sessions of a server with replicas 10 s to end, also where none is left.
+    [ "$FLAVOR" = mariadb ] || most=18
     old=$(leader)
     says_agent "$old" handoff_within 3s
     on "$old" systemctl restart mha-agent.service
@@ -437,7 +439,7 @@ hands_over_in_vain() {
     from=$EPOCHREALTIME
     on "$old" systemctl stop "$UNIT" || fail "systemctl stop $UNIT on $old"
     took=$(awk -v a="$from" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f", b - a }')
-    awk -v took="$took" 'BEGIN { exit !(took >= 3 && took < 9) }' || fail "the stop took $took s"
+    awk -v took="$took" -v most="$most" 'BEGIN { exit !(took >= 3 && took < most) }' || fail "the stop took $took s"
     on "$old" journalctl --no-pager --unit mha-agent.service | grep -q 'nobody took over from .* it is closed' || fail "the agent of $old did not close it"
     proven "the stop took $took s; its agent closed it first"
     on mgr systemctl start mha-manager.service

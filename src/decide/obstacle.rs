@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::diagnose::Verdict;
 use super::guard::Blocker;
-use crate::model::cluster::ClusterName;
+use crate::model::cluster::{ClusterName, Stranger};
 use crate::model::instance::{InstanceId, Version};
 use crate::model::sessions::{Doing, Session};
 use crate::model::time::human;
@@ -28,6 +28,7 @@ pub enum Obstacle {
     },
     /// It leads already.
     IsPrimary(InstanceId),
+    NotMember(Stranger),
     NotEligible {
         instance: InstanceId,
         reasons: Vec<String>,
@@ -86,6 +87,7 @@ impl fmt::Display for Obstacle {
             Self::IsPrimary(instance) => {
                 write!(f, "{instance} is the primary already; name another with --to")
             }
+            Self::NotMember(stranger) => write!(f, "{stranger}; name one of them with --to"),
             Self::NotEligible { instance, reasons } => {
                 write!(
                     f,

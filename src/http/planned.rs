@@ -85,7 +85,8 @@ pub(super) async fn handoff(Order { handle, ask }: Order<HandoffRequest>) -> Ans
     let HandoffRequest { instance, remaining_ms, by, dry_run } = ask;
     let board = std::sync::Arc::clone(&handle.board.borrow());
     if !board.members.iter().any(|member| member.instance == instance) {
-        let next = "\"mhactl topology\" lists the members";
+        let members = board.members.iter().map(|member| member.instance.to_string()).collect::<Vec<_>>();
+        let next = format!("name one of its members: {}", members.join(", "));
         return Err(ApiError::bad_request(format!("{instance} is no member of {}", handle.name), next));
     }
     if board.primary.as_ref() != Some(&instance) {

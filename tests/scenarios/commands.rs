@@ -72,6 +72,8 @@ pub(crate) fn perform(world: &mut Option<World>, line: &str) -> Done {
         [name, "leaving", rest @ ..] => planned::leaving(world, name, rest),
         [name, "binlog", rest @ ..] => planned::binlog_filter(world, name, &rest.join(" ")),
         ["operator", "asks", "nothing"] => asks_nothing(world),
+        ["operator", "asks", "unpark", name] => extra::asks_unpark(world, instance(name)?),
+        ["operator", "asks", "about", name, rest @ ..] => extra::asks_about(world, instance(name)?, rest),
         ["operator", "asks", "rejoin", rest @ ..] => extra::asks(world, rest),
         ["doubted", name] => extra::doubted(world, name),
         ["operator", "asks", "adoption", rest @ ..] => asks_adoption(world, rest),
