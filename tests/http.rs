@@ -208,6 +208,7 @@ async fn asks_reach_the_loop_as_they_were_meant() {
         r#"{"instance":"db3","change":{"do":"move"}}"#,
         r#"{"instance":"db3","change":{"do":"stop","thread":"applier"}}"#,
         r#"{"instance":"db3","change":{"do":"start"},"within_ms":99999999}"#,
+        r#"{"instance":"db4","change":{"do":"add","agent":"ftp://db4:8421"}}"#,
     ] {
         let (status, text) = ask(desk.state(None), post(&path, body)).await;
         assert_eq!((status, code(&text).as_str()), (StatusCode::BAD_REQUEST, "bad_request"), "{body}");

@@ -40,6 +40,9 @@ pub enum Obstacle {
         instance: InstanceId,
         by: Duration,
         allowed: Duration,
+        /// A handoff's time until its deadline, which `allowed` follows from.
+        #[serde(default)]
+        remaining: Option<Duration>,
     },
     /// The old primary could not follow a server so much newer.
     OlderPrimary {
@@ -101,7 +104,15 @@ impl fmt::Display for Obstacle {
             Self::AgentStopping(instance) => {
                 write!(f, "{} is being stopped; wait until it is back", instance.host)
             }
-            Self::Behind { instance, by, allowed } => write!(
+            Self::Behind { instance, by, allowed, remaining: Some(remaining) } => write!(
+                f,
+                "{instance} is {} behind, and {} are allowed with {} left until the deadline; wait, lighten its load, or give the \
+                 handoff longer (--deadline, or handoff_within of its agent)",
+                human(*by),
+                human(*allowed),
+                human(*remaining)
+            ),
+            Self::Behind { instance, by, allowed, remaining: None } => write!(
                 f,
                 "{instance} is {} behind, {} are allowed; wait, lighten its load, or raise --wait-lag",
                 human(*by),

@@ -140,7 +140,8 @@ fn at_target(
         found.push(Obstacle::NotEligible { instance: target.clone(), reasons: vec![why] });
     }
     if let Some(by) = report(target).and_then(lag).filter(|by| *by > ask.wait_lag) {
-        found.push(Obstacle::Behind { instance: target.clone(), by, allowed: ask.wait_lag });
+        let (allowed, remaining) = (ask.wait_lag, ask.remaining);
+        found.push(Obstacle::Behind { instance: target.clone(), by, allowed, remaining });
     }
     if let (Some(old), Some(new)) = (report(primary), report(target)) {
         let series = |report: &Report| (report.identity.version.major, report.identity.version.minor);
