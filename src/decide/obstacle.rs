@@ -128,12 +128,17 @@ impl fmt::Display for Obstacle {
                 human(*since)
             ),
             Self::Busy { instance, session } => {
+                let id = session.id;
                 let what = match &session.doing {
-                    Doing::Transaction { .. } => "let it end, end it, or add --kill-long-transactions",
-                    Doing::ChangesSchema => "let it end",
-                    Doing::WaitsForLock(_) => "find who holds the lock and let it go",
-                    Doing::LocksTables(_) | Doing::LocksEverything => "let it unlock, or end it",
-                    Doing::WaitsForAck => "bring an acker back; it must not be ended",
+                    Doing::Transaction { .. } => {
+                        format!("let it end, end it (KILL {id}), or add --kill-long-transactions")
+                    }
+                    Doing::ChangesSchema => "let it end".to_owned(),
+                    Doing::WaitsForLock(_) => "find who holds the lock and let it go".to_owned(),
+                    Doing::LocksTables(_) | Doing::LocksEverything => {
+                        format!("let it unlock, or end it (KILL {id})")
+                    }
+                    Doing::WaitsForAck => "bring an acker back; it must not be ended".to_owned(),
                 };
                 write!(f, "on {instance} {session}; {what}")
             }

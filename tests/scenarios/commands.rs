@@ -66,6 +66,7 @@ pub(crate) fn perform(world: &mut Option<World>, line: &str) -> Done {
         ["joined", name] => topology::joined(world, name),
         ["operator", "asks", "replica", rest @ ..] => topology::asks(world, rest),
         [name, "wished", rest @ ..] => topology::wished(world, name, rest),
+        ["operator", "asks", "handoff", within] => planned::asks_handoff(world, within),
         ["operator", "asks", "switchover", rest @ ..] => planned::asks(world, rest),
         [name, "session", seconds, rest @ ..] => planned::session(world, name, seconds, rest),
         [name, "has", "no", "replication", "account"] => planned::no_replication_account(world, name),
