@@ -21,6 +21,7 @@ pub mod model;
 pub mod mysql;
 pub mod notify;
 pub mod random;
+mod serving;
 pub mod store;
 pub mod telemetry;
 mod tls;

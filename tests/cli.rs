@@ -3,15 +3,18 @@
 
 mod desk;
 
-use std::process::Output;
+use std::process::{Output, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::TimeDelta;
 use desk::{Desk, Script, dead, ended, failover, healthy};
 use mha::execute::Outcome;
 use mha::http::{ApiState, serve};
+use mha::model::job::{Job, Phase, Task};
 use mha::model::wishes::{Threads, Wish};
 use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
@@ -24,7 +27,7 @@ async fn api(state: ApiState) -> Api {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     #[expect(clippy::disallowed_methods, reason = "a test's own task, ended with its runtime")]
-    let serving = tokio::spawn(async move { serve(listener, state).await.unwrap() });
+    let serving = tokio::spawn(async move { serve(listener, state).await });
     Api { url, _serving: serving }
 }
 
@@ -230,6 +233,83 @@ async fn a_returned_members_extra_rows_are_shown_before_anything_is_done() {
         heard.contains("how: Flashback")
             && heard.lines().filter(|ask| ask.starts_with("Rejoin") && ask.contains("Begin")).count() == 1
     );
+}
+
+#[tokio::test]
+async fn a_rebuild_is_watched_until_the_member_replicates() {
+    let desk = Desk::new(healthy(), Script::default());
+    let at = api(desk.state(None)).await;
+    let rebuild = ["rejoin", "db3", "--how", "rebuild", "--yes"];
+    let (code, out, _) = run(&at.url, &[&rebuild[..], &["--detach"]].concat()).await;
+    assert_eq!(
+        (code, out.contains("the rebuild of db3 has begun and goes on by itself")),
+        (0, true),
+        "{out}"
+    );
+
+    let task = Task::Rebuild { from: desk::host("db2"), keep: false };
+    let job = |phase| Job {
+        task: task.clone(),
+        phase,
+        age: Duration::from_secs(1),
+        done: 5 << 20,
+        total: Some(9 << 20),
+    };
+    let show = |job: Option<Job>| {
+        let mut board = healthy();
+        board.members[2].job = job;
+        desk.board.send_replace(Arc::new(board));
+    };
+    let watched = async |last: Option<Job>| {
+        show(Some(job(Phase::Copying)));
+        let mut watching =
+            mhactl(&at.url, &rebuild).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (mut out, mut lines) = (String::new(), BufReader::new(watching.stdout.take().unwrap()).lines());
+        while let Some(line) = lines.next_line().await.unwrap() {
+            out.push_str(&line);
+            if line.contains("5 MiB of 9 copied") {
+                show(last.clone());
+            }
+        }
+        let ended = watching.wait_with_output().await.unwrap();
+        (ended.status.code().unwrap(), out, String::from_utf8(ended.stderr).unwrap())
+    };
+    let (code, out, err) = watched(None).await;
+    assert_eq!((code, out.contains("db3 replicates with its new data")), (0, true), "{out}{err}");
+    let (code, _, err) = watched(Some(job(Phase::Failed { why: "the disk is full".to_owned() }))).await;
+    assert_eq!((code, err.contains("db3 was not rebuilt: the disk is full")), (1, true), "{err}");
+}
+
+#[tokio::test]
+async fn what_is_written_wrong_is_told_with_what_to_write() {
+    let desk = Desk::new(healthy(), Script::default());
+    let at = api(desk.state(None)).await;
+    for (args, said) in [
+        (
+            &["handoff", "db1", "--deadline", "0s"][..],
+            "--deadline <SPAN>': another can lead after about a second",
+        ),
+        (
+            &["replica", "add", "db4", "--agent", "ftp://db4:8421"],
+            "is no URL of an agent; write \"http://HOST:8421\"",
+        ),
+        (&["replica", "add", "db4", "--agent", "http://:8421"], "is no URL of an agent"),
+        (&["replica", "add", "db4", "--agent", "http://db4:8421/x"], "with nothing behind the port"),
+        (&["replica", "add", "db4", "--agent", "http://u:p@db4:8421"], "is no URL of an agent"),
+        (&["replica", "add", "db4", "--agent", "http://db4"], "has no port"),
+        (&["open", "--agent", "ftp://db4"], "is no URL of an agent"),
+        (&["history", "nosuchid"], "there is no recovery \"nosuchid\""),
+        (&["history", "orders", "nosuchid"], "take an id from \"mhactl history\""),
+        (&["history", "other", "nosuchid"], "there is no cluster \"other\""),
+        (&["handoff", "db9"], "name one of its members: db1, db2, db3"),
+    ] {
+        let (code, _, err) = run(&at.url, args).await;
+        assert_eq!((code, err.contains(said)), (2, true), "{args:?}: {err}");
+    }
+    assert!(desk.heard.lock().unwrap().is_empty());
+    desk.remember(&failover("r5")).await;
+    let (code, out, err) = run(&at.url, &["history", "r5"]).await;
+    assert_eq!((code, out.contains("failover of db1")), (0, true), "{out}{err}");
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 mod desk;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
@@ -13,6 +14,9 @@ use mha::execute::Outcome;
 use mha::http::{Access, ApiState, ENDPOINTS, Verb, router};
 use mha::manager::snapshot::Snapshot;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, timeout};
 use tower::ServiceExt as _;
 
 async fn ask(state: ApiState, request: Request<Body>) -> (StatusCode, String) {
@@ -204,6 +208,7 @@ async fn asks_reach_the_loop_as_they_were_meant() {
         r#"{"instance":"db3","change":{"do":"move"}}"#,
         r#"{"instance":"db3","change":{"do":"stop","thread":"applier"}}"#,
         r#"{"instance":"db3","change":{"do":"start"},"within_ms":99999999}"#,
+        r#"{"instance":"db4","change":{"do":"add","agent":"ftp://db4:8421"}}"#,
     ] {
         let (status, text) = ask(desk.state(None), post(&path, body)).await;
         assert_eq!((status, code(&text).as_str()), (StatusCode::BAD_REQUEST, "bad_request"), "{body}");
@@ -272,6 +277,41 @@ async fn a_stream_ends_with_the_service() {
     desk.stop.cancel();
     let all = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
     assert!(all.starts_with(b"{\"recovery\""));
+}
+
+/// Over a connection of its own; time passes as soon as both ends wait.
+#[tokio::test]
+async fn half_a_request_is_hung_up_on_and_a_stream_is_not() {
+    let desk = Desk::new(dead(), Script::default());
+    desk.recovery.send_replace(Some(Arc::new(failover("r7"))));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    #[expect(clippy::disallowed_methods, reason = "a test's own task, ended with its runtime")]
+    let _serving = tokio::spawn(mha::http::serve(listener, desk.state(Some("s3cret"))));
+    tokio::time::pause();
+    let asked = async |text: &str| {
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        stream.write_all(text.as_bytes()).await.unwrap();
+        stream
+    };
+    let orders = "/api/v1/clusters/orders";
+    let head = "HTTP/1.1\r\nhost: x\r\nauthorization: Bearer s3cret";
+    let half =
+        format!("POST {orders}/ack {head}\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{{");
+    for (begun, answer) in [("", ""), ("GET /health HTTP/1.1\r\nhost: x\r\n", ""), (&half, "body_unread")] {
+        let (mut stream, mut said) = (asked(begun).await, Vec::new());
+        let ended = timeout(Duration::from_secs(60), stream.read_to_end(&mut said)).await;
+        ended.expect("the connection is still open").unwrap();
+        let said = String::from_utf8(said).unwrap();
+        assert!(said.contains(answer) && said.is_empty() == answer.is_empty(), "{begun:?}: {said}");
+    }
+    let mut stream = asked(&format!("GET {orders}/recovery?follow=true {head}\r\n\r\n")).await;
+    let until = Instant::now() + Duration::from_secs(600);
+    let mut said = Vec::new();
+    while Instant::now() < until {
+        assert!(stream.read_buf(&mut said).await.unwrap() > 0, "the stream was cut");
+    }
+    assert!(desk.heard.lock().unwrap().is_empty());
 }
 
 #[tokio::test]

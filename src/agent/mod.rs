@@ -40,7 +40,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -56,6 +55,7 @@ use self::state::Shared;
 use self::voter::{VoteError, Votes};
 use crate::clock;
 use crate::config::AgentConfig;
+use crate::serving;
 
 /// Orders that may wait for the keeper.
 const ORDERS: usize = 256;
@@ -125,16 +125,9 @@ pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<(), A
     tracing::info!(host = shared.config.host, listen = %shared.config.listen, "the agent runs");
     // The port is bound, and what the kernel still allows was adopted. Without a service manager there is nobody to notify.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    let app = server::router(Arc::clone(&shared));
-    let ends = shared.cancel.clone();
-    let served = axum::serve(listener, app).with_graceful_shutdown(async move { ends.cancelled().await });
-    let served = async { served.await };
+    let served = serving::serve(listener, server::router(Arc::clone(&shared)), cancel.clone());
     tokio::select! {
-        ended = served => ended.map_err(|source| AgentError::Io {
-            doing: "serving on",
-            what: shared.config.listen.to_string(),
-            source,
-        })?,
+        () = served => {}
         // Streams that never end do not keep it from ending.
         () = async { cancel.cancelled().await; tokio::time::sleep(END_WITHIN).await } => {}
     }
@@ -158,17 +151,8 @@ fn make_directory(path: &Path) -> Result<(), AgentError> {
     })
 }
 
-async fn listen(
-    shared: &Shared,
-) -> Result<impl axum::serve::Listener<Addr = std::net::SocketAddr>, AgentError> {
+async fn listen(shared: &Shared) -> Result<TcpListener, AgentError> {
     let at = shared.config.listen;
     let bound = TcpListener::bind(at).await;
-    let listener =
-        bound.map_err(|source| AgentError::Io { doing: "listening on", what: at.to_string(), source })?;
-    Ok(listener.tap_io(|stream| {
-        // Without it an event may wait 40 ms for an acknowledgement.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(error = %error, "a connection keeps its delay");
-        }
-    }))
+    bound.map_err(|source| AgentError::Io { doing: "listening on", what: at.to_string(), source })
 }

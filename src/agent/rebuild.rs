@@ -337,21 +337,40 @@ pub(super) async fn call_off(shared: &Shared, why: &str) -> Result<String, Strin
     Ok(task)
 }
 
+/// What is known of a server since its rebuild failed.
+#[derive(Debug, Default)]
+struct Failure {
+    /// It was seen not to replicate.
+    broken: bool,
+}
+
+impl Failure {
+    /// One look more. Of a server that is well all the while it is told for a while, or until an operator wanted it so; where the server
+    /// was not, and was mended in another way, it does not matter any more.
+    fn is_over(&mut self, replicates: bool, told: bool) -> bool {
+        self.broken |= !replicates;
+        replicates && (self.broken || told)
+    }
+}
+
 /// Runs until cancelled: once the server replicates and is open for reads, nothing of its rebuild is left to look after.
 pub(super) async fn run(shared: Arc<Shared>) {
     tidy(&shared).await;
     let mut every = interval(LOOK_EVERY);
+    let mut failure = Failure::default();
     loop {
         every.tick().await;
         let Some(rebuild) = shared.jobs.rebuild() else { continue };
         let settled = match rebuild.phase {
             Phase::Exchanged => replicates(&shared),
-            // Told for a while, unless an operator wanted it so.
             Phase::Failed { .. } => {
                 let told = shared.jobs.shown().is_none_or(|job| job.age > TOLD_FOR);
-                replicates(&shared) && (told || shared.jobs.was_called_off())
+                failure.is_over(replicates(&shared), told || shared.jobs.was_called_off())
             }
-            Phase::Copying | Phase::Preparing | Phase::Ready | Phase::Exchanging => false,
+            Phase::Copying | Phase::Preparing | Phase::Ready | Phase::Exchanging => {
+                failure = Failure::default();
+                false
+            }
         };
         if settled && let Err(error) = settle(&shared, &rebuild).await {
             tracing::warn!(error, "old data is left beside the server's");
@@ -397,4 +416,19 @@ async fn remove(path: &Path) -> Result<(), String> {
     let path = path.to_owned();
     let removed = spawn_blocking(move || copy::remove(&path)).await;
     removed.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_told_until_it_does_not_matter_any_more() {
+        let mut of_one_that_is_well = Failure::default();
+        assert!(!of_one_that_is_well.is_over(true, false));
+        assert!(of_one_that_is_well.is_over(true, true));
+        let mut of_one_that_is_not = Failure::default();
+        assert!(!of_one_that_is_not.is_over(false, true));
+        assert!(of_one_that_is_not.is_over(true, false));
+    }
 }

@@ -34,6 +34,7 @@ use crate::model::extra::Dossier;
 use crate::model::observation::AgentStatus;
 use crate::mysql::client::Target;
 use crate::mysql::greeting::greeting;
+use crate::serving;
 
 /// The longest ordinary request, in bytes: a step with a large GTID set.
 const LONGEST_REQUEST: usize = 4 * 1024 * 1024;
@@ -120,6 +121,7 @@ async fn check_token(State(token): State<SecretString>, request: Request, next: 
     let shown = request.headers().get(header::AUTHORIZATION).map(|value| value.as_bytes());
     let shown = shown.and_then(|value| value.strip_prefix(b"Bearer ")).unwrap_or_default();
     if same(shown, token.expose_secret().as_bytes()) {
+        serving::known(request.extensions());
         next.run(request).await
     } else {
         StatusCode::UNAUTHORIZED.into_response()

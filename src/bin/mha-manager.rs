@@ -56,8 +56,8 @@ async fn serve(flags: Flags) -> anyhow::Result<()> {
     };
     let mut serving = std::pin::pin!(mha::http::serve(listener, api));
     tokio::select! {
-        ended = &mut serving => ended?,
-        () = asked => serving.await?,
+        () = &mut serving => {}
+        () = asked => serving.await,
     }
     tracker.close();
     tracker.wait().await;

@@ -120,7 +120,7 @@ pub(super) enum Command {
         #[arg(long)]
         cluster: Option<String>,
         /// Ends then, done or not. In its last 10 s sessions with long transactions are ended.
-        #[arg(long, value_name = "SPAN", default_value = "30s", value_parser = span)]
+        #[arg(long, value_name = "SPAN", default_value = "30s", value_parser = deadline)]
         deadline: Duration,
         /// Show both plans, or all that is in the way, and change nothing.
         #[arg(long)]
@@ -134,6 +134,7 @@ pub(super) enum Command {
     /// Past recoveries, newest first; with an ID, one of them.
     History {
         cluster: Option<String>,
+        /// Also without CLUSTER, where there is only one.
         id: Option<String>,
         /// How many.
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=200))]
@@ -156,6 +157,9 @@ pub(super) enum Command {
         /// With --how rebuild: copy this one; else the one that is missed least.
         #[arg(long, value_name = "HOST")]
         from: Option<InstanceId>,
+        /// With --how rebuild: end when the copy has begun, instead of telling how far it is until the member replicates.
+        #[arg(long)]
+        detach: bool,
         /// Show what only it has and what would be done, and change nothing.
         #[arg(long)]
         dry_run: bool,
@@ -188,7 +192,7 @@ pub(super) enum Command {
         #[arg(value_name = "HOST", required_unless_present = "agent", conflicts_with = "agent")]
         instance: Option<InstanceId>,
         /// Its agent, such as http://db1:8421; then --token-file holds the agent's token.
-        #[arg(long, value_name = "URL")]
+        #[arg(long, value_name = "URL", value_parser = agent_url)]
         agent: Option<String>,
         /// Do it without asking.
         #[arg(long)]
@@ -246,6 +250,20 @@ fn how(text: &str) -> Result<How, String> {
         "rebuild" => Ok(How::Rebuild),
         _ => Err("it is auto, flashback, park or rebuild".to_owned()),
     }
+}
+
+/// The time of a whole handoff.
+fn deadline(text: &str) -> Result<Duration, String> {
+    let given = span(text)?;
+    if given < Duration::from_secs(1) {
+        return Err("another can lead after about a second at the earliest: give it 1s or more".to_owned());
+    }
+    Ok(given)
+}
+
+/// Where an agent is, as a configuration has it too.
+pub(super) fn agent_url(text: &str) -> Result<String, String> {
+    crate::config::agent_url(text).map_err(|(wrong, advice)| format!("{wrong}; {advice}"))
 }
 
 /// `2s`, `500ms`, `1m`.

@@ -14,7 +14,7 @@ use super::handoff::Handoff;
 use super::open::{Where, open};
 use super::output::{Screen, Tone, clean_json};
 use super::settings::Settings;
-use super::{dossier, replica, rolling, status, timeline};
+use super::{dossier, rebuilding, replica, rolling, status, timeline};
 use crate::decide::plan::Plan;
 use crate::execute::Outcome;
 use crate::execute::journal::{Recovery, What};
@@ -26,6 +26,7 @@ use crate::manager::Part;
 use crate::manager::event::Proposal;
 use crate::manager::snapshot::Snapshot;
 use crate::model::instance::InstanceId;
+use crate::model::intent::How;
 
 /// How long a manager that went away during a recovery is waited for.
 pub(super) const AWAY: Duration = Duration::from_secs(60);
@@ -125,9 +126,9 @@ async fn ask(settings: Settings, command: Command, screen: Screen, json: bool) -
         Command::Handoff { instance, cluster, deadline, dry_run, yes } => {
             desk.handoff(cluster, Handoff { instance, within: deadline, dry_run, yes }).await
         }
-        Command::Rejoin { instance, cluster, how, from, dry_run, yes } => {
+        Command::Rejoin { instance, cluster, how, from, dry_run, yes, detach } => {
             let request = RejoinRequest { instance, how, from, by: caller(), dry_run };
-            desk.rejoin(cluster, request, yes).await
+            desk.rejoin(cluster, request, (yes, detach)).await
         }
         Command::Rolling(ask) => rolling::rolling(&desk, ask).await,
         Command::Replica { command } => replica::replica(&desk, command, caller()).await,
@@ -254,7 +255,10 @@ impl Desk {
     }
 
     async fn history(&self, cluster: Option<String>, id: Option<String>, limit: u32) -> Ended {
-        let cluster = self.cluster(cluster).await?;
+        let (cluster, id) = match (cluster, id) {
+            (Some(named), None) => self.cluster_or_id(named).await?,
+            (cluster, id) => (self.cluster(cluster).await?, id),
+        };
         if let Some(id) = id {
             let reply = self.client.get(&path(&cluster, &["history", &id]), &[]).await?;
             self.show(&reply, || Ok(timeline::whole(self.screen, &reply.value::<Recovery>()?)))?;
@@ -268,6 +272,15 @@ impl Desk {
             Ok(if all.is_empty() { format!("{cluster}: no recovery yet") } else { all.join("\n\n") })
         })?;
         Ok(Exit::Done)
+    }
+
+    /// One word is a cluster's name, or where there is only one cluster, the id of a recovery.
+    async fn cluster_or_id(&self, named: String) -> Result<(String, Option<String>), CliError> {
+        let clusters: Clusters = self.client.get(&["api", "v1", "clusters"], &[]).await?.value()?;
+        match clusters.clusters.as_slice() {
+            [only] if only.cluster.0 != named => Ok((only.cluster.0.clone(), Some(named))),
+            _ => Ok((self.cluster(Some(named)).await?, None)),
+        }
     }
 
     async fn adopt(&self, cluster: Option<String>, primary: Option<InstanceId>, yes: bool) -> Ended {
@@ -319,7 +332,12 @@ impl Desk {
         self.begin(&cluster, &words, (&proposal_of, &request), only_show, yes).await
     }
 
-    pub(super) async fn rejoin(&self, cluster: Option<String>, request: RejoinRequest, yes: bool) -> Ended {
+    pub(super) async fn rejoin(
+        &self,
+        cluster: Option<String>,
+        request: RejoinRequest,
+        (yes, detach): (bool, bool),
+    ) -> Ended {
         let cluster = self.cluster(cluster).await?;
         let proposal_of = RejoinRequest { dry_run: true, ..request.clone() };
         let words = Words {
@@ -330,7 +348,11 @@ impl Desk {
             question: format!("Do this about {}?", request.instance),
         };
         let only_show = request.dry_run;
-        self.begin(&cluster, &words, (&proposal_of, &request), only_show, yes).await
+        let ended = self.begin(&cluster, &words, (&proposal_of, &request), only_show, yes).await?;
+        if ended == Exit::Done && !only_show && request.how == How::Rebuild {
+            return rebuilding::watch(self, &cluster, &request.instance, detach).await;
+        }
+        Ok(ended)
     }
 
     /// Shows what would be done, asks, begins, and follows to the end.

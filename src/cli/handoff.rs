@@ -29,7 +29,7 @@ impl Desk {
             let remaining = until.saturating_duration_since(Instant::now());
             let request = |dry_run| HandoffRequest {
                 instance: asked.instance.clone(),
-                remaining_ms: u64::try_from(remaining.as_millis()).ok(),
+                remaining_ms: u64::try_from(remaining.as_millis().max(1)).ok(),
                 by: caller(),
                 dry_run,
             };

@@ -11,6 +11,7 @@ mod error;
 mod handoff;
 mod open;
 mod output;
+mod rebuilding;
 mod replica;
 mod rolling;
 mod settings;

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use tokio::time::{Instant, sleep};
 
-use super::args::span;
+use super::args::{agent_url, span};
 use super::commands::{AGAIN, AWAY, Desk, Ended, Words, path};
 use super::error::{CliError, Exit};
 use crate::http::contract::{RejoinRequest, ReplicaRequest};
@@ -45,7 +45,7 @@ pub(super) enum ReplicaCommand {
         #[arg(long, value_name = "HOST")]
         source: Option<InstanceId>,
         /// The agent beside it, such as http://db4:8421.
-        #[arg(long, value_name = "URL")]
+        #[arg(long, value_name = "URL", value_parser = agent_url)]
         agent: Option<String>,
         #[command(flatten)]
         manner: Manner,
@@ -92,6 +92,9 @@ pub(super) enum ReplicaCommand {
         from: Option<InstanceId>,
         #[arg(long)]
         cluster: Option<String>,
+        /// End when the copy has begun, instead of telling how far it is until the replica replicates.
+        #[arg(long)]
+        detach: bool,
         /// Show what would be done, or all that is in the way, and change nothing.
         #[arg(long)]
         dry_run: bool,
@@ -159,9 +162,9 @@ pub(super) async fn replica(desk: &Desk, command: ReplicaCommand, by: String) ->
             (instance, Change::Stop { threads }, manner)
         }
         ReplicaCommand::Start { instance, manner } => (instance, Change::Start, manner),
-        ReplicaCommand::Rebuild { instance, from, cluster, dry_run, yes } => {
+        ReplicaCommand::Rebuild { instance, from, cluster, detach, dry_run, yes } => {
             let request = RejoinRequest { instance, how: How::Rebuild, from, by, dry_run };
-            return desk.rejoin(cluster, request, yes).await;
+            return desk.rejoin(cluster, request, (yes, detach)).await;
         }
     };
     let request = request(instance, wanted, &manner, by);

@@ -32,6 +32,7 @@ pub use self::difference::difference;
 use self::findings::Findings;
 pub use self::findings::{ConfigErrors, Finding, Warning};
 use self::read::Table;
+pub use self::value::agent_url;
 use crate::model::cluster::{Cluster, Voter};
 
 /// Port of an agent where none is written.

@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::AGENT_PORT;
 use crate::model::instance::InstanceId;
 
 /// What is wrong, and what to write instead.
@@ -69,6 +70,17 @@ pub(super) fn show(duration: Duration) -> String {
         || format!("{millis}ms"),
         |(unit, factor)| format!("{}{unit}", millis / u128::from(*factor)),
     )
+}
+
+/// The URL of an agent, as it is kept.
+///
+/// # Errors
+/// What is wrong with it, and what to write instead.
+pub fn agent_url(text: &str) -> Result<String, (String, String)> {
+    match base_url(text, AGENT_PORT) {
+        Ok((url, _)) => Ok(url),
+        Err(Refusal { message, advice }) => Err((message, advice)),
+    }
 }
 
 /// `http://HOST:PORT`, with nothing behind it; gives it back without a closing slash, and its host.

@@ -141,8 +141,8 @@ fn members(view: &ClusterView) -> impl Iterator<Item = &InstanceId> {
 
 fn obstacles(view: &ClusterView, primary: &InstanceId) -> Vec<String> {
     let mut found = Vec::new();
-    if view.cluster.member(primary).is_none() {
-        return vec![format!("{primary} is no member of {}; name one of its instances", view.cluster.name)];
+    if let Some(stranger) = view.cluster.stranger(primary) {
+        return vec![format!("{stranger}; name one of them with --primary")];
     }
     if let Some(record) = &view.record
         && record.primary != *primary

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::candidate::{Incomparable, Ranking};
 use super::diagnose::Verdict;
-use crate::model::cluster::{ClusterName, Mode};
+use crate::model::cluster::{ClusterName, Mode, Stranger};
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
 use crate::model::time::{Moment, human};
@@ -44,6 +44,8 @@ pub enum Blocker {
     NotDead { verdict: Verdict },
     /// No primary is recorded.
     NotAdopted { cluster: ClusterName },
+    /// The host asked for is unknown here.
+    NotMember(Stranger),
     /// The host asked for is no candidate.
     NotEligible { instance: InstanceId, reasons: Vec<String> },
     /// What `holder` alone has can reach the candidate by no way.
@@ -102,6 +104,7 @@ impl fmt::Display for Blocker {
             Self::NotAdopted { cluster } => {
                 write!(f, "no primary is recorded; run \"mhactl adopt {cluster} --primary HOST\" first")
             }
+            Self::NotMember(stranger) => write!(f, "{stranger}; name one of them with --to"),
             Self::NotEligible { instance, reasons } => write!(f, "{instance} may not lead: {}", reasons.join("; ")),
             Self::WouldLose { instance, set, holder, why } => write!(
                 f,

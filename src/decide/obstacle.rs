@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::diagnose::Verdict;
 use super::guard::Blocker;
-use crate::model::cluster::ClusterName;
+use crate::model::cluster::{ClusterName, Stranger};
 use crate::model::instance::{InstanceId, Version};
 use crate::model::sessions::{Doing, Session};
 use crate::model::time::human;
@@ -28,6 +28,7 @@ pub enum Obstacle {
     },
     /// It leads already.
     IsPrimary(InstanceId),
+    NotMember(Stranger),
     NotEligible {
         instance: InstanceId,
         reasons: Vec<String>,
@@ -39,6 +40,9 @@ pub enum Obstacle {
         instance: InstanceId,
         by: Duration,
         allowed: Duration,
+        /// A handoff's time until its deadline, which `allowed` follows from.
+        #[serde(default)]
+        remaining: Option<Duration>,
     },
     /// The old primary could not follow a server so much newer.
     OlderPrimary {
@@ -86,6 +90,7 @@ impl fmt::Display for Obstacle {
             Self::IsPrimary(instance) => {
                 write!(f, "{instance} is the primary already; name another with --to")
             }
+            Self::NotMember(stranger) => write!(f, "{stranger}; name one of them with --to"),
             Self::NotEligible { instance, reasons } => {
                 write!(
                     f,
@@ -99,7 +104,15 @@ impl fmt::Display for Obstacle {
             Self::AgentStopping(instance) => {
                 write!(f, "{} is being stopped; wait until it is back", instance.host)
             }
-            Self::Behind { instance, by, allowed } => write!(
+            Self::Behind { instance, by, allowed, remaining: Some(remaining) } => write!(
+                f,
+                "{instance} is {} behind, and {} are allowed with {} left until the deadline; wait, lighten its load, or give the \
+                 handoff longer (--deadline, or handoff_within of its agent)",
+                human(*by),
+                human(*allowed),
+                human(*remaining)
+            ),
+            Self::Behind { instance, by, allowed, remaining: None } => write!(
                 f,
                 "{instance} is {} behind, {} are allowed; wait, lighten its load, or raise --wait-lag",
                 human(*by),
@@ -115,12 +128,17 @@ impl fmt::Display for Obstacle {
                 human(*since)
             ),
             Self::Busy { instance, session } => {
+                let id = session.id;
                 let what = match &session.doing {
-                    Doing::Transaction { .. } => "let it end, end it, or add --kill-long-transactions",
-                    Doing::ChangesSchema => "let it end",
-                    Doing::WaitsForLock(_) => "find who holds the lock and let it go",
-                    Doing::LocksTables(_) | Doing::LocksEverything => "let it unlock, or end it",
-                    Doing::WaitsForAck => "bring an acker back; it must not be ended",
+                    Doing::Transaction { .. } => {
+                        format!("let it end, end it (KILL {id}), or add --kill-long-transactions")
+                    }
+                    Doing::ChangesSchema => "let it end".to_owned(),
+                    Doing::WaitsForLock(_) => "find who holds the lock and let it go".to_owned(),
+                    Doing::LocksTables(_) | Doing::LocksEverything => {
+                        format!("let it unlock, or end it (KILL {id})")
+                    }
+                    Doing::WaitsForAck => "bring an acker back; it must not be ended".to_owned(),
                 };
                 write!(f, "on {instance} {session}; {what}")
             }

@@ -43,7 +43,7 @@ pub(super) fn preflight(
         found.push(Obstacle::NotHealthy { verdict: diagnosis.verdict, evidence });
     }
     let ranking = rank(view, |instance| view.of(instance).and_then(|seen| seen.latest()));
-    let target = choose(&ranking, &record.primary, ask, &mut found);
+    let target = choose(view, &ranking, &record.primary, ask, &mut found);
     at_primary(view, &record.primary, ask, surveys, &mut found);
     if let Some(target) = &target {
         at_target(view, &record.primary, target, ask, surveys, &mut found);
@@ -58,6 +58,7 @@ pub(super) fn preflight(
 }
 
 fn choose(
+    view: &ClusterView,
     ranking: &Ranking,
     primary: &InstanceId,
     ask: &SwitchoverAsk,
@@ -74,9 +75,13 @@ fn choose(
         found.push(Obstacle::IsPrimary(wanted.clone()));
         return None;
     }
+    if let Some(stranger) = view.cluster.stranger(wanted) {
+        found.push(Obstacle::NotMember(stranger));
+        return None;
+    }
     let reasons = match ranking.candidates.iter().find(|candidate| candidate.instance == *wanted) {
         Some(candidate) => candidate.against.iter().map(ToString::to_string).collect(),
-        None => vec!["it is no member of this cluster".to_owned()],
+        None => vec!["it is no replica".to_owned()],
     };
     if !reasons.is_empty() {
         found.push(Obstacle::NotEligible { instance: wanted.clone(), reasons });
@@ -135,7 +140,8 @@ fn at_target(
         found.push(Obstacle::NotEligible { instance: target.clone(), reasons: vec![why] });
     }
     if let Some(by) = report(target).and_then(lag).filter(|by| *by > ask.wait_lag) {
-        found.push(Obstacle::Behind { instance: target.clone(), by, allowed: ask.wait_lag });
+        let (allowed, remaining) = (ask.wait_lag, ask.remaining);
+        found.push(Obstacle::Behind { instance: target.clone(), by, allowed, remaining });
     }
     if let (Some(old), Some(new)) = (report(primary), report(target)) {
         let series = |report: &Report| (report.identity.version.major, report.identity.version.minor);

@@ -143,6 +143,13 @@ fn copy(
             }
         }
     }
+    if agent.disks.iter().any(|disk| disk.data_is_mount_point) {
+        let why = format!(
+            "{why}; its data directory is itself a mount point, so no copy can take its place: move the data one level down \
+             (datadir = …/data), start it there, then ask again"
+        );
+        return Some(park(view, instance, &why));
+    }
     if intents.rebuilds(instance) >= TRIES {
         let last = agent.job.as_ref().map_or_else(String::new, |job| format!(", the last time it was {job}"));
         let why = format!("{why}; {TRIES} copies in a row came to nothing{last}");

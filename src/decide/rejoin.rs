@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::extra::{self, Returned};
 use super::failover::acks_in_force;
+use super::guard::names;
 use super::plan::{Plan, PlanKind, Stage, Step};
 use super::rebuild::{self, Under};
 use super::topology;
@@ -71,14 +72,34 @@ impl fmt::Display for Not {
     }
 }
 
+/// Why a member cannot be given back into automatic hands: it is in them already. `None` where it is parked.
+pub fn not_parked(view: &ClusterView, instance: &InstanceId) -> Option<String> {
+    if let Some(stranger) = view.cluster.stranger(instance) {
+        return Some(format!("{stranger}; name one of them"));
+    }
+    let parked = view.record.iter().flat_map(|record| &record.parked).map(|parked| parked.instance.clone());
+    let parked: Vec<InstanceId> = parked.collect();
+    let no = !parked.contains(instance);
+    no.then(|| format!("{instance} is not parked, it is in automatic hands; parked: {}", names(&parked)))
+}
+
 /// What to do next about one member, whether it is parked or not.
 ///
 /// # Errors
 /// Why nothing is to be done, or nothing yet.
 pub fn about(view: &ClusterView, intents: &Intents, instance: &InstanceId, now: Moment) -> Result<Plan, Not> {
     let never = |why: String| Err(Not::Ever(why));
+    let donor = intents.donor(instance);
+    if let Some(stranger) =
+        [Some(instance), donor].into_iter().flatten().find_map(|it| view.cluster.stranger(it))
+    {
+        return never(format!("{stranger}; name one of them"));
+    }
+    if donor == Some(instance) {
+        return never(format!("{instance} cannot be a copy of itself; name another with --from"));
+    }
     let Some(record) = view.record.as_ref() else {
-        return never("the cluster is not adopted".to_owned());
+        return never("the cluster is not adopted; run \"mhactl adopt\" first".to_owned());
     };
     if record.primary == *instance {
         return never(format!("{instance} is the primary"));

@@ -114,6 +114,7 @@ pub fn handoff(remaining: Duration, by: String) -> SwitchoverAsk {
     SwitchoverAsk {
         wait_lag: usual.wait_lag.min(remaining / 2),
         kill_long_transactions: remaining < LAST_CHANCE,
+        remaining: Some(remaining),
         by,
         ..usual
     }

@@ -187,6 +187,7 @@ fn unplanned(
         | Blocker::Incomparable(_)
         | Blocker::Incomplete { .. }
         | Blocker::NotFenced { .. }
+        | Blocker::NotMember(_)
         | Blocker::NotEligible { .. }
         | Blocker::NotInForce { .. }
         | Blocker::NotAdopted { .. }
@@ -209,6 +210,9 @@ fn asked(view: &ClusterView, diagnosis: &Diagnosis, ranking: &Ranking, ask: &Fai
     let Some(primary) = &diagnosis.primary else {
         return Action::Refuse { blockers: vec![Blocker::NotAdopted { cluster: view.cluster.name.clone() }] };
     };
+    if let Some(stranger) = ask.to.as_ref().and_then(|wanted| view.cluster.stranger(wanted)) {
+        return Action::Refuse { blockers: vec![Blocker::NotMember(stranger)] };
+    }
     let dead = match diagnosis.verdict {
         Verdict::DeadPrimary
         | Verdict::SilentPrimary

@@ -148,7 +148,7 @@ async fn block_then_promote<W: World, J: Journal>(
     };
     // Writers wait since the plan's last stage began.
     let since = blocked.began.last().map_or_else(Instant::now, |(_, at)| *at);
-    let spent = format!("the write block took longer than {} ms", write_block.as_millis());
+    let spent = spent(view.primary(), write_block, since.elapsed());
     bounds.by = Some((since + write_block, spent));
     // Written with the first stage: each write is time in which writers wait.
     let said = vec![journal.stamp(What::Accepted { plan: promote.clone() })];
@@ -159,6 +159,15 @@ async fn block_then_promote<W: World, J: Journal>(
     }
     let scope = Scope { bounds: &bounds, earlier: Some(plan), said };
     Ok(run_within(&promote, From::Start, scope, token, world, journal).await?.outcome)
+}
+
+/// Why writers are let on: their time is over. Names the old primary where most of it went by until that had stopped them.
+fn spent(primary: Option<&InstanceId>, write_block: Duration, blocking: Duration) -> String {
+    let late = primary.filter(|_| blocking > write_block / 2);
+    let by = late.map_or_else(String::new, |primary| {
+        format!(", {} ms of it until {primary} had answered that its writers wait", blocking.as_millis())
+    });
+    format!("the write block took longer than {} ms{by}", write_block.as_millis())
 }
 
 /// A switchover whose manager died: forward past the commit point; before it taken back, for writers wait already.
@@ -288,4 +297,19 @@ fn isolation(primary: &InstanceId, isolated: &Finished) -> Isolation {
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spent_write_block_names_whose_stopping_took_it() {
+        let (db1, ms) = (InstanceId::new("db1", 3306), Duration::from_millis);
+        assert_eq!(spent(Some(&db1), ms(2_000), ms(40)), "the write block took longer than 2000 ms");
+        assert_eq!(
+            spent(Some(&db1), ms(2_000), ms(2_310)),
+            "the write block took longer than 2000 ms, 2310 ms of it until db1 had answered that its writers wait"
+        );
+    }
 }

@@ -15,6 +15,7 @@ use super::ApiState;
 use super::error::ApiError;
 use crate::clock;
 use crate::model::time::Moment;
+use crate::serving;
 
 /// Wrong tokens heard out within one second; the right one is always heard.
 const WRONG_PER_SECOND: u32 = 10;
@@ -53,6 +54,7 @@ pub(super) async fn guard(
         }
         return Err(ApiError::too_many_wrong());
     }
+    serving::known(request.extensions());
     let response = next.run(request).await;
     if method == axum::http::Method::POST {
         tracing::info!(?from, path, status = response.status().as_u16(), "asked by an operator");

@@ -67,8 +67,14 @@ impl ApiError {
     }
 
     pub(super) fn too_large(limit: usize) -> Self {
-        let message = format!("the request's body could not be read, or is larger than {limit} bytes");
+        let message = format!("the request's body is larger than {limit} bytes");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message, "send only the documented fields")
+    }
+
+    pub(super) fn body_unread(why: &str) -> Self {
+        let message = format!("the request's body could not be read: {why}");
+        let next = "send it whole, as long as its header says; nothing was begun";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "body_unread", message, next)
     }
 
     pub(super) fn not_json() -> Self {

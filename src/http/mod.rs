@@ -11,7 +11,6 @@ mod order;
 mod planned;
 mod state;
 
-use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +25,8 @@ use tokio::net::TcpListener;
 
 use error::ApiError;
 pub use state::ApiState;
+
+use crate::serving;
 
 /// Largest request body, in bytes.
 const BODY: usize = 64 * 1024;
@@ -132,18 +133,13 @@ pub fn router(state: ApiState) -> Router {
 }
 
 /// Serves until `state`'s stop token is cancelled.
-///
-/// # Errors
-/// When the listener fails.
-pub async fn serve(listener: TcpListener, state: ApiState) -> std::io::Result<()> {
+pub async fn serve(listener: TcpListener, state: ApiState) {
     let stop = state.stop.clone();
     let stopped = stop.clone();
-    let app = router(state).into_make_service_with_connect_info::<SocketAddr>();
-    let served = axum::serve(listener, app).with_graceful_shutdown(async move { stopped.cancelled().await });
     tokio::select! {
-        ended = served.into_future() => ended,
+        () = serving::serve(listener, router(state), stop) => {}
         // An idle client must not hold the service: the answers that were under way had their time.
-        () = async { stop.cancelled().await; tokio::time::sleep(FAREWELL).await } => Ok(()),
+        () = async { stopped.cancelled().await; tokio::time::sleep(FAREWELL).await } => {}
     }
 }
 

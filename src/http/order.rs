@@ -6,11 +6,12 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
-use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
 
+use super::api::deepest;
 use super::error::ApiError;
 use super::{ApiState, BODY};
 use crate::manager::handle::ClusterHandle;
@@ -49,7 +50,10 @@ fn read<T: DeserializeOwned>(
     if !headers.get(CONTENT_TYPE).is_some_and(json) {
         return Err(ApiError::not_json());
     }
-    let bytes = body.map_err(|_| ApiError::too_large(BODY))?;
+    let bytes = body.map_err(|refused| match refused.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => ApiError::too_large(BODY),
+        _ => ApiError::body_unread(&deepest(&refused)),
+    })?;
     serde_json::from_slice(&bytes).map_err(|error| {
         ApiError::bad_request(format!("the body is not understood: {error}"), "correct it; nothing was begun")
     })

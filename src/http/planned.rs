@@ -12,7 +12,7 @@ use crate::decide::switchover::handoff as handoff_ask;
 use crate::manager::event::{Ask, Proposal, Then};
 use crate::manager::handle::ClusterHandle;
 use crate::model::intent::{FailoverAsk, How, SwitchoverAsk};
-use crate::model::wishes::ReplicaAsk;
+use crate::model::wishes::{Change, ReplicaAsk};
 
 /// The longest write block and the longest wait that may be asked for.
 const LONGEST: Duration = Duration::from_secs(3_600);
@@ -66,10 +66,16 @@ pub(super) async fn failover(Order { handle, ask }: Order<FailoverRequest>) -> A
 }
 
 pub(super) async fn replica(Order { handle, ask }: Order<ReplicaRequest>) -> Answer {
-    let ReplicaRequest { instance, change, force, within_ms, by, dry_run } = ask;
+    let ReplicaRequest { instance, mut change, force, within_ms, by, dry_run } = ask;
     let within = within_ms.map_or(ReplicaAsk::WITHIN, Duration::from_millis);
     if within > LONGEST {
         return Err(ApiError::bad_request("a wait of more than an hour", "ask for less"));
+    }
+    if let Change::Add { agent: Some(url), .. } = &mut change {
+        let refused = |(wrong, advice): (String, String)| {
+            ApiError::bad_request(wrong, format!("{advice}; nothing was begun"))
+        };
+        *url = crate::config::agent_url(url).map_err(refused)?;
     }
     let by = shown_name(&by);
     tracing::info!(cluster = %handle.name, %instance, ?change, force, dry_run, by, "a replica's change asked for");
@@ -85,7 +91,8 @@ pub(super) async fn handoff(Order { handle, ask }: Order<HandoffRequest>) -> Ans
     let HandoffRequest { instance, remaining_ms, by, dry_run } = ask;
     let board = std::sync::Arc::clone(&handle.board.borrow());
     if !board.members.iter().any(|member| member.instance == instance) {
-        let next = "\"mhactl topology\" lists the members";
+        let members = board.members.iter().map(|member| member.instance.to_string()).collect::<Vec<_>>();
+        let next = format!("name one of its members: {}", members.join(", "));
         return Err(ApiError::bad_request(format!("{instance} is no member of {}", handle.name), next));
     }
     if board.primary.as_ref() != Some(&instance) {
@@ -97,6 +104,10 @@ pub(super) async fn handoff(Order { handle, ask }: Order<HandoffRequest>) -> Ans
         };
     }
     let remaining = remaining_ms.map_or(HANDOFF, Duration::from_millis).min(LONGEST);
+    if remaining.is_zero() {
+        let message = format!("{instance} cannot be handed over within no time");
+        return Err(ApiError::bad_request(message, "ask with remaining_ms of 1000 or more"));
+    }
     let ask = handoff_ask(remaining, shown_name(&by));
     let words = Words {
         refusal: format!("{instance} was not handed over"),
@@ -114,6 +125,7 @@ fn ask_of(request: SwitchoverRequest) -> Result<SwitchoverAsk, ApiError> {
         wait_lag: span(request.wait_lag_ms, default.wait_lag),
         drain: span(request.drain_ms, default.drain),
         kill_long_transactions: request.kill_long_transactions,
+        remaining: None,
         by: shown_name(&request.by),
     };
     if ask.write_block < SHORTEST_BLOCK || ask.write_block > LONGEST {

@@ -76,9 +76,6 @@ impl ClusterTask {
         how: How,
         from: Option<&InstanceId>,
     ) -> Result<Plan, Not> {
-        if self.view.cluster.member(instance).is_none() {
-            return Err(Not::Ever(format!("{instance} is no member of {}", self.view.cluster.name)));
-        }
         let mut view = self.view.clone();
         if let Some(record) = &mut view.record {
             record.parked.retain(|parked| parked.instance != *instance);
@@ -141,6 +138,9 @@ impl ClusterTask {
 
     /// Refused where it would only be parked again, with what to ask for instead.
     pub(super) async fn unpark(&mut self, instance: &InstanceId) -> Result<(), String> {
+        if let Some(why) = rejoin::not_parked(&self.view, instance) {
+            return Err(why);
+        }
         // Nothing is done by it: what was seen before the last recovery ended will do.
         let intents = Intents { settled_at: None, ..self.intents.clone() };
         match self.would_do_with(intents, instance, How::Auto, None) {

@@ -12,6 +12,7 @@ use super::StartError;
 use crate::agent::server::voter_router;
 use crate::agent::voter::Votes;
 use crate::config::{ManagerConfig, VOTE_PORT};
+use crate::serving;
 
 /// This host as a voter.
 #[derive(Debug, Clone)]
@@ -62,20 +63,11 @@ fn spawn(
     tracker: &TaskTracker,
     stop: &CancellationToken,
 ) {
-    let ends = stop.clone();
     let stop = stop.clone();
     tracker.spawn(async move {
         let app = voter_router(votes, token);
-        let serving =
-            axum::serve(listener, app).with_graceful_shutdown(async move { ends.cancelled().await });
         // Holders keep their connections open: they are not waited for.
-        let served = tokio::select! {
-            served = async { serving.await } => served,
-            () = stop.cancelled() => Ok(()),
-        };
-        if let Err(error) = served {
-            tracing::error!(error = %error, "this host votes no more; restart mha-manager");
-        }
+        stop.run_until_cancelled(serving::serve(listener, app, stop.clone())).await;
     });
 }
 

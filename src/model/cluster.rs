@@ -110,7 +110,37 @@ pub struct Cluster {
     pub policy: Policy,
 }
 
+/// An instance that was named and is none of a cluster's members.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stranger {
+    pub instance: InstanceId,
+    pub cluster: ClusterName,
+    /// Whom to name instead.
+    pub members: Vec<InstanceId>,
+}
+
+impl fmt::Display for Stranger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { instance, cluster, members } = self;
+        write!(f, "{instance} is no member of {cluster}, whose members are")?;
+        for (place, member) in members.iter().enumerate() {
+            write!(f, "{} {member}", if place == 0 { "" } else { "," })?;
+        }
+        Ok(())
+    }
+}
+
 impl Cluster {
+    /// Nothing where it is a member.
+    pub fn stranger(&self, instance: &InstanceId) -> Option<Stranger> {
+        let members = || self.members.iter().map(|member| member.instance.clone()).collect();
+        self.member(instance).is_none().then(|| Stranger {
+            instance: instance.clone(),
+            cluster: self.name.clone(),
+            members: members(),
+        })
+    }
+
     /// The member of that name.
     pub fn member(&self, instance: &InstanceId) -> Option<&Member> {
         self.members.iter().find(|member| member.instance == *instance)

@@ -40,6 +40,9 @@ pub struct Disk {
     pub size: u64,
     /// Mounted read-only, as ext4 does by itself after an error.
     pub read_only: bool,
+    /// The data directory is itself where it is mounted: no other directory can take its place.
+    #[serde(default)]
+    pub data_is_mount_point: bool,
 }
 
 impl Disk {

@@ -38,6 +38,8 @@ pub struct SwitchoverAsk {
     pub drain: Duration,
     /// Sessions with long transactions are ended before writers are blocked, instead of standing in the way.
     pub kill_long_transactions: bool,
+    /// A handoff's: what was left until its deadline; `wait_lag` follows from it.
+    pub remaining: Option<Duration>,
     /// Who asked, for the history.
     pub by: String,
 }
@@ -50,6 +52,7 @@ impl Default for SwitchoverAsk {
             wait_lag: Duration::from_secs(10),
             drain: Duration::from_millis(500),
             kill_long_transactions: false,
+            remaining: None,
             by: String::new(),
         }
     }

@@ -31,7 +31,7 @@ pub struct Session {
     pub id: u64,
     pub user: String,
     pub host: String,
-    /// For how long it has been at it.
+    /// For how long it has been at it. Whoever only holds a lock has held it for longer: its last statement ended then.
     pub since: Duration,
     pub doing: Doing,
     /// The beginning of its statement, if one runs.
@@ -49,8 +49,12 @@ impl fmt::Display for Session {
             }
             Doing::ChangesSchema => write!(f, "changes a table since {}", human(self.since))?,
             Doing::WaitsForLock(state) => write!(f, "waits since {} ({state})", human(self.since))?,
-            Doing::LocksTables(what) => write!(f, "holds LOCK TABLES on {what}")?,
-            Doing::LocksEverything => f.write_str("holds FLUSH TABLES WITH READ LOCK")?,
+            Doing::LocksTables(what) => {
+                write!(f, "holds LOCK TABLES on {what} for {} at least", human(self.since))?;
+            }
+            Doing::LocksEverything => {
+                write!(f, "holds FLUSH TABLES WITH READ LOCK for {} at least", human(self.since))?;
+            }
             Doing::WaitsForAck => {
                 write!(f, "waits for an acknowledgement since {}", human(self.since))?;
             }

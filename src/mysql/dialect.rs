@@ -273,7 +273,8 @@ impl Dialect {
             "SELECT t.processlist_id AS id FROM performance_schema.replication_connection_status s \
              JOIN performance_schema.replication_applier_status_by_coordinator c USING (channel_name) \
              JOIN performance_schema.threads t ON t.thread_id = c.thread_id \
-             WHERE s.channel_name = '' AND s.service_state = 'OFF' AND s.queueing_transaction <> ''",
+             WHERE s.channel_name = '' AND s.service_state = 'OFF' AND c.processing_transaction <> '' \
+             AND NOT GTID_SUBSET(c.processing_transaction, s.received_transaction_set)",
         )
     }
 

@@ -29,13 +29,13 @@ fn a_copy_brings_back_what_no_log_can(flavor: &str) {
     // From the replica, not from the primary; and shown before.
     let shown = lab.run(&["ctl", "rejoin", "db3", "--how", "rebuild", "--dry-run"]);
     assert!(shown.contains("rebuilt from db2") && shown.contains("takes the place of db3's data"), "{shown}");
-    lab.run(&["ctl", "rejoin", "db3", "--how", "rebuild", "--yes"]);
+    lab.run(&["ctl", "rejoin", "db3", "--how", "rebuild", "--yes", "--detach"]);
     let said = lab.run(&["ctl", "abort"]);
     assert!(said.contains("called off, and db3 is parked"), "{said}");
     wait_parked(&lab, "db3");
     lab.wait("nothing runs", SOON, |lab| !lab.status().unwrap().to_string().contains("\"copying\""));
     let began = Instant::now();
-    lab.run(&["ctl", "rejoin", "db3", "--how", "rebuild", "--yes"]);
+    lab.run(&["ctl", "rejoin", "db3", "--how", "rebuild", "--yes", "--detach"]);
     // Its manager dies in the middle: the next one goes on with what the agent says.
     lab.run(&["kill-manager"]);
     seconds(0.5);
@@ -57,7 +57,7 @@ fn a_copy_brings_back_what_no_log_can(flavor: &str) {
     lab.run(&["start-agent", &old]);
     wait_parked(&lab, &old);
     let began = Instant::now();
-    lab.run(&["ctl", "rejoin", &old, "--how", "rebuild", "--yes"]);
+    lab.run(&["ctl", "rejoin", &old, "--how", "rebuild", "--yes", "--detach"]);
     // Its agent dies while the copy takes the place of the data, or just after: the next one ends it.
     lab.wait("the copy takes its place", SOON, |lab| {
         lab.status().is_some_and(|status| status.to_string().contains("\"phase\":\"exchang"))
@@ -79,7 +79,7 @@ fn a_copy_brings_back_what_no_log_can(flavor: &str) {
     // The primary dies while a copy is made of a replica: the failover does not wait, and in the end all are well.
     lab.run(&["ctl", "ack"]);
     let third = ["db1", "db2", "db3"].into_iter().find(|host| *host != old && *host != second).unwrap();
-    lab.run(&["ctl", "rejoin", third, "--how", "rebuild", "--yes"]);
+    lab.run(&["ctl", "rejoin", third, "--how", "rebuild", "--yes", "--detach"]);
     let killed = Instant::now();
     lab.run(&["kill9", &second]);
     let last = other_primary(&lab, &second);

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use mha::decide::rejoin;
 use mha::model::extra::{Remedy, Saved, Touched};
+use mha::model::instance::InstanceId;
 use mha::model::job::{Job, Phase, Task};
 
 use crate::world::World;
@@ -105,6 +107,26 @@ pub(crate) fn asks(world: &mut World, words: &[&str]) -> Done {
     world.intents.note_remedy(&instance, Some(remedy));
     world.intents.note_donor(&instance, from);
     world.intents.forget_rebuilds(&instance);
+    Ok(())
+}
+
+/// `operator asks unpark db3`
+pub(crate) fn asks_unpark(world: &mut World, instance: InstanceId) -> Done {
+    let no = rejoin::not_parked(&world.view, &instance);
+    world.answer = Some(no.unwrap_or_else(|| "given back".to_owned()));
+    Ok(())
+}
+
+/// `operator asks about db3`, `operator asks about db3 rebuild db9`: what would be done, as the manager's loop asks for it.
+pub(crate) fn asks_about(world: &mut World, instance: InstanceId, words: &[&str]) -> Done {
+    let mut intents = world.intents.clone();
+    if let ["rebuild", rest @ ..] = words {
+        intents.note_remedy(&instance, Some(Remedy::Rebuild));
+        let from = rest.first().map(|name| name.parse::<InstanceId>().map_err(|error| error.to_string()));
+        intents.note_donor(&instance, from.transpose()?);
+    }
+    let next = rejoin::about(&world.view, &intents, &instance, world.now);
+    world.answer = Some(next.map_or_else(|why| why.to_string(), |plan| plan.title));
     Ok(())
 }
 

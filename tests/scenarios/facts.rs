@@ -126,15 +126,18 @@ fn server_is(host: &mut Host, fact: &[&str]) -> Done {
     Ok(())
 }
 
-/// `db2 disk full`, `db2 disk low`, `db2 disk read-only`, `db2 disk well`: of 100 GiB.
+/// `db2 disk full`, `db2 disk low`, `db2 disk read-only`, `db2 disk well`, `db2 disk mounted` (right at its data): of 100 GiB.
 fn disk(state: &[&str]) -> Result<Option<Disk>, String> {
-    let disk = |free, read_only| Some(Disk { holds: Holds::Data, free, size: 100 << 30, read_only });
+    let mounted = state == ["mounted"];
+    let disk = |free, read_only| {
+        Some(Disk { holds: Holds::Data, free, size: 100 << 30, read_only, data_is_mount_point: mounted })
+    };
     match state {
         ["full"] => Ok(disk(0, false)),
         ["low"] => Ok(disk(500 << 20, false)),
         ["read-only"] => Ok(disk(50 << 30, true)),
-        ["well"] => Ok(disk(50 << 30, false)),
-        _ => Err("a disk is full, low, read-only or well".to_owned()),
+        ["well" | "mounted"] => Ok(disk(50 << 30, false)),
+        _ => Err("a disk is full, low, read-only, well or mounted".to_owned()),
     }
 }
 

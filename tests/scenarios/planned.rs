@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mha::decide::switchover::{Blocked, block, promote, target_of};
+use mha::decide::switchover::{Blocked, block, handoff, promote, target_of};
 use mha::model::intent::SwitchoverAsk;
 use mha::model::observation::Leaving;
 use mha::model::sessions::{Doing, Session, Sessions};
@@ -29,6 +29,13 @@ pub(crate) fn asks(world: &mut World, words: &[&str]) -> Done {
         }
     }
     world.asks_switchover = Some(ask);
+    Ok(())
+}
+
+/// `operator asks handoff 4s`: of the primary, with so much time left.
+pub(crate) fn asks_handoff(world: &mut World, within: &str) -> Done {
+    let seconds = within.strip_suffix('s').and_then(|seconds| seconds.parse().ok()).ok_or("seconds")?;
+    world.asks_switchover = Some(handoff(Duration::from_secs(seconds), "anna".to_owned()));
     Ok(())
 }
 

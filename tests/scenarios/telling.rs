@@ -16,6 +16,9 @@ use crate::{planned, topology};
 pub(crate) fn tell(world: &mut World, name: &str) -> String {
     world.observe();
     let mut out = String::new();
+    if let Some(answer) = world.answer.take() {
+        return format!("answer: {answer}\n");
+    }
     if let Some(ask) = world.asks_switchover.take() {
         return planned::tell(world, &ask, name);
     }

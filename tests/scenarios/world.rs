@@ -45,6 +45,8 @@ pub(crate) struct World {
     majority_at: Moment,
     pub(crate) isolation: Option<Isolation>,
     pub(crate) asks_adoption: Option<Option<InstanceId>>,
+    /// What an operator was answered at once.
+    pub(crate) answer: Option<String>,
     pub(crate) asks_switchover: Option<SwitchoverAsk>,
     pub(crate) asks_replica: Option<ReplicaAsk>,
     pub(crate) newcomer_has_agent: bool,
@@ -69,6 +71,7 @@ impl World {
             majority_at: now,
             isolation: None,
             asks_adoption: None,
+            answer: None,
             asks_switchover: None,
             asks_replica: None,
             newcomer_has_agent: false,

@@ -244,6 +244,7 @@ impl Sim {
                 | Blocker::NotAdopted { .. }
                 | Blocker::Budget { .. }
                 | Blocker::JustStarted { .. }
+                | Blocker::NotMember(_)
                 | Blocker::NotEligible { .. }
                 | Blocker::WouldLose { .. } => {}
             }

@@ -60,11 +60,8 @@ impl Place {
         let mut name = data.file_name().unwrap_or_default().to_owned();
         name.push(".mha");
         let beside = data.with_file_name(name);
-        if let (Some(parent), Ok(own)) = (data.parent(), fs::metadata(data)) {
-            let above = fs::metadata(parent).map_err(io_error("looking at", parent))?;
-            if above.dev() != own.dev() {
-                return Err(CopyError::MountPoint { data: data.to_owned() });
-            }
+        if disk::is_mount_point(data) {
+            return Err(CopyError::MountPoint { data: data.to_owned() });
         }
         Ok(Self { data: data.to_owned(), beside })
     }

@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use rustix::fs::{StatVfsMountFlags, statvfs};
+use rustix::fs::{AtFlags, CWD, StatVfsMountFlags, StatxAttributes, StatxFlags, statvfs, statx};
 
 use crate::model::disk::{Disk, Holds};
 
@@ -34,7 +34,10 @@ pub fn look(places: &Places, pid: Option<u32>) -> Vec<Disk> {
             Some((device, Disk { read_only: false, ..disk }))
         })
     };
+    // As the agent sees it, which is who would put another in its place.
+    let mounted = places.data.as_ref().is_some_and(|place| is_mount_point(place));
     let data = places.data.as_ref().and_then(|place| of(place, Holds::Data));
+    let data = data.map(|(device, disk)| (device, Disk { data_is_mount_point: mounted, ..disk }));
     let log = places.binary_log.as_ref().and_then(|place| of(place, Holds::BinaryLog));
     match (data, log) {
         (Some((one, disk)), Some((other, _))) if one == other => {
@@ -46,6 +49,18 @@ pub fn look(places: &Places, pid: Option<u32>) -> Vec<Disk> {
 
 fn inside(pid: u32, place: &Path) -> PathBuf {
     Path::new(&format!("/proc/{pid}/root")).join(place.strip_prefix("/").unwrap_or(place))
+}
+
+/// Something is mounted right there, be it another directory of the same filesystem: it cannot be renamed.
+pub fn is_mount_point(directory: &Path) -> bool {
+    let asked = statx(CWD, directory, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS);
+    let told = asked.ok().filter(|seen| seen.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT));
+    if let Some(seen) = told {
+        return seen.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
+    }
+    // Linux before 5.8 does not say.
+    let device = |path: &Path| fs::metadata(path).map(|seen| seen.dev()).ok();
+    directory.parent().is_some_and(|parent| device(parent) != device(directory))
 }
 
 /// Bytes an ordinary user may still write to the filesystem of a directory.
@@ -62,5 +77,14 @@ fn one(directory: &Path, holds: Holds) -> io::Result<(u64, Disk)> {
     let seen = statvfs(directory)?;
     let bytes = |blocks: u64| blocks.saturating_mul(seen.f_frsize);
     let read_only = seen.f_flag.contains(StatVfsMountFlags::RDONLY);
-    Ok((device, Disk { holds, free: bytes(seen.f_bavail), size: bytes(seen.f_blocks), read_only }))
+    Ok((
+        device,
+        Disk {
+            holds,
+            free: bytes(seen.f_bavail),
+            size: bytes(seen.f_blocks),
+            read_only,
+            data_is_mount_point: false,
+        },
+    ))
 }

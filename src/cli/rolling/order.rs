@@ -93,7 +93,12 @@ pub(super) fn order(of: &Snapshot, wanted: Wanted<'_>) -> Result<Vec<Turn>, Vec<
     }
     for skipped in wanted.skip {
         if !of.members.iter().any(|member| member.instance == *skipped) {
-            found.push(format!("{skipped} (--skip) is no member of {}", of.cluster));
+            let members = of.members.iter().map(|member| member.instance.to_string()).collect::<Vec<_>>();
+            found.push(format!(
+                "{skipped} (--skip) is no member of {}, whose members are {}",
+                of.cluster,
+                members.join(", ")
+            ));
         }
     }
     if !found.is_empty() {

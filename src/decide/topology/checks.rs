@@ -55,12 +55,8 @@ fn replica<'v>(
 }
 
 fn member<'v>(view: &'v ClusterView, instance: &InstanceId, found: &mut Found) -> Option<&'v Member> {
-    let member = view.cluster.member(instance);
-    if member.is_none() {
-        let cluster = view.cluster.name.clone();
-        found.push(Objection::NotMember { instance: instance.clone(), cluster });
-    }
-    member
+    found.extend(view.cluster.stranger(instance).map(Objection::NotMember));
+    view.cluster.member(instance)
 }
 
 /// It is neither parked nor kept closed by its agent.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::decide::diagnose::Verdict;
 use crate::decide::guard::names;
-use crate::model::cluster::ClusterName;
+use crate::model::cluster::{ClusterName, Stranger};
 use crate::model::gtid::GtidSet;
 use crate::model::instance::{Flavor, InstanceId, Version};
 use crate::model::time::human;
@@ -23,10 +23,7 @@ pub enum Objection {
         verdict: Verdict,
         evidence: Vec<String>,
     },
-    NotMember {
-        instance: InstanceId,
-        cluster: ClusterName,
-    },
+    NotMember(Stranger),
     IsMember(InstanceId),
     /// It leads, and what was asked is done to replicas only.
     Leads(InstanceId),
@@ -147,11 +144,9 @@ impl fmt::Display for Objection {
                 "this needs a primary that serves, and this one is \"{verdict}\" ({})",
                 evidence.join("; ")
             ),
-            Self::NotMember { instance, cluster } => {
-                write!(
-                    f,
-                    "{instance} is no member of {cluster}; \"mhactl replica add {instance}\" makes it one"
-                )
+            Self::NotMember(stranger) => {
+                let new = &stranger.instance;
+                write!(f, "{stranger}; name one of them, or make it one with \"mhactl replica add {new}\"")
             }
             Self::IsMember(instance) => write!(f, "{instance} is a member already"),
             Self::Leads(instance) => {
