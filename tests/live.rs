@@ -7,6 +7,8 @@
 
 #[path = "live/disk.rs"]
 mod disk;
+#[path = "live/events.rs"]
+mod events;
 #[path = "live/lab.rs"]
 mod lab;
 #[path = "live/rebuild.rs"]

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ballot::Generation;
 use super::cluster::Cluster;
+use super::events::ServerEvents;
 use super::gtid::GtidSet;
 use super::instance::InstanceId;
 use super::observation::{AgentSeen, AgentStatus, Observation, Probe, Unseen, Vantage};
@@ -43,6 +44,9 @@ pub struct Seen {
     /// Since when the agent's stream is broken. `None` while it is up, or without an agent.
     pub agent_lost_at: Option<Moment>,
     pub probes: VecDeque<Probe>,
+    /// Its scheduled events as the manager last read them, kept after the server fell silent.
+    #[serde(default)]
+    pub events: Option<(Moment, ServerEvents)>,
 }
 
 impl Seen {
@@ -213,6 +217,13 @@ impl ClusterView {
         seen.probes.push_back(probe);
         while seen.probes.len() > PROBES_KEPT {
             seen.probes.pop_front();
+        }
+    }
+
+    /// Takes in what a server said of its scheduled events.
+    pub fn record_events(&mut self, of: &InstanceId, at: Moment, events: ServerEvents) {
+        if let Some(seen) = self.seen.get_mut(of) {
+            seen.events = Some((at, events));
         }
     }
 

@@ -171,6 +171,7 @@ fn cluster(line: &str) -> Result<World, String> {
         adopted_at: world.wall(),
         doubted: Vec::new(),
         wishes: Default::default(),
+        events: None,
     });
     arm(&mut world, &primary);
     world.wait(Duration::from_secs(5));
