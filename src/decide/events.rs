@@ -86,9 +86,13 @@ pub(super) fn promoted(view: &ClusterView, leader: &InstanceId) -> Option<Stage>
 /// An old primary's own events write to a read-only server, where their definer may (MariaDB): its scheduler stops before it is
 /// blocked, and runs again when that is taken back.
 pub(super) fn paused(view: &ClusterView, record: &ClusterRecord) -> Option<Stage> {
-    let (_, events) = view.of(&record.primary)?.events.as_ref().filter(|_| follows(view))?;
+    let events = view.of(&record.primary).filter(|_| follows(view))?.events.as_ref();
+    let runs = match events {
+        Some((_, events)) => events.runs(),
+        None => record.events.as_ref().is_some_and(|wanted| wanted.scheduler),
+    };
     let step = |scheduler| vec![Step::Events { instance: record.primary.clone(), scheduler, enable: None }];
-    (events.scheduler == Scheduler::On).then(|| Stage::new("events", step(false)).with_undo(step(true)))
+    runs.then(|| Stage::new("events", step(false)).with_undo(step(true)))
 }
 
 fn as_wanted(view: &ClusterView, primary: &InstanceId, wanted: &EventsWanted) -> Step {
@@ -115,7 +119,8 @@ pub(super) fn mend(view: &ClusterView, intents: &Intents, now: Moment) -> Option
         }
     }
     let parked = |instance: &InstanceId| record.parked.iter().any(|parked| parked.instance == *instance);
-    view.replicas().map(|(instance, _)| instance).find_map(|instance| {
+    let answers = view.replicas().filter(|(_, seen)| seen.latest().is_some());
+    answers.map(|(instance, _)| instance).find_map(|instance| {
         let (_, events) = fresh(view, intents, instance)?;
         if !events.runs() || parked(instance) || !due(instance) {
             return None;

@@ -354,6 +354,7 @@ impl ClusterTask {
         self.abort = CancellationToken::new();
         self.intents.failover = None;
         self.intents.settled_at = Some(now);
+        self.view.forget_events();
         match self.store.record(&self.view.cluster.name).await {
             Ok(record) => self.view.record = record,
             Err(error) => tracing::error!(%error, "the record could not be read back"),

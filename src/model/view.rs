@@ -44,7 +44,7 @@ pub struct Seen {
     /// Since when the agent's stream is broken. `None` while it is up, or without an agent.
     pub agent_lost_at: Option<Moment>,
     pub probes: VecDeque<Probe>,
-    /// Its scheduled events as the manager last read them, kept after the server fell silent.
+    /// Its scheduled events as the manager last read them, kept after the server fell silent; not over a recovery.
     #[serde(default)]
     pub events: Option<(Moment, ServerEvents)>,
 }
@@ -225,6 +225,11 @@ impl ClusterView {
         if let Some(seen) = self.seen.get_mut(of) {
             seen.events = Some((at, events));
         }
+    }
+
+    /// A recovery has ended: what was said of events before is no news.
+    pub fn forget_events(&mut self) {
+        self.seen.values_mut().for_each(|seen| seen.events = None);
     }
 
     /// Takes in what a voter's host says of its grants. Members' agents say it in their status.

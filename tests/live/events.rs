@@ -154,12 +154,13 @@ fn statuses(lab: &Lab, host: &str) -> BTreeMap<String, String> {
     rows.lines().filter_map(pair).collect()
 }
 
-/// Between two ticks of one event, in all of what the primary has.
+/// From the last tick of the primary before to the first of this one, of whichever event waited longer.
 fn longest_gap(lab: &Lab, primary: &str) -> Duration {
     let all = ticks(lab, primary);
     let of = |who: &str| {
-        let at: Vec<i64> = all.iter().filter(|tick| tick.who == who).map(|tick| tick.at).collect();
-        at.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0)
+        let own: Vec<&Tick> = all.iter().filter(|tick| tick.who == who).collect();
+        let change = own.windows(2).rev().find(|pair| pair[0].server != pair[1].server);
+        change.map_or(0, |pair| pair[1].at - pair[0].at)
     };
     let longest = Duration::from_micros(of("plain").max(of("mighty")).unsigned_abs());
     assert!(longest < TICK * 8, "no tick for {longest:?}");
