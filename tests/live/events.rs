@@ -95,14 +95,15 @@ fn scheduled_events_follow_the_primary(flavor: &str) {
     assert_eq!(count("db1"), count("db2"));
 }
 
-/// Three of each from that server, which leads.
+/// The last three of each are from that server, which leads.
 fn ticks_from(lab: &Lab, host: &str, whose: &[&str]) {
     let server = number(host);
     lab.wait(&format!("ticks from {host}"), SOON, |lab| {
         let ticks = ticks(lab, host);
-        let some =
-            |who: &&str| ticks.iter().filter(|tick| tick.who == **who && tick.server == server).count();
-        whose.iter().all(|who| some(who) >= 3)
+        whose.iter().all(|who| {
+            let last = ticks.iter().rev().filter(|tick| tick.who == *who).take(3);
+            last.filter(|tick| tick.server == server).count() == 3
+        })
     });
 }
 
