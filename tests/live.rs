@@ -9,6 +9,8 @@
 mod blocked;
 #[path = "live/disk.rs"]
 mod disk;
+#[path = "live/events.rs"]
+mod events;
 #[path = "live/lab.rs"]
 mod lab;
 #[path = "live/rebuild.rs"]

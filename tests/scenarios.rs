@@ -3,6 +3,8 @@
 
 #[path = "scenarios/commands.rs"]
 mod commands;
+#[path = "scenarios/events.rs"]
+mod events;
 #[path = "scenarios/extra.rs"]
 mod extra;
 #[path = "scenarios/facts.rs"]

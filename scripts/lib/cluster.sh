@@ -33,7 +33,7 @@ start_cluster() {
             write_agent_config "$host"
             start_agent "$host"
         done
-        [ "$MODE" = full ] || sed -i '/^agent = /d' "$LAB/mgr/manager.toml"
+        [ "$MODE" = full ] || sed -i 's/^agent *= .*/agent = false/; /^vip *=/d' "$LAB/mgr/manager.toml"
         start_manager
         adopt
         ;;

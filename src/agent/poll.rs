@@ -12,7 +12,9 @@ use super::host::heard::Heard;
 use super::sql::connect_admin;
 use super::state::Shared;
 use crate::clock;
-use crate::model::observation::Unseen;
+use crate::decide::lease::holder::Role;
+use crate::model::events::EventsPolicy;
+use crate::model::observation::{Access, Unseen};
 use crate::model::report::{Replication, Report, ThreadState};
 use crate::model::time::Moment;
 use crate::mysql::client::Connection;
@@ -52,6 +54,11 @@ pub(super) async fn run(shared: Arc<Shared>) {
         round = round.wrapping_add(1);
         let before = shared.seen().last_identity;
         let came = came_at(&mut stream, &outcome).await;
+        if let (Ok(Some(report)), Some(conn)) = (&outcome, &mut conn)
+            && runs_unasked(&shared, report)
+        {
+            no_events(conn).await;
+        }
         take_in(&shared, asked, outcome, (&mut stream.progress, came));
         let after = shared.seen().last_identity;
         if let Some(identity) = after.filter(|_| before != after) {
@@ -85,6 +92,23 @@ async fn ask(shared: &Shared, slot: &mut Option<Connection>, report: bool) -> Re
         *slot = Some(conn);
     }
     outcome
+}
+
+/// A closed server that does not lead, somebody's hand or another program having started it, or fenced a moment ago: its own events
+/// would still write there (MariaDB lets those of a privileged definer write to a read-only server).
+fn runs_unasked(shared: &Shared, report: &Report) -> bool {
+    let seen = shared.seen();
+    let follow =
+        seen.membership.as_ref().is_some_and(|membership| membership.policy.events == EventsPolicy::Follow);
+    let leads = matches!(seen.kept.role, Role::Primary { .. });
+    follow && !leads && seen.access == Access::Closed && report.settings.event_scheduler
+}
+
+async fn no_events(conn: &mut Connection) {
+    match conn.query("SET GLOBAL event_scheduler=OFF", Instant::now() + ANSWER_WITHIN).await {
+        Ok(_) => tracing::info!("the server is fenced and its event scheduler was on: it is off now"),
+        Err(error) => tracing::warn!(error = %error, "the fenced server's event scheduler is still on"),
+    }
 }
 
 fn take_in(

@@ -16,6 +16,7 @@ use super::steps;
 use super::watch::ways;
 use crate::config;
 use crate::decide::lease::holder::{Input, Role};
+use crate::model::events::EventsPolicy;
 use crate::model::instance::{Flavor, Version};
 use crate::model::observation::Access;
 use crate::mysql::dialect::Dialect;
@@ -39,7 +40,7 @@ pub(super) async fn server(shared: &Shared, as_replica: bool, deadline: Instant)
         close(shared, hands, as_replica).await?;
         let identity = last_identity(shared);
         let (service, log) = split(service);
-        let arguments = arguments(&service, as_replica, identity);
+        let arguments = arguments(&service, as_replica, identity, follow(shared));
         let find = ways(shared).pop().ok_or("a witness has no server")?;
         let ending = shared.seen().ending.clone();
         if let Some(ending) = ending {
@@ -110,7 +111,12 @@ fn last_identity(shared: &Shared) -> Option<(Flavor, Version)> {
 
 /// What a program is given beside its own arguments. A unit has these in its server's configuration (checked at adoption),
 /// and takes only the one that must not stay there.
-fn arguments(service: &Service, as_replica: bool, identity: Option<(Flavor, Version)>) -> Vec<String> {
+fn arguments(
+    service: &Service,
+    as_replica: bool,
+    identity: Option<(Flavor, Version)>,
+    events: EventsPolicy,
+) -> Vec<String> {
     let Some((flavor, version)) = identity else { return Vec::new() };
     let dialect = Dialect::new(flavor, version);
     let standing = match service {
@@ -118,5 +124,11 @@ fn arguments(service: &Service, as_replica: bool, identity: Option<(Flavor, Vers
         Service::Unit { .. } => &[],
     };
     let role = as_replica.then(|| dialect.start_as_replica()).flatten();
-    standing.iter().copied().chain(role).map(str::to_owned).collect()
+    let events = (events == EventsPolicy::Follow).then(|| dialect.start_without_events());
+    standing.iter().copied().chain(role).chain(events).map(str::to_owned).collect()
+}
+
+/// Started without its events only where a manager is known to switch them on again where they belong.
+fn follow(shared: &Shared) -> EventsPolicy {
+    shared.seen().membership.as_ref().map_or(EventsPolicy::Leave, |membership| membership.policy.events)
 }

@@ -24,6 +24,8 @@ use crate::model::instance::InstanceId;
 use crate::model::job::Phase;
 use crate::model::observation::{Access, Process};
 use crate::mysql::control::{self, ControlError};
+use crate::mysql::events;
+use crate::mysql::fault::ClientError;
 
 /// How long a server may take to say who replicates from it, before a fence that then spares nobody.
 const ENUMERATE_WITHIN: Duration = Duration::from_millis(150);
@@ -131,6 +133,10 @@ pub(super) async fn apply(shared: &Arc<Shared>, request: &StepRequest) -> Result
             sql(shared, step, deadline).await?;
             true
         }
+        Step::Events { .. } => {
+            sql(shared, step, deadline).await?;
+            return events_read_back(shared, deadline).await;
+        }
         Step::SaveExtra { extra, within, .. } => {
             extra::save(shared, extra, *within).await.map_err(StepError::Failed)?;
             false
@@ -200,6 +206,7 @@ fn make_way(shared: &Shared, step: &Step) {
         | Step::Rebuild { .. }
         | Step::Exchange { .. }
         | Step::Halt { .. }
+        | Step::Events { .. }
         | Step::Wish { .. }
         | Step::Direct { .. }
         | Step::Park { .. } => {}
@@ -225,6 +232,14 @@ pub(super) async fn read_back(
     }
     let agent = shared.status();
     Ok(Evidence { report, agent: Some(agent), ..Evidence::default() })
+}
+
+async fn events_read_back(shared: &Shared, deadline: Instant) -> Result<Evidence, StepError> {
+    let unread = |error: ClientError| StepError::NoEffect(format!("cannot be read back: {error}"));
+    let mut conn = shared.spare.take(shared, deadline).await.map_err(unread)?;
+    let events = events::read(&mut conn, deadline).await.map_err(unread)?;
+    shared.spare.give(conn).await;
+    Ok(Evidence { events: Some(events), agent: Some(shared.status()), ..Evidence::default() })
 }
 
 async fn sql(shared: &Shared, step: &Step, deadline: Instant) -> Result<(), StepError> {

@@ -169,6 +169,7 @@ fn thresholds(policy: &Policy) -> Vec<(&'static str, String)> {
         restart,
         assume_dead_when_refused,
         extra_transactions,
+        events,
         fenced_reads,
         allow_newer_primary,
     } = policy;
@@ -193,6 +194,7 @@ fn thresholds(policy: &Policy) -> Vec<(&'static str, String)> {
         ("restart", restart.to_string()),
         ("assume_dead_when_refused", assume_dead_when_refused.to_string()),
         ("extra_transactions", extra_transactions.to_string()),
+        ("events", word(events)),
         ("fenced_reads", fenced_reads.to_string()),
         ("allow_newer_primary", allow_newer_primary.to_string()),
     ]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::findings::{Findings, Span};
 use super::read::Table;
 use super::value::show;
+use crate::model::events::EventsPolicy;
 use crate::model::extra::Remedy;
 use crate::model::policy::{Durability, Policy, WithoutAckers};
 
@@ -40,8 +41,15 @@ const FLAGS: [FlagKey; 4] = [
     ("allow_newer_primary", |p| &mut p.allow_newer_primary),
 ];
 
-const OTHERS: [&str; 6] =
-    ["clock_error_permille", "durability", "without_ackers", "acks", "budget", "extra_transactions"];
+const OTHERS: [&str; 7] = [
+    "clock_error_permille",
+    "durability",
+    "without_ackers",
+    "acks",
+    "budget",
+    "extra_transactions",
+    "events",
+];
 
 /// Whether this is a threshold's key.
 pub(super) fn is_key(key: &str) -> bool {
@@ -103,6 +111,10 @@ impl Thresholds {
             self.set("extra_transactions", &item.at, value, |policy, value| {
                 policy.extra_transactions = value
             });
+        }
+        if let Some(item) = table.get("events") {
+            let value = item.word(&[("follow", EventsPolicy::Follow), ("leave", EventsPolicy::Leave)]);
+            self.set("events", &item.at, value, |policy, value| policy.events = value);
         }
         self.overlay_budget(table);
     }

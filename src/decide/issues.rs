@@ -1,6 +1,7 @@
 //! What is the matter beside the primary: one sentence each, for the operator and the metrics.
 
 use super::candidate::errant;
+use super::events;
 use super::proof::{Promise, promise};
 use crate::model::instance::InstanceId;
 use crate::model::observation::{Access, Leaving, Process};
@@ -42,6 +43,7 @@ pub(crate) fn issues(view: &ClusterView, now: Moment) -> Vec<String> {
             record.parked.iter().map(|parked| format!("{} is parked: {}", parked.instance, parked.why)),
         );
         found.extend(semi_sync_issue(view, &record.primary));
+        found.extend(events::issue(view, record));
     }
     found
 }

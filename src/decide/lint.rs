@@ -150,6 +150,7 @@ fn changes_a_server(step: &Step) -> bool {
         | Step::Block { .. }
         | Step::Turn { .. }
         | Step::Halt { .. }
+        | Step::Events { .. }
         | Step::StopReceiving { .. } => true,
         // Fences and claims are never taken back by a command: a lease is won again by votes. Salvage only adds what the old primary had.
         Step::Fence { .. }

@@ -4,6 +4,7 @@ mod ackers;
 pub mod adopt;
 pub mod candidate;
 pub mod diagnose;
+pub mod events;
 mod evidence;
 mod extra;
 pub mod failover;

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::candidate::{Against, Candidate, Ranking};
+use super::events;
 use super::failover::{Isolation, acks_in_force, next_generation};
 use super::feeding::Feeding;
 use super::plan::{Plan, PlanKind, Proof, Stage, Step, TrafficOrder};
@@ -315,6 +316,7 @@ impl<'a> Promotion<'a> {
         if !others.is_empty() {
             stages.push(Stage::new("repoint", others).or_continue());
         }
+        stages.extend(events::promoted(self.view, &self.leader()));
         let run = |instance: &InstanceId| Step::Wish { instance: instance.clone(), wish: Wish::Run };
         stages.extend(self.woken.iter().map(|woken| Stage::new("started", vec![run(woken)]).or_continue()));
         // What the program could not do at once is asked again when nobody waits for it, and a person is told if it fails for good.

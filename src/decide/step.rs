@@ -3,6 +3,7 @@
 mod seen;
 mod words;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -213,6 +214,14 @@ pub enum Step {
         #[serde(rename = "within_ms", with = "millis")]
         within: Duration,
     },
+    /// Its event scheduler runs or does not; with `enable` the events that replication set aside on it are enabled, but for those. Those
+    /// that somebody disabled there are left so. With `enable` only on the primary: it is logged.
+    Events {
+        instance: InstanceId,
+        scheduler: bool,
+        #[serde(default)]
+        enable: Option<BTreeSet<String>>,
+    },
     /// The store says that this is wished of it.
     Wish { instance: InstanceId, wish: Wish },
 }
@@ -277,6 +286,7 @@ impl Step {
             | Self::Exchange { instance, .. }
             | Self::Park { instance, .. }
             | Self::Halt { instance, .. }
+            | Self::Events { instance, .. }
             | Self::Wish { instance, .. } => instance,
             Self::Salvage { to, .. } => to,
             Self::Claim { candidate, .. } => candidate,

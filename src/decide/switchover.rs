@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::candidate::{Candidate, rank};
+use super::events;
 use super::failover::{Isolation, next_generation};
 use super::feeding::Feeding;
 use super::obstacle::Obstacle;
@@ -179,6 +180,7 @@ pub fn block(
         stages.push(turn);
     }
     stages.push(Stage::new("close", close));
+    stages.extend(events::paused(view, record));
     if view.cluster.traffic.is_some() {
         let order = |order| vec![direct(&old, order, record.generation)];
         stages.push(Stage::new("pause", order(TrafficOrder::Pause)).with_undo(order(TrafficOrder::Resume)));

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::ackers;
 use super::candidate::{Ranking, rank};
 use super::diagnose::{Diagnosis, Verdict, diagnose};
+use super::events;
 use super::failover::{self, Isolation};
 use super::guard::{self, Blocker};
 use super::plan::Plan;
@@ -82,6 +83,7 @@ fn act(
         }
         Verdict::Healthy | Verdict::Degraded if view.cluster.mode != Mode::Observe => {
             let plan = reopen::traffic(view, intents, now);
+            let plan = plan.or_else(|| events::mend(view, intents, now));
             let plan = plan.or_else(|| rejoin::rejoin(view, intents, now));
             plan.or_else(|| ackers::rearm(view, ranking, intents, now)).map_or(Action::Rest, Action::Act)
         }

@@ -190,6 +190,7 @@ fn may_be_left(step: &Step) -> bool {
         | Step::LoseVip { .. }
         | Step::ForgetSource { .. }
         | Step::SetReadOnly { .. }
+        | Step::Events { .. }
         | Step::Furnish { .. }
         | Step::Halt { .. }
         | Step::Wish { .. }

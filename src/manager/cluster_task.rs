@@ -114,6 +114,7 @@ impl ClusterTask {
             Event::Look(look) => self.view.record_look(*look),
             Event::Agent(instance, status) => self.view.record_agent(&instance, now, *status),
             Event::AgentLost(instance) => self.view.record_agent_lost(&instance, now),
+            Event::Events(instance, at, events) => self.view.record_events(&instance, at, *events),
             Event::Probe(probe) => self.view.record_probe(probe),
             Event::Granted { host, generation, ago } => {
                 self.view.record_grant(&host, Granted { at: now, generation, ago });
@@ -139,6 +140,7 @@ impl ClusterTask {
     async fn think(&mut self) {
         let now = clock::now();
         let wall = clock::wall();
+        self.learn_events().await;
         let decision = decide(&self.view, &self.intents, now, wall);
         self.watchers.follow(&self.view, &decision.diagnosis, now);
         self.tell(&decision);
@@ -156,6 +158,7 @@ impl ClusterTask {
             && !self.to_resume
             && let Action::Act(plan) = &decision.action
         {
+            self.note_events_try(plan, now);
             let started = self.begin(plan.clone(), None).await;
             if let Err(why) = started {
                 tracing::error!(cluster = %self.view.cluster.name, why = why.join("; "), "a recovery could not be begun");
@@ -351,6 +354,7 @@ impl ClusterTask {
         self.abort = CancellationToken::new();
         self.intents.failover = None;
         self.intents.settled_at = Some(now);
+        self.view.forget_events();
         match self.store.record(&self.view.cluster.name).await {
             Ok(record) => self.view.record = record,
             Err(error) => tracing::error!(%error, "the record could not be read back"),

@@ -10,10 +10,12 @@ use crate::decide::topology::newcomer::Newcomer;
 use crate::execute::Outcome;
 use crate::model::ballot::Generation;
 use crate::model::cluster::Mode;
+use crate::model::events::ServerEvents;
 use crate::model::extra::Dossier;
 use crate::model::instance::InstanceId;
 use crate::model::intent::{FailoverAsk, How, SwitchoverAsk};
 use crate::model::observation::{AgentStatus, Observation, Probe};
+use crate::model::time::Moment;
 use crate::model::wishes::ReplicaAsk;
 
 /// One thing that happened.
@@ -22,6 +24,8 @@ pub enum Event {
     Look(Box<Observation>),
     Agent(InstanceId, Box<AgentStatus>),
     AgentLost(InstanceId),
+    /// What a server said of its scheduled events, and when it was asked.
+    Events(InstanceId, Moment, Box<ServerEvents>),
     Probe(Probe),
     /// A voter's host said how long ago it last granted the lease.
     Granted {

@@ -24,7 +24,7 @@ use crate::model::report::Report;
 use crate::model::sessions::Sessions;
 use crate::model::wishes::Wish;
 use crate::mysql::control::{self, ControlEnv, ControlError};
-use crate::mysql::{Account, Connection, Target, Tls, probe, sessions};
+use crate::mysql::{Account, Connection, Target, Tls, events, probe, sessions};
 use crate::store::Store;
 
 /// How much longer than the agent works on a block its answer is waited for.
@@ -64,6 +64,7 @@ impl World for LiveWorld {
             | Step::Salvage { .. }
             | Step::KeepUp { .. }
             | Step::Quiet { .. }
+            | Step::Events { .. }
             | Step::Direct { .. } => Ok(Evidence::default()),
             Step::Fence { .. }
             | Step::Block { .. }
@@ -139,6 +140,7 @@ impl World for LiveWorld {
             | Step::ForgetSource { .. }
             | Step::StartServer { .. }
             | Step::SetReadOnly { .. }
+            | Step::Events { .. }
             | Step::Furnish { .. }
             | Step::SaveExtra { .. }
             | Step::Halt { .. }
@@ -181,6 +183,7 @@ impl LiveWorld {
             | Step::LoseVip { .. }
             | Step::ForgetSource { .. }
             | Step::SetReadOnly { .. }
+            | Step::Events { .. }
             | Step::Furnish { .. }
             | Step::Claim { .. }
             | Step::Register { .. }
@@ -217,6 +220,10 @@ impl LiveWorld {
         };
         let wanted = instead.as_ref().unwrap_or(step);
         control::apply(&mut connection, wanted, &self.env).await.map_err(failed)?;
+        if let Step::Events { .. } = step {
+            let events = events::read(&mut connection, deadline).await.map_err(failed)?;
+            return Ok(Evidence { events: Some(events), ..Evidence::default() });
+        }
         let furnished = matches!(step, Step::Furnish { .. });
         Ok(Evidence { furnished, ..self.report(&mut connection, deadline).await? })
     }
@@ -359,6 +366,7 @@ impl LiveWorld {
             adopted_at: now,
             doubted: Vec::new(),
             wishes: Default::default(),
+            events: None,
         });
         record.note_doubt(primary, ackers, (acks, degraded.is_some()), token.automatic);
         if token.automatic && old.is_some_and(|old| old.primary != *primary) {

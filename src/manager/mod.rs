@@ -14,6 +14,7 @@ mod monitor;
 mod planned;
 pub mod reload;
 mod returning;
+mod scheduled;
 pub mod snapshot;
 mod teller;
 mod topology;

@@ -111,9 +111,10 @@ impl ClusterTask {
             .map(|step| step.instance().clone())
             .find(|instance| Some(instance) != primary.as_ref());
         match (plan.kind, primary) {
-            (PlanKind::Topology, _) => {
-                whom(plan).or(first).unwrap_or_else(|| self.view.cluster.members[0].instance.clone())
-            }
+            (PlanKind::Topology, primary) => whom(plan)
+                .or(first)
+                .or(primary)
+                .unwrap_or_else(|| self.view.cluster.members[0].instance.clone()),
             (PlanKind::Rejoin, _) => first.unwrap_or_else(|| self.view.cluster.members[0].instance.clone()),
             (_, Some(primary)) => primary,
             (_, None) => first.unwrap_or_else(|| self.view.cluster.members[0].instance.clone()),

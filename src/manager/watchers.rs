@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::agents::{self, Lookout};
 use super::event::Event;
 use super::monitor::{self, Watched};
+use super::scheduled;
 use crate::decide::diagnose::{Diagnosis, Verdict};
 use crate::model::cluster::ClusterName;
 use crate::model::instance::InstanceId;
@@ -51,6 +52,7 @@ impl Watchers {
         for one in &watched {
             let nudge = Arc::new(Notify::new());
             tracker.spawn(monitor::watch(one.clone(), events.clone(), Arc::clone(&nudge), stop.clone()));
+            tracker.spawn(scheduled::watch(one.clone(), events.clone(), stop.clone()));
             nudges.insert(one.instance.clone(), nudge);
         }
         let watched = watched.into_iter().map(|one| (one.instance.clone(), one)).collect();

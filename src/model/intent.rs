@@ -126,6 +126,12 @@ pub struct Intents {
     /// How many rebuilds of a member were begun in a row.
     #[serde(default)]
     pub rebuilds: Vec<(InstanceId, u32)>,
+    /// Whose event scheduler was last seen to be as recorded, and when.
+    #[serde(default)]
+    pub events_settled: Option<(InstanceId, Moment)>,
+    /// Attempts at members' events since those were last as wanted. Of no account for anything else done about them.
+    #[serde(default)]
+    pub events_tried: Vec<Undone>,
 }
 
 impl Intents {
@@ -177,6 +183,22 @@ impl Intents {
 
     pub fn forget_rebuilds(&mut self, instance: &InstanceId) {
         self.rebuilds.retain(|(about, _)| about != instance);
+    }
+
+    /// How long to leave the events of `instance` alone.
+    pub fn events_pause(&self, instance: &InstanceId, now: Moment) -> Option<Duration> {
+        let last = self.events_tried.iter().find(|tried| tried.instance == *instance)?;
+        let remaining = last.pause().saturating_sub(now.since(last.at));
+        (!remaining.is_zero()).then_some(remaining)
+    }
+
+    /// Notes an attempt at the events of `instance`; a long time after the last one it is the first again.
+    pub fn note_events_try(&mut self, instance: &InstanceId, at: Moment) {
+        let before = self.events_tried.iter().position(|tried| tried.instance == *instance);
+        let before = before.map(|index| self.events_tried.swap_remove(index));
+        let before = before.filter(|tried| at.since(tried.at) < tried.pause() * 4);
+        let times = before.map_or(0, |tried| tried.times) + 1;
+        self.events_tried.push(Undone { instance: instance.clone(), at, times, why: String::new() });
     }
 
     /// Notes a failed attempt.

@@ -4,6 +4,7 @@ pub mod ballot;
 pub mod binlog;
 pub mod cluster;
 pub mod disk;
+pub mod events;
 pub mod extra;
 pub mod gtid;
 pub mod instance;

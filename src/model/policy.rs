@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::events::EventsPolicy;
 use super::extra::Remedy;
 
 /// What an acknowledgement to a client promises.
@@ -72,6 +73,9 @@ pub struct Policy {
     /// What is done with a returned server's transactions that the primary lacks. Flashback where lossless, park where async.
     #[serde(default = "flashback")]
     pub extra_transactions: Remedy,
+    /// Whether scheduled events are made to run on the primary and nowhere else. They are.
+    #[serde(default)]
+    pub events: EventsPolicy,
     /// Whether opening also waits until the old primary cannot answer reads.
     pub fenced_reads: bool,
     /// Whether a server newer than a replica that must follow it may be promoted.
@@ -101,6 +105,7 @@ impl Default for Policy {
             restart: true,
             assume_dead_when_refused: false,
             extra_transactions: Remedy::Flashback,
+            events: EventsPolicy::Follow,
             fenced_reads: false,
             allow_newer_primary: false,
         }

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::ballot::{Ballot, Generation};
+use super::events::EventsWanted;
 use super::instance::InstanceId;
 use super::wishes::Wishes;
 
@@ -33,6 +34,9 @@ pub struct ClusterRecord {
     /// What operators asked of single members, until they ask otherwise.
     #[serde(default)]
     pub wishes: Wishes,
+    /// What is wanted of scheduled events; `None` until the primary was asked, or where they are the operator's.
+    #[serde(default)]
+    pub events: Option<EventsWanted>,
 }
 
 impl ClusterRecord {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ballot::Generation;
 use super::cluster::Cluster;
+use super::events::ServerEvents;
 use super::gtid::GtidSet;
 use super::instance::InstanceId;
 use super::observation::{AgentSeen, AgentStatus, Observation, Probe, Unseen, Vantage};
@@ -43,6 +44,9 @@ pub struct Seen {
     /// Since when the agent's stream is broken. `None` while it is up, or without an agent.
     pub agent_lost_at: Option<Moment>,
     pub probes: VecDeque<Probe>,
+    /// Its scheduled events as the manager last read them, kept after the server fell silent; not over a recovery.
+    #[serde(default)]
+    pub events: Option<(Moment, ServerEvents)>,
 }
 
 impl Seen {
@@ -214,6 +218,18 @@ impl ClusterView {
         while seen.probes.len() > PROBES_KEPT {
             seen.probes.pop_front();
         }
+    }
+
+    /// Takes in what a server said of its scheduled events.
+    pub fn record_events(&mut self, of: &InstanceId, at: Moment, events: ServerEvents) {
+        if let Some(seen) = self.seen.get_mut(of) {
+            seen.events = Some((at, events));
+        }
+    }
+
+    /// A recovery has ended: what was said of events before is no news.
+    pub fn forget_events(&mut self) {
+        self.seen.values_mut().for_each(|seen| seen.events = None);
     }
 
     /// Takes in what a voter's host says of its grants. Members' agents say it in their status.

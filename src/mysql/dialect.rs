@@ -422,6 +422,11 @@ pub fn literal(text: &str) -> String {
     quoted
 }
 
+/// A quoted name of a schema or of what is in one.
+pub fn identifier(name: &str) -> String {
+    format!("`{}`", name.replace('`', "``"))
+}
+
 /// Arguments of the server's program.
 impl Dialect {
     /// Starts read-only and replicating nothing.
@@ -431,6 +436,14 @@ impl Dialect {
                 &["--read-only=1", "--skip-replica-start"]
             }
             Flavor::MySql | Flavor::MariaDb => &["--read-only=1", "--skip-slave-start"],
+        }
+    }
+
+    /// Starts with no scheduled event running, whatever its configuration says: on MariaDB those of a privileged definer write to a
+    /// read-only server.
+    pub const fn start_without_events(self) -> &'static str {
+        match self.flavor {
+            Flavor::MySql | Flavor::MariaDb => "--event-scheduler=OFF",
         }
     }
 

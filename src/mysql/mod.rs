@@ -7,6 +7,7 @@
 pub mod client;
 pub mod control;
 pub mod dialect;
+pub mod events;
 pub mod fault;
 pub mod greeting;
 mod parse;

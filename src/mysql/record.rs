@@ -36,6 +36,16 @@ impl Record {
         self.text(name).map(is_on)
     }
 
+    /// A row as a test writes it.
+    #[cfg(test)]
+    pub(super) fn made(columns: &[(&str, &str)]) -> Self {
+        let names: Vec<String> = columns.iter().map(|(name, _)| (*name).to_owned()).collect();
+        Self {
+            names: names.into(),
+            values: columns.iter().map(|(_, value)| Some((*value).to_owned())).collect(),
+        }
+    }
+
     /// The value at a place.
     pub fn at(&self, place: usize) -> Option<&str> {
         self.values.get(place)?.as_deref()

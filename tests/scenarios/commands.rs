@@ -17,7 +17,7 @@ use mha::model::view::ClusterView;
 use crate::facts::is_so;
 use crate::host::{Host, Plight};
 use crate::world::{MANAGER, World, pair};
-use crate::{extra, planned, topology};
+use crate::{events, extra, planned, topology};
 
 /// What a command comes to, or why it says nothing.
 pub(crate) type Done = Result<(), String>;
@@ -31,6 +31,9 @@ pub(crate) fn perform(world: &mut Option<World>, line: &str) -> Done {
     }
     let world = world.as_mut().ok_or("the first command is \"cluster\"")?;
     match words.as_slice() {
+        ["policy", "events", "leave"] => events::leave(world),
+        [name, "events", rest @ ..] if *name != "policy" => events::said(world, name, rest),
+        ["events", "are", "learned"] => events::learned(world),
         ["policy", rest @ ..] => policy(world, rest),
         ["mode", mode] => set_mode(world, mode),
         ["traffic", "program"] => traffic_program(world),
@@ -174,6 +177,7 @@ fn cluster(line: &str) -> Result<World, String> {
         adopted_at: world.wall(),
         doubted: Vec::new(),
         wishes: Default::default(),
+        events: None,
     });
     arm(&mut world, &primary);
     world.wait(Duration::from_secs(5));

@@ -447,6 +447,7 @@ impl Sim {
                         wishes.forget(primary);
                         wishes
                     }),
+                    events: old.as_ref().and_then(|old| old.events.clone()),
                     adopted_at: old.map_or(now, |old| old.adopted_at),
                 })
             }

@@ -110,6 +110,7 @@ impl SimWorld {
             | Step::Rebuild { .. }
             | Step::Exchange { .. }
             | Step::Halt { .. }
+            | Step::Events { .. }
             | Step::Wish { .. }
             | Step::Direct { .. }
             | Step::Park { .. } => Some(0),

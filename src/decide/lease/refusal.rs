@@ -64,6 +64,7 @@ pub fn permits(role: Role, step: &Step) -> Result<(), Refusal> {
         | Step::LoseVip { .. }
         | Step::ForgetSource { .. }
         | Step::SetReadOnly { .. }
+        | Step::Events { .. }
         | Step::Furnish { .. }
         | Step::SaveExtra { .. }
         | Step::Wish { .. }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Step;
+use crate::model::events::ServerEvents;
 use crate::model::instance::InstanceId;
 use crate::model::job::{Phase, Task};
 use crate::model::observation::{Access, AgentStatus, Process};
@@ -31,6 +32,9 @@ pub struct Evidence {
     /// The traffic program ended well.
     #[serde(default)]
     pub directed: bool,
+    /// Its scheduled events, where they were what the step is about.
+    #[serde(default)]
+    pub events: Option<ServerEvents>,
 }
 
 /// How a claim went.
@@ -165,6 +169,10 @@ impl Step {
                 .as_ref()
                 .is_some_and(|record| record.parked.iter().any(|parked| parked.instance == *instance)),
             Self::Halt { threads, .. } => report.is_some_and(|report| halted(report, *threads)),
+            Self::Events { scheduler, enable, .. } => seen.events.as_ref().is_some_and(|events| {
+                events.has_scheduler(*scheduler)
+                    && enable.as_ref().is_none_or(|idle| events.missing(idle).next().is_none())
+            }),
             Self::Wish { instance, wish } => {
                 seen.record.as_ref().is_some_and(|record| record.wishes.holds(instance, wish))
             }

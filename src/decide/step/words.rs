@@ -1,5 +1,6 @@
 //! Each step as an operator reads it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use super::Step;
@@ -98,6 +99,19 @@ impl fmt::Display for Step {
             }
             Self::Park { instance, why } => write!(f, "{instance} parked: {why}"),
             Self::Halt { instance, threads, .. } => write!(f, "{instance}: {threads} stopped"),
+            Self::Events { instance, scheduler, enable } => {
+                f.write_str(match (scheduler, enable) {
+                    (true, _) => "scheduled events run on ",
+                    (false, None) => "no scheduled event runs on ",
+                    (false, Some(_)) => "scheduled events are enabled, with the scheduler off, on ",
+                })?;
+                write!(f, "{instance}")?;
+                match enable.as_ref().map_or(0, BTreeSet::len) {
+                    0 => Ok(()),
+                    1 => f.write_str(", but for 1 that ran nowhere before"),
+                    idle => write!(f, ", but for {idle} that ran nowhere before"),
+                }
+            }
             Self::Wish { instance, wish } => write!(f, "{instance} recorded {wish}"),
         }
     }

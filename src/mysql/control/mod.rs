@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::client::{Account, Connection};
 use super::dialect::{ChannelChange, Side};
+use super::events;
 use super::fault::ClientError;
 use crate::decide::plan::Step;
 use crate::model::gtid::GtidSet;
@@ -136,6 +137,9 @@ pub async fn apply(conn: &mut Connection, step: &Step, env: &ControlEnv) -> Resu
         Step::PointReplica { source, acker, .. } => point::point(conn, source, *acker, env, deadline).await,
         Step::AckersAttached { acks, .. } => semi_sync::wait_attached(conn, *acks, env.statement).await,
         Step::SetReadOnly { on, .. } => set_read_only(conn, *on, deadline).await,
+        Step::Events { scheduler, enable, .. } => {
+            events::settle(conn, *scheduler, enable.as_ref(), deadline).await
+        }
         Step::Furnish { semi_sync, .. } => furnish::furnish(conn, *semi_sync, env, deadline).await,
         Step::Halt { threads, within, .. } => receive::halt(conn, *threads, *within, env).await,
         Step::Fence { .. }
