@@ -258,7 +258,7 @@ fn returning(
 
 /// The primary wrote it itself, and has it as soon as somebody acknowledges: MySQL counts a commit that waits as not executed. A fenced
 /// server cannot be given it now, so that of one only sessions that wait are believed.
-fn is_on_its_way(primary: &Report, extra: &GtidSet, fenced: bool) -> bool {
+pub(super) fn is_on_its_way(primary: &Report, extra: &GtidSet, fenced: bool) -> bool {
     !extra.is_empty()
         && extra.minus(&extra.written_by(&primary.identity)).is_empty()
         && (!fenced || primary.semi_sync.waiting > 0)

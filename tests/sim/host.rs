@@ -52,6 +52,8 @@ pub(crate) struct Host {
     // The kernel.
     pub(crate) filter: Filter,
     pub(crate) vip: Option<Moment>,
+    /// Replicas' connections that pass although it is closed.
+    pub(crate) spared: Vec<u64>,
     /// How late its timers are, within f.
     pub(crate) late: u64,
     pub(crate) ticks_at: Option<u64>,
@@ -78,6 +80,7 @@ impl Host {
             has_server,
             filter: Filter::Open,
             vip: None,
+            spared: Vec::new(),
             late,
             ticks_at: None,
             obeyed: 0,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use mha::model::extra::Saved;
 use mha::model::gtid::GtidSet;
 use mha::model::instance::{Flavor, Identity, Version};
-use mha::model::report::{Replication, Report, SemiSync, Settings, ThreadState};
+use mha::model::report::{Replication, Report, SemiSync, Settings, ThreadError, ThreadState};
 
 use super::state::{Event, Sim};
 
@@ -79,6 +79,10 @@ pub(crate) struct Server {
     pub(crate) saved: Option<Saved>,
     /// What is left of its log when it is set back, while that is half done.
     pub(crate) kept: Vec<Tx>,
+    /// It is being made read-only, and so many writers wait with that.
+    pub(crate) closing: Option<u32>,
+    /// How much of its log it had when its set was read again after a block.
+    pub(crate) reread: Option<Vec<Tx>>,
 }
 
 impl Server {
@@ -126,7 +130,8 @@ impl Sim {
     }
 
     pub(crate) fn report(&mut self, s: usize) -> Report {
-        let executed = self.set_of(self.servers[s].marks);
+        let executed = self.executed_marks(s);
+        let executed = self.set_of(executed);
         let received = self.received_marks(s);
         let received = self.set_of(received);
         let server = &self.servers[s];
@@ -134,13 +139,13 @@ impl Sim {
         let channel = server.source.map(|source| Replication {
             channel: String::new(),
             source: self.instance(source),
-            receiver: match (server.io, &server.stream) {
+            receiver: match (server.io && !server.io_error, &server.stream) {
                 (false, _) => ThreadState::Stopped,
                 (true, Some(_)) => ThreadState::Running,
                 (true, None) => ThreadState::Connecting,
             },
             applier: if server.sql { ThreadState::Running } else { ThreadState::Stopped },
-            receiver_error: None,
+            receiver_error: server.io_error.then(|| ThreadError { code: 1236, text: "diverged".to_owned() }),
             applier_error: None,
             seconds_behind: None,
             received,
@@ -157,7 +162,8 @@ impl Sim {
                 flavor,
                 version: Version::new(10, 11, 14),
                 server_id: s as u32 + 1,
-                server_uuid: None,
+                server_uuid: (flavor == Flavor::MySql)
+                    .then(|| format!("00000000-0000-0000-0000-00000000000{}", s + 1)),
                 hostname: format!("db{s}"),
                 port: 3306,
             },
@@ -212,6 +218,16 @@ impl Sim {
         if self.servers[s].read_only || self.servers[s].waiters.len() >= 4 {
             return false;
         }
+        if let Some(waiting) = &mut self.servers[s].closing {
+            *waiting += 1;
+            return false;
+        }
+        self.commit(s);
+        true
+    }
+
+    /// A session commits.
+    pub(crate) fn commit(&mut self, s: usize) {
         let number = match self.opts.flavor {
             Flavor::MySql => self.servers[s].marks[s] + 1,
             Flavor::MariaDb => self.servers[s].marks.iter().max().copied().unwrap_or(0) + 1,
@@ -223,10 +239,9 @@ impl Sim {
         if server.semi_source && server.acks > 0 {
             let at = server.log.len() - 1;
             server.waiters.push(Waiter { tx, at, acked: 0, since: self.t });
-        } else {
+        } else if self.passes(s) {
             self.acknowledge(s, tx, false);
         }
-        true
     }
 
     /// Into the log, and on to whoever follows.
@@ -272,7 +287,7 @@ impl Sim {
 
     /// Bytes of replication pass from `s` to `r` and back.
     fn streams(&self, s: usize, r: usize) -> bool {
-        self.hosts[s].on && self.hosts[r].on && !self.cut[s][r] && !self.cut[r][s] && self.passes(s)
+        self.hosts[s].on && self.hosts[r].on && !self.cut[s][r] && !self.cut[r][s] && self.lets(s, r)
     }
 
     pub(crate) fn connect(&mut self, r: usize) {
@@ -371,7 +386,7 @@ impl Sim {
         let reset = self.hosts[s].on
             && !self.cut[s][r]
             && !self.cut[r][s]
-            && (!self.servers[s].up || !self.passes(s));
+            && (!self.servers[s].up || !self.lets(s, r));
         if reset || quiet > NET_TIMEOUT {
             self.servers[r].stream = None;
             return self.connect_later(r, 30);
@@ -433,7 +448,7 @@ impl Sim {
     }
 
     pub(crate) fn stop_io(&mut self, s: usize) {
-        self.servers[s].io = false;
+        (self.servers[s].io, self.servers[s].io_error) = (false, false);
         self.servers[s].stream = None;
     }
 
@@ -461,7 +476,7 @@ impl Sim {
         let t = self.t;
         let server = &mut self.servers[s];
         server.uncommitted = server.waiters.drain(..).map(|waiter| waiter.tx).collect();
-        (server.up, server.hung_since, server.gone_at) = (false, None, t);
+        (server.up, server.hung_since, server.gone_at, server.closing) = (false, None, t, None);
         (server.io, server.sql, server.stream, server.applying) = (false, false, None, false);
         // S13, N1: what was received and not applied does not survive a restart.
         server.relay.clear();

@@ -12,6 +12,7 @@ use mha::model::report::ThreadState;
 use tokio::time::{Instant, sleep};
 
 use super::basics::Planted;
+use super::block::block;
 use super::state::Sim;
 use super::world::{STATEMENT, Shared};
 
@@ -43,6 +44,8 @@ pub(crate) async fn agent_step(
         Step::Fence { generation, .. } => {
             shared.act(|sim| sim.fence(h, *generation)).map_err(|why| failed(why.to_string()))?;
         }
+        Step::Block { generation, within, .. } => block(shared, h, life, *generation, *within).await?,
+        Step::Unmoved { .. } => shared.act(|sim| sim.reread(h)),
         Step::Kill { .. } => shared.act(|sim| sim.crash(h)),
         Step::StartServer { as_replica, .. } => {
             sleep(Duration::from_millis(400)).await;
@@ -78,6 +81,7 @@ pub(crate) async fn agent_step(
                     (leads && sim.answers(h)).then(|| sim.open_server(h, "opened"))
                 });
                 if opened.is_some() {
+                    shared.act(|sim| sim.note_won(h, *generation, &token.recovery));
                     break;
                 }
                 if Instant::now() > until {
@@ -122,6 +126,16 @@ fn lie(sim: &Sim, step: &Step, seen: &mut Evidence) {
                 (agent.access, agent.vip, agent.fenced) = (Access::Closed, false, Some(*generation));
             }
         }
+        Step::Block { generation, .. } if planted == Planted::BlockWithoutFence => {
+            if let Some(agent) = &mut seen.agent {
+                (agent.access, agent.fenced) = (Access::Closed, Some(*generation));
+            }
+        }
+        Step::Unmoved { set, .. } if planted == Planted::SetNotReread => {
+            if let Some(report) = &mut seen.report {
+                report.executed = set.clone();
+            }
+        }
         Step::ArmSource { acks, .. } if planted == Planted::OpenUnarmed && *acks > 0 => {
             if let Some(report) = &mut seen.report {
                 (report.semi_sync.source_enabled, report.semi_sync.acks) = (true, *acks);
@@ -144,7 +158,7 @@ fn lie(sim: &Sim, step: &Step, seen: &mut Evidence) {
 }
 
 /// A stopped agent goes on where it was when it wakes; a dead one never does.
-async fn alive(shared: &Shared, h: usize, life: u64) -> Option<()> {
+pub(crate) async fn alive(shared: &Shared, h: usize, life: u64) -> Option<()> {
     loop {
         let (same, frozen) =
             shared.act(|sim| (sim.hosts[h].on && sim.hosts[h].life == life, sim.hosts[h].frozen));
