@@ -92,6 +92,7 @@ impl Sim {
     pub(crate) fn manager_is_killed(&mut self, m: usize) {
         self.say(format!("m{m} dies"));
         self.manager_up[m] = false;
+        self.told.served = Some((self.serving(), Vec::new()));
         self.wake.notify_one();
         if let Some(back) = self.manager_is_back_after() {
             self.after(back, Event::Succeed(m));

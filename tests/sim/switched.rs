@@ -32,15 +32,13 @@ fn usual(flavor: Flavor, members: usize) -> Options {
 
 #[test]
 fn a_switchover_ends_whole() {
-    for members in [2, 3, 5] {
-        for durability in [Durability::Lossless, Durability::Async] {
-            let deaths = at_every_command(None, PlanKind::Switchover, |opts| {
-                (opts.members, opts.durability) = (members, durability);
-                opts.switches = vec![quiet(4_500, None)];
-            });
-            println!("{members} members, {durability:?}: {deaths} deaths");
-            assert!(deaths >= 4 * 11, "only {deaths} deaths");
-        }
+    for (members, durability) in [(3, Durability::Lossless), (2, Durability::Async)] {
+        let deaths = at_every_command(None, PlanKind::Switchover, |opts| {
+            (opts.members, opts.durability) = (members, durability);
+            opts.switches = vec![quiet(4_500, None)];
+        });
+        println!("{members} members, {durability:?}: {deaths} deaths");
+        assert!(deaths >= 4 * 11, "only {deaths} deaths");
     }
 }
 

@@ -52,6 +52,8 @@ pub(crate) enum Harm {
     ManagerStalls,
     /// And a second one, on a copy of its store, takes over.
     ManagerStallsAndAnotherLeads,
+    /// A second one on a copy of its store leads beside the first, which goes on soon: the target hears the first only.
+    TwoLead,
     Target(Blow),
     Old(Blow),
     Third(Blow),
@@ -95,6 +97,7 @@ pub(crate) fn harms() -> Vec<Harm> {
         Harm::ManagerDies,
         Harm::ManagerStalls,
         Harm::ManagerStallsAndAnotherLeads,
+        Harm::TwoLead,
         Harm::Voters,
         Harm::Deaf { target: false },
         Harm::Deaf { target: true },
@@ -123,9 +126,9 @@ pub(crate) fn switches_of(seed: u64, members: usize, planted: Planted, faults: &
         .map(|_| {
             at += dice.range(2_500, 9_000);
             // Every second one befalls the manager: nothing else divides an undo from a promotion.
-            let pick = if dice.one_in(2) { dice.below(3) } else { dice.below(all.len() as u64) };
+            let pick = if dice.one_in(2) { dice.below(4) } else { dice.below(all.len() as u64) };
             let harm = match planted {
-                Planted::UndoWithoutClaim => Harm::ManagerStallsAndAnotherLeads,
+                Planted::UndoWithoutClaim => Harm::TwoLead,
                 _ => all[pick as usize],
             };
             let trouble = Trouble {
@@ -174,7 +177,7 @@ impl Sim {
     }
 
     fn take_wanted(&mut self) -> Option<(Switch, usize, u32)> {
-        let (index, tries) = self.switching.wanted.take()?;
+        let (index, tries) = self.switching.wanted.take().filter(|_| !self.mended)?;
         Some((self.opts.switches[index].clone(), index, tries))
     }
 
@@ -196,13 +199,10 @@ impl Sim {
     pub(crate) fn meets(&mut self, m: usize, token: &Token, step: &Step) -> (Fate, bool) {
         if self.opts.story.is_some() {
             let fate = self.fate(m, token, step);
-            if fate == Fate::NotSent || fate == Fate::NotAnswered {
-                self.told.served = Some((self.serving(), Vec::new()));
-            }
             return (fate, false);
         }
         let Some((trouble, of, commands)) = &mut self.switching.troubled else { return (Fate::Lives, false) };
-        if *of != token.recovery {
+        if *of != token.recovery || self.mended {
             return (Fate::Lives, false);
         }
         *commands += 1;
@@ -251,7 +251,10 @@ impl Sim {
             Harm::ManagerDies => Vec::new(),
             Harm::ManagerStalls => vec![Fault::Stall(m)],
             Harm::ManagerStallsAndAnotherLeads if m == 0 => vec![Fault::Stall(m), Fault::SecondManager],
-            Harm::ManagerStallsAndAnotherLeads => vec![Fault::Stall(m)],
+            Harm::TwoLead if m == 0 => {
+                vec![Fault::Stall(m), Fault::SecondManager, Fault::CutPair(self.manager_party(1), target)]
+            }
+            Harm::ManagerStallsAndAnotherLeads | Harm::TwoLead => vec![Fault::Stall(m)],
             Harm::Target(blow) => vec![blow.at(target)],
             Harm::Old(blow) => vec![blow.at(old)],
             Harm::Third(blow) => vec![blow.at(third)],
@@ -265,7 +268,11 @@ impl Sim {
         self.count("befell a switchover");
         for fault in faults {
             self.hit(&fault);
-            let lasts = trouble.lasts.unwrap_or(6_000);
+            let lasts = match (trouble.harm, &fault) {
+                (Harm::TwoLead, Fault::Stall(_)) => self.dice.range(20, 300),
+                (Harm::TwoLead, _) => trouble.lasts.unwrap_or(6_000) + 7_000,
+                _ => trouble.lasts.unwrap_or(6_000),
+            };
             // A second manager outlasts the one that stood still for a while.
             let longer = if fault == Fault::SecondManager { 5_000 } else { 0 };
             self.after(lasts + longer, Event::Mend(fault));
@@ -311,7 +318,7 @@ impl Sim {
         self.answers(s) && !self.servers[s].read_only && self.passes(s)
     }
 
-    fn serving(&self) -> Vec<usize> {
+    pub(crate) fn serving(&self) -> Vec<usize> {
         (0..self.servers.len()).filter(|s| self.serves(*s)).collect()
     }
 
