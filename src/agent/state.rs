@@ -105,6 +105,9 @@ pub struct Shared {
     pub orders: mpsc::Sender<Order>,
     /// A connection kept between steps.
     pub spare: Spare,
+    /// Held while the server is made a replica, or none: the later of two such orders is the one that stands, however long the server
+    /// stood still in the first.
+    pub turning: tokio::sync::Mutex<()>,
     pub jobs: Jobs,
     seen: Mutex<Seen>,
     changed: watch::Sender<u64>,
@@ -154,6 +157,7 @@ impl Shared {
             hands,
             orders,
             spare: Spare::default(),
+            turning: tokio::sync::Mutex::new(()),
             jobs: Jobs::default(),
             seen,
             changed,

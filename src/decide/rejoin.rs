@@ -204,7 +204,13 @@ fn returning(
             || !record.ackers.contains(instance) && topology::would_acknowledge(view, record, home, report));
     // Below another one it acknowledges nothing, whatever an older record says.
     let recorded = *home != record.primary && record.ackers.contains(instance);
-    let stands = joins || astray || recorded || left_stopped(report, intents.was_left(instance));
+    // An order that came late, or somebody's hand, made it follow without acknowledging: commits may wait for nobody but it.
+    let mute = *home == record.primary
+        && record.acks > 0
+        && record.ackers.contains(instance)
+        && follows
+        && !report.semi_sync.replica_enabled;
+    let stands = joins || astray || recorded || mute || left_stopped(report, intents.was_left(instance));
     let due = fenced || wanted || stands && !stopped;
     if !due && (stopped || refusal(home, report).is_none()) {
         return None;

@@ -173,6 +173,17 @@ impl Sim {
         errant
     }
 
+    /// Another manager stopped it in a recovery that the one that is left has no journal of: as good as stopped by hand, and told.
+    pub(crate) fn was_left_unknown(&mut self, s: usize) -> bool {
+        let server = &self.servers[s];
+        let known = self.stores[0].recoveries.iter().any(|recovery| recovery.id == server.stopped_by);
+        let left = server.up && !server.io && !server.sql && !server.stopped_by.is_empty() && !known;
+        if left {
+            self.count("left stopped by a manager that is gone with its journal");
+        }
+        left
+    }
+
     /// What the old primary's log had when it was asked again; the checker's own memory, whatever was answered.
     pub(crate) fn reread(&mut self, h: usize) {
         let waits = |tx: &Tx| self.servers[h].waiters.iter().any(|waiter| waiter.tx == *tx);

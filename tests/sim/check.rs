@@ -286,6 +286,10 @@ impl Sim {
         }
         let p = self.index(&record.primary);
         let serves = self.answers(p) && !self.servers[p].read_only && self.passes(p) && self.has_vip(p);
+        if !serves && (0..self.servers.len()).any(|s| s != p && self.is_for_a_person(s, p)) {
+            self.count("closed in the end beside an errant row");
+            return None;
+        }
         if !serves {
             let (server, host) = (&self.servers[p], &self.hosts[p]);
             return Some(format!(
@@ -325,7 +329,7 @@ impl Sim {
             let below = record.wishes.source_of(&instance).map(|source| self.index(source));
             let below = below.filter(|_| !record.ackers.contains(&instance)).unwrap_or(p);
             let parked = record.parked.iter().any(|parked| parked.instance == instance);
-            if parked || self.is_for_a_person(s, p) {
+            if parked || self.is_for_a_person(s, p) || self.was_left_unknown(s) {
                 continue;
             }
             let server = &self.servers[s];

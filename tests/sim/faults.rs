@@ -1,10 +1,11 @@
 //! What befalls a cluster: one fault after another, also in the middle of a recovery from the one before; at last all is mended.
 
 use mha::decide::lease::holder::Role;
+use mha::model::ballot::Generation;
 use mha::model::intent::FailoverAsk;
 
 use super::host::Filter;
-use super::state::{Event, MANAGERS, Sim};
+use super::state::{Event, MANAGERS, Sim, Store};
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fault {
@@ -28,6 +29,10 @@ pub(crate) enum Fault {
 }
 
 const KINDS: u64 = 12;
+
+fn generation(store: &Store) -> Option<Generation> {
+    store.record.as_ref().map(|record| record.generation)
+}
 
 impl Sim {
     pub(crate) fn recorded_primary(&self) -> Option<usize> {
@@ -118,10 +123,14 @@ impl Sim {
             Fault::CutPair(..) | Fault::CutOneWay(..) => {}
             Fault::Agent(h) => self.stop_agent(h),
             Fault::Manager(m) => self.after(20, Event::ManagerDies { m, tries: 400 }),
+            Fault::SecondManager if self.manager_up[1] => {}
             Fault::SecondManager => {
-                self.stores[1] = self.stores[0].clone();
-                self.stores[1].id = "m1".to_owned();
-                self.stopped[1] = self.stopped[0].clone();
+                // What it knows itself may be newer.
+                if generation(&self.stores[1]) <= generation(&self.stores[0]) {
+                    self.stores[1] = self.stores[0].clone();
+                    self.stores[1].id = "m1".to_owned();
+                    self.stopped[1] = self.stopped[0].clone();
+                }
                 self.manager_up[1] = true;
             }
             Fault::Stall(m) => self.stalled[m] = true,
@@ -233,7 +242,6 @@ impl Sim {
             self.power_on(h);
             self.start_agent(h);
         }
-        let generation = |store: &super::state::Store| store.record.as_ref().map(|record| record.generation);
         if generation(&self.stores[1]) > generation(&self.stores[0]) {
             self.stores[0] = self.stores[1].clone();
             self.stores[0].id = "m0".to_owned();

@@ -49,6 +49,8 @@ pub(crate) struct Host {
     pub(crate) kept_server: u64,
     pub(crate) acks: u32,
     pub(crate) has_server: bool,
+    /// An order about its server's replication is being done.
+    pub(crate) turning: bool,
     // The kernel.
     pub(crate) filter: Filter,
     pub(crate) vip: Option<Moment>,
@@ -78,6 +80,7 @@ impl Host {
             kept_server: 0,
             acks: 0,
             has_server,
+            turning: false,
             filter: Filter::Open,
             vip: None,
             spared: Vec::new(),
@@ -163,7 +166,7 @@ impl Sim {
     }
 
     pub(crate) fn stop_agent(&mut self, h: usize) {
-        self.hosts[h].agent = None;
+        (self.hosts[h].agent, self.hosts[h].turning) = (None, false);
         self.hosts[h].life += 1;
     }
 

@@ -83,6 +83,8 @@ pub(crate) struct Server {
     pub(crate) closing: Option<u32>,
     /// How much of its log it had when its set was read again after a block.
     pub(crate) reread: Option<Vec<Tx>>,
+    /// The recovery that stopped both its threads last.
+    pub(crate) stopped_by: String,
 }
 
 impl Server {
@@ -121,7 +123,7 @@ impl Sim {
     }
 
     pub(crate) fn received_marks(&self, s: usize) -> Marks {
-        let mut marks = self.servers[s].marks;
+        let mut marks = self.executed_marks(s);
         for tx in &self.servers[s].relay {
             let Written { origin, number } = self.txs[*tx];
             marks[origin] = marks[origin].max(number);

@@ -107,6 +107,22 @@ pub(crate) async fn agent_step(
             alive(shared, h, life).await.ok_or_else(dead)?;
             shared.act(|sim| sim.rewind_end(h)).map_err(failed)?;
         }
+        Step::PointReplica { .. } | Step::StopReplicating { .. } => {
+            // The later of two orders is the one that stands.
+            while shared.act(|sim| std::mem::replace(&mut sim.hosts[h].turning, true)) {
+                sleep(Duration::from_millis(5)).await;
+                alive(shared, h, life).await.ok_or_else(dead)?;
+                if Instant::now() > until {
+                    return Err(dead());
+                }
+            }
+            if let Step::StopReplicating { .. } = step {
+                shared.act(|sim| sim.servers[h].stopped_by.clone_from(&token.recovery));
+            }
+            let done = sql(shared, h, life, step).await;
+            shared.act(|sim| sim.hosts[h].turning &= sim.hosts[h].life != life);
+            done?;
+        }
         _ => sql(shared, h, life, step).await?,
     }
     alive(shared, h, life).await.ok_or_else(dead)?;
