@@ -43,6 +43,7 @@ pub async fn take_back<W: World, J: Journal>(
     }
     let said = stages.iter().map(|stage| journal.stamp(What::Undoing { stage: stage.name.clone() }));
     journal.write(said.collect()).await?;
+    let token = &Token { back: true, ..token.clone() };
     let serves_after = begun.iter().any(|(plan, _)| plan.kind == PlanKind::Switchover);
     let results = join_all(by_server(&stages).into_iter().map(|(instance, steps)| {
         let patience = match serves_after {

@@ -51,6 +51,8 @@ pub(crate) struct Host {
     pub(crate) has_server: bool,
     /// An order about its server's replication is being done.
     pub(crate) turning: bool,
+    /// The recovery that its agent last saw taken back.
+    pub(crate) taken_back: String,
     // The kernel.
     pub(crate) filter: Filter,
     pub(crate) vip: Option<Moment>,
@@ -81,6 +83,7 @@ impl Host {
             acks: 0,
             has_server,
             turning: false,
+            taken_back: String::new(),
             filter: Filter::Open,
             vip: None,
             spared: Vec::new(),
@@ -167,6 +170,7 @@ impl Sim {
 
     pub(crate) fn stop_agent(&mut self, h: usize) {
         (self.hosts[h].agent, self.hosts[h].turning) = (None, false);
+        self.hosts[h].taken_back.clear();
         self.hosts[h].life += 1;
     }
 

@@ -295,7 +295,8 @@ impl Manager {
 
     pub(crate) fn tools(&self, recovery: &Recovery) -> (Token, SimWorld, MemoryJournal) {
         let automatic = recovery.ask.is_none() && recovery.kind == PlanKind::Isolate;
-        let token = Token { ballot: self.ballot.clone(), recovery: recovery.id.clone(), automatic };
+        let token =
+            Token { ballot: self.ballot.clone(), recovery: recovery.id.clone(), automatic, back: false };
         let world = SimWorld { shared: self.shared.clone(), m: self.m, fenced: RefCell::default() };
         let journal = MemoryJournal { shared: self.shared.clone(), m: self.m, id: recovery.id.clone() };
         (token, world, journal)

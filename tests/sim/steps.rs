@@ -328,6 +328,14 @@ impl Sim {
             self.violate(format!("I6: db{h} obeys ballot {} after {}", token.ballot, self.hosts[h].obeyed));
         }
         self.hosts[h].obeyed = token.ballot.number;
+        match (token.back, self.hosts[h].taken_back == token.recovery) {
+            (true, false) => self.hosts[h].taken_back.clone_from(&token.recovery),
+            (false, true) => {
+                self.count("came after it was taken back");
+                return Err(StepError::Deposed("its recovery is being taken back".to_owned()));
+            }
+            (true, true) | (false, false) => {}
+        }
         Ok(())
     }
 
