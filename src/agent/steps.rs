@@ -39,7 +39,9 @@ impl From<OrderError> for StepError {
             OrderError::Refused(Refusal::Older { .. } | Refusal::Stale { .. } | Refusal::Superseded(_)) => {
                 Self::Deposed(error.to_string())
             }
-            OrderError::Refused(Refusal::NoServer | Refusal::Leads(_) | Refusal::NotHolding(_))
+            OrderError::Refused(
+                Refusal::NoServer | Refusal::Leads(_) | Refusal::Follows | Refusal::NotHolding(_),
+            )
             | OrderError::Hands(_)
             | OrderError::Durable(_)
             | OrderError::NoMember

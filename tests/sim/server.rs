@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use mha::model::extra::Saved;
 use mha::model::gtid::GtidSet;
-use mha::model::instance::{Flavor, Identity, Version};
-use mha::model::report::{Replication, Report, SemiSync, Settings, ThreadError, ThreadState};
+use mha::model::instance::Flavor;
 
 use super::state::{Event, Sim};
 
@@ -17,7 +16,7 @@ pub(crate) type Tx = usize;
 pub(crate) type Marks = [u32; 5];
 
 /// How long a replica believes in a silent source (`replica_net_timeout`).
-const NET_TIMEOUT: u64 = 8_000;
+pub(crate) const NET_TIMEOUT: u64 = 8_000;
 
 /// A transaction: who wrote it first, under which number.
 #[derive(Debug, Clone, Copy)]
@@ -129,76 +128,6 @@ impl Sim {
             marks[origin] = marks[origin].max(number);
         }
         marks
-    }
-
-    pub(crate) fn report(&mut self, s: usize) -> Report {
-        let executed = self.executed_marks(s);
-        let executed = self.set_of(executed);
-        let received = self.received_marks(s);
-        let received = self.set_of(received);
-        let server = &self.servers[s];
-        let flavor = self.opts.flavor;
-        let channel = server.source.map(|source| Replication {
-            channel: String::new(),
-            source: self.instance(source),
-            receiver: match (server.io && !server.io_error, &server.stream) {
-                (false, _) => ThreadState::Stopped,
-                (true, Some(_)) => ThreadState::Running,
-                (true, None) => ThreadState::Connecting,
-            },
-            applier: if server.sql { ThreadState::Running } else { ThreadState::Stopped },
-            receiver_error: server.io_error.then(|| ThreadError { code: 1236, text: "diverged".to_owned() }),
-            applier_error: None,
-            seconds_behind: None,
-            received,
-            read_to: None,
-            applied_to: None,
-            heartbeats: server.heartbeats,
-            heartbeat_every: Some(Duration::from_millis(500)),
-            gtid: true,
-            delay: Duration::ZERO,
-            filtered: false,
-        });
-        Report {
-            identity: Identity {
-                flavor,
-                version: Version::new(10, 11, 14),
-                server_id: s as u32 + 1,
-                server_uuid: (flavor == Flavor::MySql)
-                    .then(|| format!("00000000-0000-0000-0000-00000000000{}", s + 1)),
-                hostname: format!("db{s}"),
-                port: 3306,
-            },
-            uptime: Duration::from_secs((self.t - server.booted_at) / 1_000),
-            read_only: server.read_only,
-            super_read_only: None,
-            executed,
-            purged: GtidSet::empty(flavor),
-            coordinates: None,
-            replication: channel.into_iter().collect(),
-            semi_sync: SemiSync {
-                available: true,
-                source_enabled: server.semi_source,
-                source_status: server.semi_source,
-                after_sync: true,
-                timeout: Duration::from_secs(4_000_000),
-                acks: server.acks,
-                clients: self.ackers_of(s).count() as u32,
-                waiting: server.waiters.len() as u32,
-                unacknowledged: 0,
-                replica_enabled: server.semi_replica,
-                replica_status: server.stream.as_ref().is_some_and(|stream| stream.announced),
-            },
-            settings: Settings {
-                log_bin: true,
-                log_replica_updates: true,
-                gtid: true,
-                event_scheduler: false,
-                durable_commits: true,
-                net_timeout: Duration::from_millis(NET_TIMEOUT),
-            },
-            heartbeat_age: None,
-        }
     }
 
     /// Replicas that announced themselves to `s`.
