@@ -30,6 +30,7 @@ mod sql;
 mod start;
 pub mod state;
 mod steps;
+mod take_back;
 pub mod voter;
 mod watch;
 pub mod wire;

@@ -13,7 +13,7 @@ use super::ports;
 use super::sql::fresh_report;
 use super::state::{ServerProcess, Shared};
 use super::wire::StepRequest;
-use super::{block, exchange, extra, rebuild, start};
+use super::{block, exchange, extra, rebuild, start, take_back};
 use crate::clock;
 use crate::decide::lease::holder::{Input, Role};
 use crate::decide::lease::refusal::{Refusal, permits};
@@ -76,8 +76,9 @@ pub(super) async fn apply(shared: &Arc<Shared>, request: &StepRequest) -> Result
             ports::learn(shared).await.map_err(StepError::Failed)?;
             false
         }
-        Step::Block { generation, within, .. } => {
+        Step::Block { generation, within, otherwise, .. } => {
             block::block(shared, *generation, deadline.min(Instant::now() + *within)).await?;
+            take_back::unless_heard(shared, &request.token, *within, otherwise);
             true
         }
         // Reading it back is all.

@@ -1,6 +1,7 @@
 //! What must hold of every plan, whoever made it. Run before executing, and in every test.
 
-use super::plan::{OnFailure, Plan, PlanKind, Stage, Step};
+use super::plan::{OnFailure, Plan, PlanKind, Proof, Stage, Step};
+use crate::model::ballot::Generation;
 use crate::model::instance::InstanceId;
 
 /// Every rule the plan breaks; empty for a sound one.
@@ -197,7 +198,8 @@ fn threads(plan: &Plan, broken: &mut Vec<String>) {
 fn blocks(plan: &Plan, broken: &mut Vec<String>) {
     for (index, stage) in plan.stages.iter().enumerate() {
         for step in &stage.steps {
-            let Step::Block { instance, generation, .. } = step else { continue };
+            let Step::Block { instance, generation, otherwise, .. } = step else { continue };
+            broken.extend(takes_itself_back(instance, *generation, otherwise));
             if plan.kind != PlanKind::Switchover || index + 1 != plan.stages.len() {
                 broken.push(format!("{instance} would be blocked, and more follow before anybody promotes"));
             }
@@ -227,6 +229,22 @@ fn blocks(plan: &Plan, broken: &mut Vec<String>) {
     if plan.kind == PlanKind::Switchover && !plan.steps().any(|step| matches!(step, Step::Block { .. })) {
         broken.push("a switchover that blocks nobody".to_owned());
     }
+}
+
+/// What a blocked server's agent may do without a manager: nothing before its own claim, above the target's generation.
+fn takes_itself_back(instance: &InstanceId, generation: Generation, otherwise: &[Step]) -> Option<String> {
+    let wins = otherwise.first().is_none_or(|step| {
+        matches!(step, Step::Claim { candidate, generation: of, proof: Proof::TakenBack }
+            if candidate == instance && *of > generation.next())
+    });
+    let only_follow = otherwise.iter().skip(1).all(|step| match step {
+        Step::Open { instance: own, .. } | Step::HoldVip { instance: own, .. } => own == instance,
+        Step::PointReplica { instance: other, source, .. } => other != instance && source == instance,
+        _ => false,
+    });
+    (!wins || !only_follow).then(|| {
+        format!("{instance} would be blocked, and its agent may do more than take it back by its own claim")
+    })
 }
 
 /// I8: a history is forgotten only of a server no client reaches, in a plan that makes nobody primary.

@@ -31,6 +31,9 @@ pub enum Proof {
     Stonith,
     /// (f) The operator said so.
     Operator,
+    /// It was blocked for a switchover, and takes itself back without a manager: true only at voters that never granted anything to
+    /// whoever was to follow it.
+    TakenBack,
     /// Asynchronous without agents: refused from two hosts and all the conditions of `assume_dead_when_refused`.
     AssumedDead,
     /// First adoption of a running primary: nobody ever accepted a generation.
@@ -45,6 +48,7 @@ impl fmt::Display for Proof {
             Self::Expired => "its lease has run out at a majority of voters",
             Self::Stonith => "its power was cut",
             Self::Operator => "the operator said so",
+            Self::TakenBack => "blocked, and nobody was let in after it",
             Self::AssumedDead => "assumed dead as configured: refused everywhere",
             Self::Adoption => "there is no older primary",
         })
@@ -94,6 +98,10 @@ pub enum Step {
         generation: Generation,
         #[serde(rename = "within_ms", with = "millis")]
         within: Duration,
+        /// What its agent does by itself when it hears nothing more and nobody else came to lead: a manager that dies in the block
+        /// does not leave it blocked. Its first is the claim that decides whether the rest may be done.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        otherwise: Vec<Step>,
     },
     /// It has executed exactly `set`: nobody wrote after it was blocked (a privileged session can).
     Unmoved { instance: InstanceId, set: GtidSet },

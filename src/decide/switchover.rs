@@ -168,7 +168,11 @@ pub fn block(
         drain: ask.drain,
         end_older: ask.kill_long_transactions.then_some(ask.write_block),
     };
-    let block = Step::Block { instance: old.clone(), generation: record.generation, within: ask.write_block };
+    let undo = serve_again(view, record);
+    let replicas = std::iter::once(&target).chain(first.iter().copied());
+    let otherwise = alone(&undo, record, replicas);
+    let (instance, generation, within) = (old.clone(), record.generation, ask.write_block);
+    let block = Step::Block { instance, generation, within, otherwise };
     let mut stages = vec![Stage::new("prepare", vec![keep_up(&target), quiet])];
     if !turn.steps.is_empty() {
         stages.push(turn);
@@ -178,7 +182,7 @@ pub fn block(
         let order = |order| vec![direct(&old, order, record.generation)];
         stages.push(Stage::new("pause", order(TrafficOrder::Pause)).with_undo(order(TrafficOrder::Resume)));
     }
-    stages.push(Stage::new("block", vec![block]).with_undo(serve_again(view, record)));
+    stages.push(Stage::new("block", vec![block]).with_undo(undo));
     let by = if ask.by.is_empty() { "an operator" } else { ask.by.as_str() };
     Ok(Plan {
         cluster: view.cluster.name.clone(),
@@ -220,6 +224,30 @@ fn serve_again(view: &ClusterView, record: &ClusterRecord) -> Vec<Step> {
         acks: record.acks,
         degraded: record.degraded.as_ref().map(|degraded| degraded.why.clone()),
     });
+    steps
+}
+
+/// The same as far as the old primary's agent can do it without a manager, and the replicas that were taken from it: a commit would
+/// wait for them.
+fn alone<'a>(
+    undo: &[Step],
+    record: &ClusterRecord,
+    replicas: impl Iterator<Item = &'a InstanceId>,
+) -> Vec<Step> {
+    let own = undo.iter().filter_map(|step| match step {
+        Step::Claim { candidate, generation, .. } => {
+            let (candidate, generation) = (candidate.clone(), *generation);
+            Some(Step::Claim { candidate, generation, proof: Proof::TakenBack })
+        }
+        Step::Open { .. } | Step::HoldVip { .. } => Some(step.clone()),
+        _ => None,
+    });
+    let mut steps: Vec<Step> = own.collect();
+    steps.extend(replicas.map(|replica| Step::PointReplica {
+        instance: replica.clone(),
+        source: record.primary.clone(),
+        acker: record.ackers.contains(replica),
+    }));
     steps
 }
 

@@ -92,9 +92,12 @@ impl LiveWorld {
     async fn released(&self, proof: Proof, token: &Token) -> Result<Vec<InstanceId>, StepError> {
         match proof {
             Proof::Fenced | Proof::Stonith => {}
-            Proof::AckFence | Proof::Expired | Proof::Operator | Proof::AssumedDead | Proof::Adoption => {
-                return Ok(Vec::new());
-            }
+            Proof::AckFence
+            | Proof::Expired
+            | Proof::Operator
+            | Proof::AssumedDead
+            | Proof::TakenBack
+            | Proof::Adoption => return Ok(Vec::new()),
         }
         let known = self.fenced.of(&token.recovery);
         if !known.is_empty() {
@@ -130,6 +133,7 @@ async fn vote(
                 | Claimed::OlderBallot { .. }
                 | Claimed::Superseded { .. }
                 | Claimed::Taken { .. }
+                | Claimed::MayHaveLed { .. }
                 | Claimed::NoVote,
             )
             | Err(_) => return (host, answer),
@@ -141,6 +145,7 @@ async fn vote(
     }
 }
 
+/// Why a voter does not accept a claim.
 fn refusal(answer: &Claimed) -> String {
     match answer {
         Claimed::Accepted { .. } => "accepted".to_owned(),
@@ -153,6 +158,8 @@ fn refusal(answer: &Claimed) -> String {
         Claimed::NoVote => {
             "knows of no generation: it is new, or lost its promises, and learns them first".to_owned()
         }
+        Claimed::MayHaveLed { holder: Some(holder) } => format!("{holder} may have led since"),
+        Claimed::MayHaveLed { holder: None } => "somebody may have led since".to_owned(),
         Claimed::HeldBack { by, remaining } => {
             format!("granted {by} the lease for {} ms more", remaining.as_millis())
         }

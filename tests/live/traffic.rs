@@ -21,7 +21,7 @@ if grep -qs . refuse && echo "$order" | grep -q "\"action\":\"$(cat refuse)\""; 
 fn mariadb_a_traffic_program_is_told_and_heeded() {
     let Some(mut lab) = cluster("mariadb") else { return };
     let place = lab.dir.join("mgr/traffic");
-    install(&lab, &place);
+    install(&lab, &place, PROGRAM);
     lab.run(&["ctl", "switchover", "--to", "db2", "--yes"]);
     lab.wait("db2 leads", SOON, |lab| lab.is_healthy() && lab.primary().as_deref() == Some("db2"));
     assert_eq!(told(&place), ["pause db1 1", "move db2 2"]);
@@ -55,10 +55,10 @@ fn mariadb_a_traffic_program_is_told_and_heeded() {
 }
 
 /// Puts the program in place and has the manager read of it.
-fn install(lab: &Lab, place: &Path) {
+pub(crate) fn install(lab: &Lab, place: &Path, text: &str) {
     fs::create_dir(place).unwrap();
     let program = place.join("program");
-    fs::write(&program, PROGRAM).unwrap();
+    fs::write(&program, text).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     let config = lab.dir.join("mgr/manager.toml");
     let text = fs::read_to_string(&config).unwrap();

@@ -140,6 +140,8 @@ impl Sim {
             Proof::Fenced | Proof::Expired | Proof::Stonith | Proof::AssumedDead => closed,
             Proof::AckFence => (self.ackers_of(old).count() as u32) < basis.acks.max(1),
             Proof::Operator | Proof::Adoption => true,
+            // Its own: it opens beside nobody.
+            Proof::TakenBack => old == h,
         };
         if !proven && old != h {
             self.violate(format!(
@@ -164,7 +166,7 @@ impl Sim {
             Proof::Fenced => "promoted: agent answered fenced",
             Proof::AckFence => "promoted: ack fence",
             Proof::Expired => "promoted: lease ran out",
-            Proof::Operator | Proof::Stonith | Proof::AssumedDead | Proof::Adoption => {
+            Proof::Operator | Proof::Stonith | Proof::AssumedDead | Proof::TakenBack | Proof::Adoption => {
                 "promoted: other proof"
             }
         });

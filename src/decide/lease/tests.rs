@@ -95,6 +95,39 @@ fn a_fence_lifts_only_the_grants_of_whom_it_fenced() {
 }
 
 #[test]
+fn a_blocked_holder_is_taken_back_only_where_nobody_was_let_in_after_it() {
+    let blocked = claim(2, 3, "db1", Proof::TakenBack);
+    let mut next = claim(2, 2, "db2", Proof::Fenced);
+    next.released = vec![db("db1")];
+    let claimed = || {
+        let mut voter = adopted();
+        assert!(matches!(voter.claim(&next, at(100)).0, Claimed::Accepted { .. }));
+        voter
+    };
+    let refused = Claimed::MayHaveLed { holder: Some(db("db2")) };
+    // Only claimed for: the claim is void from now on, and asking again is answered alike.
+    let mut voter = claimed();
+    for _ in 0..2 {
+        assert!(matches!(voter.claim(&blocked, at(200)).0, Claimed::Accepted { .. }));
+    }
+    assert!(matches!(voter.renew(&renew("db2", 2), at(300)).0, Renewed::Superseded { .. }));
+    // One grant is enough, however long ago; a restart forgets none.
+    let mut voter = claimed();
+    assert!(matches!(voter.renew(&renew("db2", 2), at(200)).0, Renewed::Granted { .. }));
+    assert_eq!(voter.claim(&blocked, at(900_000)), (refused.clone(), Persist::Unchanged));
+    let mut restarted = Voter::restored(claimed().promises().clone(), at(0));
+    assert_eq!(restarted.claim(&blocked, at(900_000)).0, refused);
+    // What the others told it says nothing of what it granted itself.
+    let mut blank = Voter::restored(Promises::default(), at(0));
+    assert_eq!(blank.relearn(claimed().promises()), Persist::First);
+    assert_eq!(blank.claim(&blocked, at(900_000)).0, refused);
+    // A manager that claims for the same server has more to do before it opens it.
+    let mut voter = adopted();
+    assert!(matches!(voter.claim(&claim(2, 3, "db1", Proof::Expired), at(100)).0, Claimed::Accepted { .. }));
+    assert!(matches!(voter.claim(&blocked, at(200)).0, Claimed::MayHaveLed { .. }));
+}
+
+#[test]
 fn a_candidate_keeps_what_it_was_granted_before() {
     let mut voter = adopted();
     assert!(matches!(voter.claim(&claim(2, 2, "db1", Proof::Expired), at(100)).0, Claimed::Accepted { .. }));

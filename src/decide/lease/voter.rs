@@ -86,6 +86,8 @@ pub enum Claimed {
     Taken { holder: Option<InstanceId> },
     /// Somebody is entitled to lead for so long still: this voter heard of it after the claimant did.
     HeldBack { by: InstanceId, remaining: Duration },
+    /// [`Proof::TakenBack`] only: this voter granted something to whoever was to follow, or cannot know that it did not.
+    MayHaveLed { holder: Option<InstanceId> },
     /// As [`Renewed::NoVote`]; only an adoption's or an operator's claim is accepted.
     NoVote,
 }
@@ -129,6 +131,10 @@ pub struct Voter {
     /// At most one per holder, on this host's clock. Kept for twice its length: a slow clock's holder outlives it.
     grants: Vec<Grant>,
     restored_at: Moment,
+    /// What it knows of the generation was told by other voters: what it granted itself is forgotten.
+    relearned: bool,
+    /// The generation known here was accepted for a blocked holder that asked by itself.
+    taken_back: bool,
 }
 
 impl Voter {
@@ -137,7 +143,7 @@ impl Voter {
         let grants = if promises.lasts.is_zero() { Vec::new() } else { promises.may_hold.clone() };
         let grants =
             grants.into_iter().map(|to| Grant { to, at: now, lasts: promises.lasts }).collect::<Vec<_>>();
-        Self { promises, grants, restored_at: now }
+        Self { promises, grants, restored_at: now, relearned: false, taken_back: false }
     }
 
     /// What must survive this process.
@@ -157,6 +163,7 @@ impl Voter {
         }
         let ballot = if self.obeys(&learned.ballot) { &learned.ballot } else { &self.promises.ballot };
         self.promises = Promises { ballot: ballot.clone(), ..learned.clone() };
+        self.relearned = true;
         Persist::First
     }
 
@@ -228,6 +235,12 @@ impl Voter {
         if again && known.holder.as_ref() != Some(&claim.candidate) {
             return (Claimed::Taken { holder: known.holder.clone() }, Persist::Unchanged);
         }
+        let taken_back = claim.proof == Proof::TakenBack;
+        // A manager that asked for the same server has more to do before it opens it.
+        let overtaken = if again { !self.taken_back } else { self.may_have_granted_beside(&claim.candidate) };
+        if taken_back && overtaken {
+            return (Claimed::MayHaveLed { holder: self.promises.holder.clone() }, Persist::Unchanged);
+        }
         if let Some(grant) = self.holds_back(claim, now) {
             let (by, remaining) = (grant.to.clone(), grant.remaining(now));
             return (Claimed::HeldBack { by, remaining }, Persist::Unchanged);
@@ -243,6 +256,7 @@ impl Voter {
             // The candidate's own grants stay: it may be holding an older generation by them.
             self.grants.retain(|grant| grant.to == claim.candidate || !is_lifted(grant, claim));
             self.accept(claim.generation, &claim.candidate);
+            self.taken_back = taken_back;
             persist = Persist::First;
         }
         (Claimed::Accepted { outstanding }, persist)
@@ -251,6 +265,14 @@ impl Voter {
     fn holds_back(&self, claim: &Claim, now: Moment) -> Option<&Grant> {
         let counts = |grant: &&Grant| !is_lifted(grant, claim) && !grant.remaining(now).is_zero();
         self.grants.iter().filter(counts).max_by_key(|grant| grant.remaining(now))
+    }
+
+    /// Whether somebody else may have led the generation known here. One grant is enough: it may be part of a majority.
+    fn may_have_granted_beside(&self, candidate: &InstanceId) -> bool {
+        let Some(holder) = self.promises.holder.as_ref().filter(|holder| *holder != candidate) else {
+            return false;
+        };
+        self.relearned || self.grants.iter().any(|grant| grant.to == *holder)
     }
 
     fn accept_ballot(&mut self, ballot: &Ballot) -> Persist {
@@ -263,6 +285,7 @@ impl Voter {
 
     fn accept(&mut self, generation: Generation, holder: &InstanceId) {
         self.promises.generation = generation;
+        (self.relearned, self.taken_back) = (false, false);
         self.promises.holder = Some(holder.clone());
         self.promises.may_hold = self.grants.iter().map(|grant| grant.to.clone()).collect();
         if !self.promises.may_hold.contains(holder) {
@@ -294,6 +317,6 @@ fn is_lifted(grant: &Grant, claim: &Claim) -> bool {
     match claim.proof {
         Proof::Fenced | Proof::Stonith => claim.released.contains(&grant.to),
         Proof::Operator | Proof::Adoption => true,
-        Proof::AckFence | Proof::Expired | Proof::AssumedDead => false,
+        Proof::AckFence | Proof::Expired | Proof::AssumedDead | Proof::TakenBack => false,
     }
 }

@@ -77,6 +77,7 @@ impl World {
         if *self.holders.entry(generation).or_insert(host) != host {
             self.violation = Some(format!("generation {generation} has a second holder, db{host}"));
         }
+        self.check_taken_back(host, generation);
         self.highest_open = generation.max(self.highest_open);
         if self.hosts[host].passes_until <= self.t {
             self.openings += 1;

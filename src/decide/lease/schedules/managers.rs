@@ -98,6 +98,7 @@ impl World {
             Claimed::OlderBallot { .. }
             | Claimed::Superseded { .. }
             | Claimed::Taken { .. }
+            | Claimed::MayHaveLed { .. }
             | Claimed::NoVote => return,
         };
         self.managers[manager].accepted.insert(voter, outstanding);

@@ -2,6 +2,7 @@
 //! processes restarted without their memory, disks lost, clocks that run apart, two managers that both believe they lead. After every
 //! event: nobody is open beside another. Each rule is also broken on purpose, and must then be caught.
 
+mod blocked;
 mod faults;
 mod hosts;
 mod managers;
@@ -30,6 +31,8 @@ enum Broken {
     LiftsAll,
     /// A voter that lost its promises votes as one that was just adopted.
     VotesBlank,
+    /// A blocked host takes itself back when nobody is entitled any more, whoever led in between.
+    TakesBackBlindly,
 }
 
 /// The first schedule of `seeds` that breaks the property.
@@ -57,6 +60,17 @@ fn schedules_open_somebody() {
 }
 
 #[test]
+fn schedules_let_blocked_hosts_take_themselves_back() {
+    let mut taken = 0;
+    for seed in 1..50_u64 {
+        let mut world = World::new(seed * 7_919, 3, Broken::Nothing);
+        while world.step().unwrap() {}
+        taken += world.taken_back;
+    }
+    assert!(taken > 5, "{taken}");
+}
+
+#[test]
 fn each_rule_left_out_is_caught() {
     let rules = [
         Broken::NoWait,
@@ -66,6 +80,7 @@ fn each_rule_left_out_is_caught() {
         Broken::NoEpoch,
         Broken::LiftsAll,
         Broken::VotesBlank,
+        Broken::TakesBackBlindly,
     ];
     for broken in rules {
         let violation = first_violation(broken, 1..3_000);

@@ -42,6 +42,9 @@ impl World {
             (Message::Claimed { claim, reply }, Party::Manager(manager)) => {
                 self.on_claimed(from, manager, claim, reply);
             }
+            (Message::Claimed { claim, reply }, Party::Host(host)) => {
+                self.on_claimed_back(from, host, claim, reply);
+            }
             (Message::Fenced { order, ok }, Party::Manager(manager)) => self.on_fenced(manager, order, ok),
             (Message::Epoch { epoch, order }, Party::Manager(manager)) => {
                 if self.managers[manager].asked == Some(order) {
@@ -83,6 +86,7 @@ impl World {
             match holder.handle(Input::Fence { generation }, now) {
                 Ok(effects) => {
                     self.carry_out(host, effects);
+                    self.blocked(host, order);
                     true
                 }
                 Err(_) => false,

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use super::Broken;
+use super::blocked::Block;
 use crate::decide::lease::Terms;
 use crate::decide::lease::holder::{Holder, Input, Kept, Start};
 use crate::decide::lease::relearn::Relearn;
@@ -106,6 +107,10 @@ pub(super) enum Event {
     },
     /// A voter that lost its promises asks the others.
     Relearn(usize),
+    /// A blocked host has heard nothing more.
+    TakeBack(usize),
+    /// And may open by what it won.
+    TakenBack(usize),
     Trouble,
 }
 
@@ -161,8 +166,11 @@ pub(super) struct World {
     pub(super) claimed: Vec<Claimed>,
     pub(super) orders: Vec<Order>,
     pub(super) holders: BTreeMap<Generation, usize>,
+    pub(super) blocks: Vec<Block>,
     pub(super) highest_open: Generation,
     pub(super) openings: usize,
+    /// How often a blocked host led again by itself.
+    pub(super) taken_back: usize,
     pub(super) violation: Option<String>,
 }
 
@@ -228,30 +236,38 @@ impl World {
             claimed: Vec::new(),
             orders: Vec::new(),
             holders: BTreeMap::new(),
+            blocks: Vec::new(),
             highest_open: Generation(0),
             openings: 0,
+            taken_back: 0,
             violation: None,
         }
     }
 
     /// Runs one schedule; gives how often somebody was opened.
     pub(super) fn run(mut self) -> Result<usize, String> {
-        for manager in 0..MANAGERS {
-            let first = self.dice.below(3 * SECOND);
-            self.at(first, Event::Act(manager));
-        }
-        self.at(SECOND, Event::Trouble);
-        while let Some(Reverse((t, _, event))) = self.queue.pop() {
-            if t > RUN_FOR {
-                break;
-            }
-            self.t = t;
-            self.handle(event);
-            if let Some(violation) = self.violation {
-                return Err(format!("at {} ms: {violation}", t / MS));
-            }
-        }
+        while self.step()? {}
         Ok(self.openings)
+    }
+
+    /// The next event; `false` at the schedule's end.
+    pub(super) fn step(&mut self) -> Result<bool, String> {
+        if self.sequence == 0 {
+            for manager in 0..MANAGERS {
+                let first = self.dice.below(3 * SECOND);
+                self.at(first, Event::Act(manager));
+            }
+            self.at(SECOND, Event::Trouble);
+        }
+        let Some(Reverse((t, _, event))) = self.queue.pop().filter(|Reverse((t, ..))| *t <= RUN_FOR) else {
+            return Ok(false);
+        };
+        self.t = t;
+        self.handle(event);
+        match self.violation.take() {
+            Some(violation) => Err(format!("at {} ms: {violation}", t / MS)),
+            None => Ok(true),
+        }
     }
 
     pub(super) fn at(&mut self, t: u64, event: Event) {
@@ -290,6 +306,8 @@ impl World {
                 self.send(Party::Manager(manager), Party::Host(voter), Message::Claim { claim });
             }
             Event::Relearn(host) => self.ask_others(host),
+            Event::TakeBack(block) => self.take_back(block),
+            Event::TakenBack(block) => self.taken_back(block),
             Event::Trouble => self.trouble(),
         }
         self.check();
