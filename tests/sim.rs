@@ -9,6 +9,8 @@
     reason = "the model names what it models, the checker what it counts"
 )]
 
+#[path = "sim/alone.rs"]
+mod alone;
 #[path = "sim/basics.rs"]
 mod basics;
 #[path = "sim/block.rs"]

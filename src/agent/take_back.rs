@@ -54,8 +54,13 @@ pub(super) fn unless_heard(shared: &Arc<Shared>, token: &Token, within: Duration
     let kept = shared.seen().kept;
     let Some(Step::Claim { generation: back, .. }) = otherwise.first() else { return };
     let Role::Fenced { generation: led } = kept.role else { return };
-    let block =
-        Block { token: token.clone(), epoch: kept.epoch, led, back: *back, otherwise: otherwise.to_vec() };
+    let block = Block {
+        token: Token { back: true, ..token.clone() },
+        epoch: kept.epoch,
+        led,
+        back: *back,
+        otherwise: otherwise.to_vec(),
+    };
     let (shared, cancel) = (Arc::clone(shared), shared.cancel.clone());
     let tracker = shared.tracker.clone();
     tracker.spawn(async move {

@@ -2,7 +2,6 @@
 //! what a decision turns on: which transactions are where, who waits for whom, and what a restart or a start of threads throws away.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use mha::model::extra::Saved;
 use mha::model::gtid::GtidSet;

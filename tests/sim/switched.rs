@@ -12,7 +12,7 @@ use super::switchover::{Harm, Switch, Trouble, harms};
 
 /// What becomes of a cluster whose manager died inside the block, while none returns: its old primary serves again after so
 /// many ms at most; `None`: it is closed until a manager returns.
-const SERVES_AGAIN_WITHIN: Option<u64> = None;
+const SERVES_AGAIN_WITHIN: Option<u64> = Some(12_000);
 
 /// How long no manager is there, in ms.
 const ALONE: u64 = 30_000;
