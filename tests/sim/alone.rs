@@ -43,14 +43,16 @@ pub(crate) async fn unless_heard(left: Left) {
     let Role::Fenced { generation: led } = kept.role else { return };
     let epoch = kept.epoch;
     sleep(*within + PATIENCE).await;
+    let mut mine = false;
     while alive(shared, h, life).await.is_some() {
         let kept = shared.act(|sim| sim.hosts[h].kept);
-        let ours = kept.role == (Role::Primary { generation: back });
+        let ours = mine && kept.role == (Role::Primary { generation: back });
         let stands = kept.epoch == epoch && matches!(kept.role, Role::Fenced { .. });
         if !ours && !stands {
             return;
         }
         let won = if ours { Ok(()) } else { left.win(led, back, epoch).await };
+        mine |= won.is_ok();
         let done = match won {
             Ok(()) => left.open(back, kept.epoch).await,
             Err(trouble) => Err(trouble),
@@ -150,6 +152,7 @@ impl Left {
                 if opens {
                     sim.open_server(h, "taken back by its agent");
                     sim.note_won(h, back, &self.token.recovery);
+                    sim.switching.taken_back.push(back.0);
                     sim.count("taken back by its agent");
                 }
                 opens

@@ -159,6 +159,8 @@ pub(crate) struct Switching {
     won: BTreeMap<String, BTreeSet<usize>>,
     /// What privileged sessions committed on blocked servers.
     pub(crate) errant: Vec<Tx>,
+    /// Generations that agents won without a manager.
+    pub(crate) taken_back: Vec<u64>,
 }
 
 impl Sim {
