@@ -194,6 +194,61 @@ async fn stopping_a_receiver_loses_nothing_received() {
     .await;
 }
 
+/// A primary that dies in the middle of sending a transaction: the half that came is not waited for (MySQL's coordinator would, for a
+/// minute), and is nowhere afterwards.
+#[tokio::test]
+async fn half_a_transaction_holds_nobody_up() {
+    on_both(async |flavor| {
+        let Some(Pair { primary, replica, mut p, mut r }) = pair(flavor, false).await else { return };
+        run(&mut p, "CREATE TABLE t.large (v LONGBLOB)").await;
+        let before = look(&mut p).await.executed;
+        step(&mut r, wait(&replica, &before)).await;
+        let received = || {
+            let files = std::fs::read_dir(replica.data()).unwrap().flatten();
+            let relay = files.filter(|file| file.file_name().to_string_lossy().contains("relay"));
+            relay.map(|file| file.metadata().map_or(0, |about| about.len())).sum::<u64>()
+        };
+        let at_first = received();
+        let large = async {
+            let rows = "INSERT INTO t.large SELECT REPEAT('x', 1000000) FROM information_schema.columns LIMIT 400";
+            // It dies under it, or just after it.
+            let _ = p.query(rows, within(60.0)).await;
+        };
+        let kill = async {
+            let limit = Instant::now() + LIMIT;
+            while received() < at_first + 20_000_000 {
+                assert!(Instant::now() < limit, "nothing is received");
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            primary.signal("-KILL");
+        };
+        tokio::join!(large, kill);
+        let seen =
+            until(&mut r, "source lost", |seen| seen.channel().unwrap().receiver != ThreadState::Running)
+                .await;
+        assert!(seen.is_level() && seen.known() == before, "all of it came: {seen:#?}");
+        let began = Instant::now();
+        step(&mut r, stop_receiving(&replica, &primary)).await;
+        step(&mut r, wait(&replica, &before)).await;
+        step(&mut r, Step::StopReplicating { instance: replica.id() }).await;
+        let took = began.elapsed();
+        println!("{flavor}: half a transaction received, stopped after {took:?}");
+        assert!(took < Duration::from_secs(3), "{flavor}: {took:?}");
+        let rows = r.query("SELECT COUNT(*) AS n FROM t.large", within(5.0)).await.unwrap();
+        assert_eq!(rows[0].number("n"), Some(0));
+        if flavor == Flavor::MySql {
+            let said = "SELECT last_error_number AS code FROM performance_schema.replication_applier_status_by_coordinator";
+            let said = r.query(said, within(5.0)).await.unwrap();
+            assert_eq!(said[0].number("code"), Some(1756), "its half was not there to be given up");
+        }
+        assert_eq!(look(&mut r).await.channel().unwrap().applier_error, None);
+        step(&mut r, Step::ForgetSource { instance: replica.id() }).await;
+        assert_eq!(look(&mut r).await.executed, before);
+        run(&mut r, "SET GLOBAL read_only=0; INSERT INTO t.t VALUES ()").await;
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn both_threads_stopped_with_something_unapplied_is_refused() {
     let Some(Pair { primary, replica, mut p, mut r }) = pair(Flavor::MariaDb, false).await else { return };

@@ -237,11 +237,11 @@ fn takes_itself_back(instance: &InstanceId, generation: Generation, otherwise: &
         matches!(step, Step::Claim { candidate, generation: of, proof: Proof::TakenBack }
             if candidate == instance && *of > generation.next())
     });
-    let only_follow = otherwise.iter().skip(1).all(|step| match step {
-        Step::Open { instance: own, .. } | Step::HoldVip { instance: own, .. } => own == instance,
-        Step::PointReplica { instance: other, source, .. } => other != instance && source == instance,
-        _ => false,
-    });
+    let serves = |step: &Step| {
+        matches!(step, Step::Open { instance: own, .. } | Step::HoldVip { instance: own, .. } if own == instance)
+            || matches!(step, Step::PointReplica { instance: other, source, .. } if other != instance && source == instance)
+    };
+    let only_follow = otherwise.iter().skip(1).all(serves);
     (!wins || !only_follow).then(|| {
         format!("{instance} would be blocked, and its agent may do more than take it back by its own claim")
     })

@@ -234,13 +234,12 @@ fn alone<'a>(
     record: &ClusterRecord,
     replicas: impl Iterator<Item = &'a InstanceId>,
 ) -> Vec<Step> {
-    let own = undo.iter().filter_map(|step| match step {
-        Step::Claim { candidate, generation, .. } => {
+    let own = undo.iter().filter_map(|step| {
+        if let Step::Claim { candidate, generation, .. } = step {
             let (candidate, generation) = (candidate.clone(), *generation);
-            Some(Step::Claim { candidate, generation, proof: Proof::TakenBack })
+            return Some(Step::Claim { candidate, generation, proof: Proof::TakenBack });
         }
-        Step::Open { .. } | Step::HoldVip { .. } => Some(step.clone()),
-        _ => None,
+        matches!(step, Step::Open { .. } | Step::HoldVip { .. }).then(|| step.clone())
     });
     let mut steps: Vec<Step> = own.collect();
     steps.extend(replicas.map(|replica| Step::PointReplica {

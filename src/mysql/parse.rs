@@ -10,6 +10,10 @@ use crate::model::gtid::GtidSet;
 use crate::model::instance::{Flavor, InstanceId};
 use crate::model::report::{Replication, SemiSync, Settings, ThreadError, ThreadState};
 
+/// `ER_MTA_INCONSISTENT_DATA`: MySQL's applier was ended from outside, by KILL or a shutdown. A worker that fails is told by its own
+/// error; this one is over at the next start, by GTID.
+const ENDED: u32 = 1756;
+
 /// What the variables say of a server's history.
 #[derive(Debug, Clone)]
 pub(super) struct History {
@@ -92,7 +96,7 @@ fn channel(flavor: Flavor, row: &Record, history: &History) -> Result<Replicatio
         receiver: state(text("replica_io_running")),
         applier: state(text("replica_sql_running")),
         receiver_error: error(row, "last_io_errno", "last_io_error"),
-        applier_error: error(row, "last_sql_errno", "last_sql_error"),
+        applier_error: error(row, "last_sql_errno", "last_sql_error").filter(|error| error.code != ENDED),
         seconds_behind: row.number("seconds_behind_source"),
         received: history.executed.union(&set(flavor, text(received))?),
         read_to: place(row, "source_log_file", "read_source_log_pos"),

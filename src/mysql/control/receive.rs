@@ -143,9 +143,21 @@ pub(super) async fn stop_replicating(conn: &mut Connection, deadline: Instant) -
         return Err(ControlError::Unapplied { server: named(conn), missing });
     }
     if seen.channel().is_some_and(|channel| channel.applier != ThreadState::Stopped) {
-        let sql = conn.dialect().stop(Threads::Applier);
-        conn.query(&sql, deadline).await?;
+        stop_applier(conn, deadline).await?;
     }
+    Ok(())
+}
+
+/// The applier stopped, with everything complete that it had begun. Half a transaction is given up with the thread itself: it is rolled
+/// back, and was never in the received set. The thread then says that it was killed (1756), until it starts again.
+async fn stop_applier(conn: &mut Connection, deadline: Instant) -> Result<(), ControlError> {
+    if let Some(half) = conn.dialect().half_received()
+        && let Some(id) = conn.query(half, deadline).await?.first().and_then(|row| row.number::<u64>("id"))
+    {
+        conn.query(&format!("KILL {id}"), deadline).await?;
+    }
+    let sql = conn.dialect().stop(Threads::Applier);
+    conn.query(&sql, deadline).await?;
     Ok(())
 }
 
@@ -179,8 +191,7 @@ pub(super) async fn halt(
         }
     }
     if seen.channel().is_some_and(|channel| channel.applier != ThreadState::Stopped) {
-        let sql = conn.dialect().stop(Threads::Applier);
-        conn.query(&sql, deadline).await?;
+        stop_applier(conn, deadline).await?;
     }
     Ok(())
 }
