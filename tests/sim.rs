@@ -9,8 +9,12 @@
     reason = "the model names what it models, the checker what it counts"
 )]
 
+#[path = "sim/alone.rs"]
+mod alone;
 #[path = "sim/basics.rs"]
 mod basics;
+#[path = "sim/block.rs"]
+mod block;
 #[path = "sim/check.rs"]
 mod check;
 #[path = "sim/extra.rs"]
@@ -19,6 +23,8 @@ mod extra;
 mod faults;
 #[path = "sim/host.rs"]
 mod host;
+#[path = "sim/looks.rs"]
+mod looks;
 #[path = "sim/manager.rs"]
 mod manager;
 #[path = "sim/planted.rs"]
@@ -33,6 +39,10 @@ mod state;
 mod steps;
 #[path = "sim/story.rs"]
 mod story;
+#[path = "sim/switched.rs"]
+mod switched;
+#[path = "sim/switchover.rs"]
+mod switchover;
 #[path = "sim/world.rs"]
 mod world;
 
@@ -161,7 +171,14 @@ fn many(from: u64, to: u64, planted: Planted) -> Vec<(u64, Run)> {
 }
 
 /// What must happen at least once in the seeds of a run of the tests.
-const WANTED: [&str; 3] = ["promoted: agent answered fenced", "rejoined", "recovery resumed"];
+const WANTED: [&str; 6] = [
+    "promoted: agent answered fenced",
+    "rejoined",
+    "recovery resumed",
+    "switchover done",
+    "switchover taken back",
+    "switchover resumed",
+];
 
 #[test]
 fn seeds_keep_every_invariant() {

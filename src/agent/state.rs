@@ -105,6 +105,11 @@ pub struct Shared {
     pub orders: mpsc::Sender<Order>,
     /// A connection kept between steps.
     pub spare: Spare,
+    /// Held while the server is made a replica, or none: the later of two such orders is the one that stands, however long the server
+    /// stood still in the first.
+    pub turning: tokio::sync::Mutex<()>,
+    /// The recovery that was last seen to be taken back.
+    pub taken_back: Mutex<String>,
     pub jobs: Jobs,
     seen: Mutex<Seen>,
     changed: watch::Sender<u64>,
@@ -154,6 +159,8 @@ impl Shared {
             hands,
             orders,
             spare: Spare::default(),
+            turning: tokio::sync::Mutex::new(()),
+            taken_back: Mutex::default(),
             jobs: Jobs::default(),
             seen,
             changed,

@@ -41,7 +41,9 @@ impl From<OrderError> for StepError {
             OrderError::Refused(Refusal::Older { .. } | Refusal::Stale { .. } | Refusal::Superseded(_)) => {
                 Self::Deposed(error.to_string())
             }
-            OrderError::Refused(Refusal::NoServer | Refusal::Leads(_) | Refusal::NotHolding(_))
+            OrderError::Refused(
+                Refusal::NoServer | Refusal::Leads(_) | Refusal::Follows | Refusal::NotHolding(_),
+            )
             | OrderError::Hands(_)
             | OrderError::Durable(_)
             | OrderError::NoMember
@@ -117,13 +119,23 @@ pub(super) async fn apply(shared: &Arc<Shared>, request: &StepRequest) -> Result
             sql(shared, step, deadline).await?;
             true
         }
-        Step::PointReplica { source, .. } | Step::CatchUpFrom { source, .. } => {
+        Step::PointReplica { source, .. } => {
+            let _alone = turn(shared, step, deadline).await?;
+            unblock(shared, source).await?;
+            sql(shared, step, deadline).await?;
+            true
+        }
+        Step::StopReplicating { .. } => {
+            let _alone = turn(shared, step, deadline).await?;
+            sql(shared, step, deadline).await?;
+            true
+        }
+        Step::CatchUpFrom { source, .. } => {
             unblock(shared, source).await?;
             sql(shared, step, deadline).await?;
             true
         }
         Step::WaitApplied { .. }
-        | Step::StopReplicating { .. }
         | Step::ArmSource { .. }
         | Step::AckersAttached { .. }
         | Step::ForgetSource { .. }
@@ -167,6 +179,19 @@ pub(super) async fn apply(shared: &Arc<Shared>, request: &StepRequest) -> Result
     };
     let furnished = matches!(step, Step::Furnish { .. });
     Ok(Evidence { furnished, ..read_back(shared, report, deadline).await? })
+}
+
+/// An order whose asker has gone is seen to its end all the same: the next one about the same threads waits for that.
+async fn turn<'a>(
+    shared: &'a Shared,
+    step: &Step,
+    deadline: Instant,
+) -> Result<tokio::sync::MutexGuard<'a, ()>, StepError> {
+    let within = deadline.saturating_duration_since(Instant::now());
+    let busy = || format!("{step}: an earlier order about its replication has not ended");
+    timeout_at(deadline, shared.turning.lock())
+        .await
+        .map_err(|_| StepError::NoAnswer { within, what: busy() })
 }
 
 /// A copy that is being given away, or made of a server that is to lead, does not stand in the way of a failover.

@@ -54,8 +54,13 @@ pub(super) fn unless_heard(shared: &Arc<Shared>, token: &Token, within: Duration
     let kept = shared.seen().kept;
     let Some(Step::Claim { generation: back, .. }) = otherwise.first() else { return };
     let Role::Fenced { generation: led } = kept.role else { return };
-    let block =
-        Block { token: token.clone(), epoch: kept.epoch, led, back: *back, otherwise: otherwise.to_vec() };
+    let block = Block {
+        token: Token { back: true, ..token.clone() },
+        epoch: kept.epoch,
+        led,
+        back: *back,
+        otherwise: otherwise.to_vec(),
+    };
     let (shared, cancel) = (Arc::clone(shared), shared.cancel.clone());
     let tracker = shared.tracker.clone();
     tracker.spawn(async move {
@@ -69,16 +74,18 @@ pub(super) fn unless_heard(shared: &Arc<Shared>, token: &Token, within: Duration
 
 async fn take_back(shared: &Shared, block: &Block) {
     let end = Instant::now() + TRIED_FOR;
+    // A manager may have made it lead that very generation since: that is not this block's.
+    let mut won = false;
     while Instant::now() < end {
         let role = shared.seen().kept;
-        let ours = role.role == (Role::Primary { generation: block.back });
+        let ours = won && role.role == (Role::Primary { generation: block.back });
         if !ours && !block.stands(shared) {
             return;
         }
         let done = match ours {
             // Won, and something of the opening failed.
             true => open(shared, block, role.epoch).await,
-            false => win(shared, block).await,
+            false => win(shared, block, &mut won).await,
         };
         match done {
             Ok(()) => {
@@ -114,7 +121,7 @@ impl Block {
 }
 
 /// Looks first: a claim that must fail would leave voters with a generation nobody leads. Then claims, and opens.
-async fn win(shared: &Shared, block: &Block) -> Result<(), Trouble> {
+async fn win(shared: &Shared, block: &Block, won: &mut bool) -> Result<(), Trouble> {
     let membership = shared.seen().membership.clone();
     let membership = membership.ok_or_else(|| Trouble::Overtaken("no member any more".to_owned()))?;
     let terms = Terms::new(
@@ -135,6 +142,7 @@ async fn win(shared: &Shared, block: &Block) -> Result<(), Trouble> {
     if !block.stands(shared) {
         return Err(Trouble::Overtaken("a manager has spoken".to_owned()));
     }
+    *won = true;
     open(shared, block, block.epoch).await
 }
 

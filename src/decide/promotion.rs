@@ -1,6 +1,7 @@
 //! The promote plan, stage by stage: caught up, claimed, armed, opened; then traffic, then redundancy. Who leads and whether anybody may
 //! was decided before (`failover`, `proof`, `feeding`): nothing is refused here.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::candidate::{Against, Candidate, Ranking};
@@ -13,8 +14,9 @@ use crate::model::ballot::Generation;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
 use crate::model::intent::FailoverAsk;
+use crate::model::observation::Access;
 use crate::model::policy::{Durability, WithoutAckers};
-use crate::model::view::ClusterView;
+use crate::model::view::{ClusterView, Seen};
 use crate::model::wishes::Wish;
 
 /// What a planned change adds: the old primary lives, and becomes a replica.
@@ -151,6 +153,7 @@ impl<'a> Promotion<'a> {
 
     pub(super) fn plan(&self) -> Plan {
         let mut stages = vec![self.catch_up()];
+        stages.extend(self.let_in());
         stages.extend(self.level());
         stages.push(self.prepare());
         stages.push(self.arm());
@@ -196,6 +199,18 @@ impl<'a> Promotion<'a> {
             steps.extend(self.salvage());
         }
         Stage::new("catch up", steps)
+    }
+
+    /// A server that led before may follow already and be closed still: nobody could follow it, or catch up from it, through its fence.
+    fn let_in(&self) -> Option<Stage> {
+        let closed = |instance: &&InstanceId| {
+            let agent = self.view.of(instance).and_then(Seen::agent_now);
+            agent.is_some_and(|agent| agent.access == Access::Closed)
+        };
+        let both: BTreeSet<&InstanceId> = [&self.candidate.instance, &self.feeding.holder].into();
+        let admit = |instance: &InstanceId| Step::Admit { instance: instance.clone() };
+        let steps: Vec<Step> = both.into_iter().filter(closed).map(admit).collect();
+        (!steps.is_empty()).then(|| Stage::new("let in", steps))
     }
 
     /// A candidate that is behind gets what it lacks from the most advanced one before it leads; what only the dead server's log

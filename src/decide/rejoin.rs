@@ -225,7 +225,13 @@ fn returning(
             || !record.ackers.contains(instance) && topology::would_acknowledge(view, record, home, report));
     // Below another one it acknowledges nothing, whatever an older record says.
     let recorded = *home != record.primary && record.ackers.contains(instance);
-    let stands = joins || astray || recorded || left_stopped(report, intents.was_left(instance));
+    // An order that came late, or somebody's hand, made it follow without acknowledging: commits may wait for nobody but it.
+    let mute = *home == record.primary
+        && record.acks > 0
+        && record.ackers.contains(instance)
+        && follows
+        && !report.semi_sync.replica_enabled;
+    let stands = joins || astray || recorded || mute || left_stopped(report, intents.was_left(instance));
     let due = fenced || wanted || stands && !stopped;
     if !due && (stopped || refusal(home, report).is_none()) {
         return None;
@@ -279,7 +285,7 @@ fn returning(
 
 /// The primary wrote it itself, and has it as soon as somebody acknowledges: MySQL counts a commit that waits as not executed. A fenced
 /// server cannot be given it now, so that of one only sessions that wait are believed.
-fn is_on_its_way(primary: &Report, extra: &GtidSet, fenced: bool) -> bool {
+pub(super) fn is_on_its_way(primary: &Report, extra: &GtidSet, fenced: bool) -> bool {
     !extra.is_empty()
         && extra.minus(&extra.written_by(&primary.identity)).is_empty()
         && (!fenced || primary.semi_sync.waiting > 0)

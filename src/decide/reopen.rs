@@ -4,7 +4,7 @@ use super::candidate::is_passed_over;
 use super::failover::{acks_in_force, next_generation};
 use super::guard::Blocker;
 use super::plan::{Plan, PlanKind, Proof, Stage, Step};
-use super::rejoin::{ATTEMPTS, of_ours, plan};
+use super::rejoin::{ATTEMPTS, is_on_its_way, of_ours, plan};
 use crate::model::ballot::Generation;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
@@ -45,6 +45,10 @@ pub(super) fn reopen(view: &ClusterView, intents: &Intents, now: Moment) -> Resu
             ));
         }
         let extra: GtidSet = of_ours(other, report).minus(&report.executed);
+        // Its own sessions wait for the acknowledgement, which comes once it is open.
+        if is_on_its_way(report, &extra, true) {
+            continue;
+        }
         if !extra.is_empty() && !judged(instance) && !is_passed_over(view, instance, replica) {
             return Err(format!(
                 "{instance} has what {primary} lacks: {extra}; to go on from it run {}",

@@ -158,7 +158,10 @@ async fn block_then_promote<W: World, J: Journal>(
         return Ok(Outcome::Undone { why, left });
     }
     let scope = Scope { bounds: &bounds, earlier: Some(plan), said };
-    Ok(run_within(&promote, From::Start, scope, token, world, journal).await?.outcome)
+    let outcome = run_within(&promote, From::Start, scope, token, world, journal).await?.outcome;
+    let commit = promote.commit.unwrap_or_default();
+    let begun = [(&promote, commit), (plan, plan.stages.len().saturating_sub(1))];
+    unless_taken_back(outcome, &begun, token, world, journal).await
 }
 
 /// Why writers are let on: their time is over. Names the old primary where most of it went by until that had stopped them.
@@ -183,13 +186,42 @@ async fn resume_switch<W: World, J: Journal>(
     if let Some((promote, index)) = promote.and_then(|promote| Some((promote, began(promote)?)))
         && promote.commit.is_some_and(|commit| index >= commit)
         && !recovery.was_undoing()
+        && !was_taken_back(plan, world).await
     {
-        return Ok(run(promote, From::Stage(index), token, world, journal).await?.outcome);
+        let outcome = run(promote, From::Stage(index), token, world, journal).await?.outcome;
+        let begun = [(promote, index), (plan, plan.stages.len().saturating_sub(1))];
+        return unless_taken_back(outcome, &begun, token, world, journal).await;
     }
     let begun: Vec<(&Plan, usize)> =
         promote.into_iter().chain([plan]).filter_map(|plan| Some((plan, began(plan)?))).collect();
     let left = take_back(&begun, &BTreeSet::new(), token, world, journal).await?;
     Ok(Outcome::Undone { why: "the manager died before the commit point".to_owned(), left })
+}
+
+/// A promotion that failed past its commit point because the old primary serves again is taken back in the record, and at the replicas.
+async fn unless_taken_back<W: World, J: Journal>(
+    outcome: Outcome,
+    begun: &[(&Plan, usize)],
+    token: &Token,
+    world: &W,
+    journal: &J,
+) -> Result<Outcome, J::Error> {
+    let Outcome::Failed { why } = &outcome else { return Ok(outcome) };
+    for (plan, _) in begun {
+        if was_taken_back(plan, world).await {
+            let left = take_back(begun, &BTreeSet::new(), token, world, journal).await?;
+            return Ok(Outcome::Undone { why: why.clone(), left });
+        }
+    }
+    Ok(outcome)
+}
+
+/// Whether the old primary's agent took it back while its manager stood still or was gone: the voters gave the target's generation up
+/// for that, and what is left to do is to record it.
+async fn was_taken_back<W: World>(plan: &Plan, world: &W) -> bool {
+    let undo = plan.stages.iter().flat_map(|stage| &stage.undo);
+    let Some(open) = undo.into_iter().find(|step| matches!(step, Step::Open { .. })) else { return false };
+    world.observe(open).await.is_ok_and(|seen| open.is_satisfied(&seen))
 }
 
 async fn isolate_then_promote<W: World, J: Journal>(

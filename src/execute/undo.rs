@@ -12,6 +12,7 @@ use crate::decide::plan::{Plan, PlanKind, Stage, Step};
 use crate::model::instance::InstanceId;
 
 const NOT_TRIED: &str = "not tried: it did not answer a moment ago";
+const NOT_WON: &str = "not tried: a majority of voters did not accept its generation";
 
 /// One step to be done, with the stage whose undo it is.
 type Back<'a> = (&'a str, &'a Step);
@@ -20,7 +21,8 @@ type Back<'a> = (&'a str, &'a Step);
 /// side, so that one that hangs does not keep another from serving. Gives back what could not be.
 ///
 /// In a failover nobody serves while this lasts, so a server that does not answer is asked no second time; `silent` are those that
-/// did not before. What is left of them is mended when they return. After a block each step is tried: the old primary may serve.
+/// did not before. What is left of them is mended when they return. After a block each step is tried, for the old primary may serve;
+/// but it does not open for a generation that a claim just before did not win.
 ///
 /// # Errors
 /// The journal's.
@@ -41,6 +43,7 @@ pub async fn take_back<W: World, J: Journal>(
     }
     let said = stages.iter().map(|stage| journal.stamp(What::Undoing { stage: stage.name.clone() }));
     journal.write(said.collect()).await?;
+    let token = &Token { back: true, ..token.clone() };
     let serves_after = begun.iter().any(|(plan, _)| plan.kind == PlanKind::Switchover);
     let results = join_all(by_server(&stages).into_iter().map(|(instance, steps)| {
         let patience = match serves_after {
@@ -97,8 +100,14 @@ async fn undo<'a, W: World>(
     world: &W,
 ) -> Vec<(Back<'a>, Result<(), String>, Duration)> {
     let mut results = Vec::new();
+    let mut won = true;
     for back @ (_, step) in steps {
         let began = Instant::now();
+        // A voter believes whoever renews a later generation: without the claim somebody else may be open still.
+        if !won && rests_on_a_claim(step) {
+            results.push((back, Err(NOT_WON.to_owned()), Duration::ZERO));
+            continue;
+        }
         if patience == Patience::Spent {
             results.push((back, Err(NOT_TRIED.to_owned()), Duration::ZERO));
             continue;
@@ -114,7 +123,13 @@ async fn undo<'a, W: World>(
                 Err(error.to_string())
             }
         };
+        won &= result.is_ok() || !matches!(step, Step::Claim { .. });
         results.push((back, result, began.elapsed()));
     }
     results
+}
+
+/// Nobody opens, and nobody is recorded, for a generation that voters did not give.
+fn rests_on_a_claim(step: &Step) -> bool {
+    matches!(step, Step::Open { .. } | Step::HoldVip { .. } | Step::Register { .. })
 }

@@ -16,6 +16,9 @@ pub struct Token {
     pub recovery: String,
     /// No operator asked for it: it counts against the budget of automatic failovers.
     pub automatic: bool,
+    /// It takes this recovery back: what was ordered in it before that, and comes later, is refused.
+    #[serde(default)]
+    pub back: bool,
 }
 
 /// Why a step was not done.

@@ -337,7 +337,8 @@ impl ClusterTask {
     {
         let about = recovery.about.clone();
         let automatic = recovery.ask.is_none() && recovery.kind == PlanKind::Isolate;
-        let token = Token { ballot: self.leadership.ballot(), recovery: recovery.id.clone(), automatic };
+        let (ballot, id) = (self.leadership.ballot(), recovery.id.clone());
+        let token = Token { ballot, recovery: id, automatic, back: false };
         let journal = RecoveryJournal::new(self.store.clone(), recovery, self.recovery.clone());
         self.running = Some(about.clone());
         let work = run(self.view.clone(), token, Arc::clone(&self.world), journal);

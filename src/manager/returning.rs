@@ -207,7 +207,12 @@ impl ClusterTask {
             return;
         }
         note_word(&mut self.intents, &instance, How::Auto, None);
-        let token = Token { ballot: self.leadership.ballot(), recovery: String::new(), automatic: false };
+        let token = Token {
+            ballot: self.leadership.ballot(),
+            recovery: String::new(),
+            automatic: false,
+            back: false,
+        };
         self.tracker.spawn(async move {
             let ended = agent.call_off(&CallOffRequest { token, why }, DOSSIER_WITHIN).await;
             let told = ended.map(|_| format!("{instance}, {job}: called off, and {instance} is parked"));

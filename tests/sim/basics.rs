@@ -8,6 +8,7 @@ use mha::model::instance::InstanceId;
 use mha::model::wishes::{Change, ReplicaAsk, Threads};
 
 use super::story::Story;
+use super::switchover::{Switch, switches_of};
 
 /// splitmix64: the same for a seed on every machine.
 #[derive(Debug, Clone)]
@@ -90,6 +91,12 @@ pub(crate) enum Planted {
     OpenUnarmed,
     /// The kernel lets clients pass after the lease has ended.
     NoTimeout,
+    /// A block is answered although no fence was made: only `read_only` holds clients back.
+    BlockWithoutFence,
+    /// The old primary's set counts as unchanged after the block without being read again.
+    SetNotReread,
+    /// Taking a switchover back opens the old primary although voters were not asked for its generation.
+    UndoWithoutClaim,
 }
 
 /// Everything about a run that its seed decides.
@@ -109,6 +116,10 @@ pub(crate) struct Options {
     pub(crate) planted: Planted,
     /// What an operator asks of single replicas, one after the other, whenever nothing else is to be done.
     pub(crate) asks: Vec<ReplicaAsk>,
+    /// What an operator asks for while the cluster runs, and what befalls it.
+    pub(crate) switches: Vec<Switch>,
+    /// A manager that died is not started again before everything is mended.
+    pub(crate) alone: bool,
     /// Not by chance: this happens, and nothing else.
     pub(crate) story: Option<Story>,
 }
@@ -121,9 +132,10 @@ impl Options {
         let durability = if dice.one_in(3) { Durability::Async } else { Durability::Lossless };
         let without_ackers = if dice.one_in(2) { WithoutAckers::Block } else { WithoutAckers::Degrade };
         let acks = if members > 3 && dice.one_in(3) { 2 } else { 1 };
-        let faults = dice.range(3, 6) as usize;
+        let mut faults = dice.range(3, 6) as usize;
         let bursts = dice.one_in(4);
         let silence = if dice.one_in(4) { 1_500 } else { 3_000 };
+        let switches = switches_of(seed, members, planted, &mut faults);
         Self {
             seed,
             members,
@@ -140,6 +152,8 @@ impl Options {
             } else {
                 Vec::new()
             },
+            switches,
+            alone: false,
             story: None,
         }
     }

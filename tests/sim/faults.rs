@@ -1,10 +1,11 @@
 //! What befalls a cluster: one fault after another, also in the middle of a recovery from the one before; at last all is mended.
 
 use mha::decide::lease::holder::Role;
+use mha::model::ballot::Generation;
 use mha::model::intent::FailoverAsk;
 
 use super::host::Filter;
-use super::state::{Event, MANAGERS, Sim};
+use super::state::{Event, MANAGERS, Sim, Store};
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fault {
@@ -23,9 +24,15 @@ pub(crate) enum Fault {
     SecondManager,
     Slow(usize),
     Ask,
+    /// A manager's process stands still, and goes on later.
+    Stall(usize),
 }
 
 const KINDS: u64 = 12;
+
+fn generation(store: &Store) -> Option<Generation> {
+    store.record.as_ref().map(|record| record.generation)
+}
 
 impl Sim {
     pub(crate) fn recorded_primary(&self) -> Option<usize> {
@@ -47,18 +54,23 @@ impl Sim {
             self.told.struck_at = self.t;
             return self.after(story.lasts, Event::MendAll);
         }
-        let fault = self.draw();
-        self.hit(&fault);
-        self.strikes += 1;
-        let lasts =
-            if self.dice.one_in(3) { self.dice.range(300, 3_000) } else { self.dice.range(3_000, 16_000) };
-        self.after(lasts, Event::Mend(fault));
+        if self.strikes < self.opts.faults {
+            let fault = self.draw();
+            self.hit(&fault);
+            self.strikes += 1;
+            let lasts = if self.dice.one_in(3) {
+                self.dice.range(300, 3_000)
+            } else {
+                self.dice.range(3_000, 16_000)
+            };
+            self.after(lasts, Event::Mend(fault));
+        }
         if self.strikes < self.opts.faults {
             let next =
                 if self.dice.one_in(2) { self.dice.range(50, 4_500) } else { self.dice.range(4_000, 12_000) };
             self.after(next, Event::Strike);
         } else {
-            let calm = self.dice.range(6_000, 14_000);
+            let calm = self.dice.range(6_000, 14_000).max(self.still_asked_for());
             self.after(calm, Event::MendAll);
         }
     }
@@ -111,12 +123,17 @@ impl Sim {
             Fault::CutPair(..) | Fault::CutOneWay(..) => {}
             Fault::Agent(h) => self.stop_agent(h),
             Fault::Manager(m) => self.after(20, Event::ManagerDies { m, tries: 400 }),
+            Fault::SecondManager if self.manager_up[1] => {}
             Fault::SecondManager => {
-                self.stores[1] = self.stores[0].clone();
-                self.stores[1].id = "m1".to_owned();
-                self.stopped[1] = self.stopped[0].clone();
+                // What it knows itself may be newer.
+                if generation(&self.stores[1]) <= generation(&self.stores[0]) {
+                    self.stores[1] = self.stores[0].clone();
+                    self.stores[1].id = "m1".to_owned();
+                    self.stopped[1] = self.stopped[0].clone();
+                }
                 self.manager_up[1] = true;
             }
+            Fault::Stall(m) => self.stalled[m] = true,
             Fault::Slow(s) => self.servers[s].slow = 600,
             Fault::Ask => {
                 self.stores[0].ask = Some(FailoverAsk { by: "operator".to_owned(), ..FailoverAsk::default() })
@@ -174,6 +191,7 @@ impl Sim {
             Fault::Agent(h) => self.start_agent(h),
             Fault::Manager(m) => self.manager_up[m] = true,
             Fault::SecondManager => self.manager_up[1] = false,
+            Fault::Stall(m) => self.stalled[m] = false,
             Fault::Slow(s) => self.servers[s].slow = 8,
             Fault::Ask => self.stores[0].ask = None,
         }
@@ -195,6 +213,7 @@ impl Sim {
         self.stop_agent(h);
         let host = &mut self.hosts[h];
         (host.on, host.frozen, host.vip) = (false, false, None);
+        host.spared.clear();
     }
 
     /// A new boot: nothing of the kernel's state is left but the filter that is closed before the network is up.
@@ -210,7 +229,9 @@ impl Sim {
 
     /// Everything is as it should be outside of our hands, and the operator keeps one manager, on the newer store.
     pub(crate) fn mend_all(&mut self) {
+        self.note_alone();
         self.say("everything is mended".to_owned());
+        self.stalled.fill(false);
         (self.mended, self.mended_at) = (true, self.t);
         self.cut.iter_mut().flatten().for_each(|cut| *cut = false);
         for s in 0..self.servers.len() {
@@ -221,7 +242,6 @@ impl Sim {
             self.power_on(h);
             self.start_agent(h);
         }
-        let generation = |store: &super::state::Store| store.record.as_ref().map(|record| record.generation);
         if generation(&self.stores[1]) > generation(&self.stores[0]) {
             self.stores[0] = self.stores[1].clone();
             self.stores[0].id = "m0".to_owned();

@@ -49,9 +49,15 @@ pub(crate) struct Host {
     pub(crate) kept_server: u64,
     pub(crate) acks: u32,
     pub(crate) has_server: bool,
+    /// An order about its server's replication is being done.
+    pub(crate) turning: bool,
+    /// The recovery that its agent last saw taken back.
+    pub(crate) taken_back: String,
     // The kernel.
     pub(crate) filter: Filter,
     pub(crate) vip: Option<Moment>,
+    /// Replicas' connections that pass although it is closed.
+    pub(crate) spared: Vec<u64>,
     /// How late its timers are, within f.
     pub(crate) late: u64,
     pub(crate) ticks_at: Option<u64>,
@@ -76,8 +82,11 @@ impl Host {
             kept_server: 0,
             acks: 0,
             has_server,
+            turning: false,
+            taken_back: String::new(),
             filter: Filter::Open,
             vip: None,
+            spared: Vec::new(),
             late,
             ticks_at: None,
             obeyed: 0,
@@ -160,7 +169,8 @@ impl Sim {
     }
 
     pub(crate) fn stop_agent(&mut self, h: usize) {
-        self.hosts[h].agent = None;
+        (self.hosts[h].agent, self.hosts[h].turning) = (None, false);
+        self.hosts[h].taken_back.clear();
         self.hosts[h].life += 1;
     }
 

@@ -15,14 +15,14 @@ use mha::execute::recovery;
 use mha::execute::world::Token;
 use mha::model::ballot::Ballot;
 use mha::model::instance::InstanceId;
-use mha::model::intent::Intents;
-use mha::model::observation::{Observation, Unseen, Vantage};
+use mha::model::intent::{FailoverAsk, Intents};
 use mha::model::record::{ClusterRecord, Degraded, Parked};
-use mha::model::view::{ClusterView, Granted};
+use mha::model::view::ClusterView;
 use mha::model::wishes::Change;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::looks::{Word, look_at, probes, witnesses};
 use super::state::Sim;
 use super::world::{Shared, SimWorld};
 
@@ -48,6 +48,7 @@ impl Journal for MemoryJournal {
         if entries.is_empty() {
             return Ok(());
         }
+        self.shared.awake(self.m).await;
         sleep(Duration::from_millis(1)).await;
         self.shared.act(|sim| {
             sim.keep_entries(self.m, &self.id, &entries);
@@ -64,11 +65,11 @@ impl Journal for MemoryJournal {
     }
 }
 
-struct Manager {
-    shared: Shared,
-    m: usize,
+pub(crate) struct Manager {
+    pub(crate) shared: Shared,
+    pub(crate) m: usize,
     ballot: Ballot,
-    view: ClusterView,
+    pub(crate) view: ClusterView,
     intents: Intents,
 }
 
@@ -143,7 +144,9 @@ impl Manager {
                 self.shared.act(|sim| sim.say(format!("m{} is deposed", self.m)));
                 return;
             }
-            if self.view.record.is_none() {
+            if self.switch_if_asked().await {
+                said.clear();
+            } else if self.view.record.is_none() {
                 if let Ok(plan) = adopt::adopt(&self.view, None) {
                     self.act(&plan).await;
                 }
@@ -152,6 +155,7 @@ impl Manager {
                 self.intents.failover = self.shared.act(|sim| sim.stores[self.m].ask.clone());
                 let decision = decide(&self.view, &self.intents, now, at);
                 let verdict = format!("{:?}", decision.diagnosis.verdict);
+                self.shared.act(|sim| sim.sentence.clone_from(&decision.sentence));
                 if verdict != said {
                     self.shared.act(|sim| sim.say(format!("m{}: {}", self.m, decision.sentence)));
                     said = verdict;
@@ -182,11 +186,14 @@ impl Manager {
                     sim.count("replica changed by command");
                 });
                 self.act(&plan).await;
+                self.shared.act(|sim| {
+                    if ask.change == Change::Start && sim.is_stopped(self.m, &ask.instance) {
+                        sim.asked -= 1;
+                    }
+                });
             }
             Err(why) => self.shared.act(|sim| {
-                let stopped = sim.stores[self.m].record.as_ref();
-                let stopped = stopped.is_some_and(|record| record.wishes.stopped(&ask.instance).is_some());
-                if !(ask.change == Change::Start && stopped) {
+                if !(ask.change == Change::Start && sim.is_stopped(self.m, &ask.instance)) {
                     sim.say(format!("m{} refuses {:?}: {why:?}", self.m, ask.change));
                     sim.asked += 1;
                 }
@@ -209,6 +216,19 @@ impl Manager {
 
     async fn act(&mut self, plan: &Plan) {
         let ask = self.intents.failover.clone().filter(|_| plan.kind == PlanKind::Isolate);
+        let recovery = self.stored(plan, ask.clone());
+        let (token, world, journal) = self.tools(&recovery);
+        let outcome = if matches!(plan.kind, PlanKind::Rejoin | PlanKind::Topology) {
+            let abort = self.called_off("return called off");
+            recovery::begin_yielding(plan, &abort, &token, &world, &journal).await
+        } else {
+            recovery::begin(&self.view, plan, ask.as_ref(), &token, &world, &journal).await
+        };
+        self.finish(&recovery, outcome.unwrap_or_else(|never| match never {}));
+    }
+
+    /// A recovery that begins with `plan`, in the store.
+    pub(crate) fn stored(&self, plan: &Plan, ask: Option<FailoverAsk>) -> Recovery {
         let about = match plan.kind {
             PlanKind::Isolate | PlanKind::Switchover | PlanKind::Promote => self.view.primary().cloned(),
             PlanKind::Adopt | PlanKind::Rejoin | PlanKind::Repair | PlanKind::Topology => None,
@@ -220,7 +240,7 @@ impl Manager {
                 of.map(|step| step.instance().clone())
             })
             .unwrap_or_else(|| InstanceId::new("db0", 3306));
-        let recovery = self.shared.act(|sim| {
+        self.shared.act(|sim| {
             if sim.stores[self.m].unfinished().is_some() {
                 sim.violate("I11: a second recovery begins beside an unfinished one".to_owned());
             }
@@ -232,7 +252,7 @@ impl Manager {
                 title: plan.title.clone(),
                 about,
                 kind: plan.kind,
-                ask: ask.clone(),
+                ask,
                 began_at: wall(sim.t),
                 entries: Vec::new(),
             };
@@ -240,19 +260,11 @@ impl Manager {
             sim.keep_recovery(self.m, &recovery);
             sim.stores[self.m].recoveries.push(recovery.clone());
             recovery
-        });
-        let (token, world, journal) = self.tools(&recovery);
-        let outcome = if matches!(plan.kind, PlanKind::Rejoin | PlanKind::Topology) {
-            let abort = self.called_off();
-            recovery::begin_yielding(plan, &abort, &token, &world, &journal).await
-        } else {
-            recovery::begin(&self.view, plan, ask.as_ref(), &token, &world, &journal).await
-        };
-        self.finish(&recovery, outcome.unwrap_or_else(|never| match never {}));
+        })
     }
 
-    /// Now and then a return is called off, at any moment of it.
-    fn called_off(&self) -> CancellationToken {
+    /// Now and then it is called off, at any moment of it.
+    pub(crate) fn called_off(&self, what: &'static str) -> CancellationToken {
         let abort = CancellationToken::new();
         let at = self.shared.act(|sim| {
             let wanted = sim.opts.story.is_none() && sim.dice.one_in(6);
@@ -262,7 +274,7 @@ impl Manager {
             let (abort, shared) = (abort.clone(), self.shared.clone());
             tokio::task::spawn_local(async move {
                 sleep(Duration::from_millis(at)).await;
-                shared.act(|sim| sim.count("return called off"));
+                shared.act(|sim| sim.count(what));
                 abort.cancel();
             });
         }
@@ -281,14 +293,16 @@ impl Manager {
         self.finish(recovery, outcome);
     }
 
-    fn tools(&self, recovery: &Recovery) -> (Token, SimWorld, MemoryJournal) {
-        let token = Token { ballot: self.ballot.clone(), recovery: recovery.id.clone(), automatic: true };
+    pub(crate) fn tools(&self, recovery: &Recovery) -> (Token, SimWorld, MemoryJournal) {
+        let automatic = recovery.ask.is_none() && recovery.kind == PlanKind::Isolate;
+        let token =
+            Token { ballot: self.ballot.clone(), recovery: recovery.id.clone(), automatic, back: false };
         let world = SimWorld { shared: self.shared.clone(), m: self.m, fenced: RefCell::default() };
         let journal = MemoryJournal { shared: self.shared.clone(), m: self.m, id: recovery.id.clone() };
         (token, world, journal)
     }
 
-    fn finish(&mut self, recovery: &Recovery, outcome: Outcome) {
+    pub(crate) fn finish(&mut self, recovery: &Recovery, outcome: Outcome) {
         let now = self.shared.act(|sim| {
             sim.say(format!("m{} ends: {outcome:?}", self.m));
             match (&outcome, recovery.kind) {
@@ -300,8 +314,9 @@ impl Manager {
             if let (Some(ended), Outcome::Undone { left, .. }, Some(_)) = (ended, &outcome, &sim.opts.story)
                 && left.is_empty()
             {
-                sim.check_undone(&ended);
+                sim.check_undone(self.m, &ended);
             }
+            sim.note_switched(recovery, &outcome);
             if recovery.ask.is_some() {
                 sim.stores[self.m].ask = None;
             }
@@ -311,8 +326,11 @@ impl Manager {
         if let Outcome::Undone { left, .. } = &outcome {
             self.intents.note_left(left);
         }
+        // A planned change that was called off is no reason to leave a primary alone that dies now.
+        let planned = matches!(recovery.kind, PlanKind::Switchover | PlanKind::Topology);
         match outcome.trouble() {
             None => self.intents.note_done(&recovery.about),
+            Some(_) if planned => {}
             Some(why) => self.intents.note_undone(&recovery.about, now, why),
         }
     }
@@ -320,6 +338,7 @@ impl Manager {
     /// Asks everybody: first the replicas, then the primary, so that what they have beyond it is errant.
     async fn look(&mut self, all: bool) {
         let m = self.m;
+        self.shared.awake(m).await;
         self.view.record = self.shared.act(|sim| sim.stores[m].record.clone());
         let primary = self.view.primary().map(|primary| self.shared.act(|sim| sim.index(primary)));
         let members = self.view.cluster.members.len();
@@ -374,46 +393,12 @@ impl Manager {
     }
 }
 
-enum Word {
-    Said(mha::model::time::Moment, Box<mha::model::observation::AgentStatus>),
-    Lost(mha::model::time::Moment),
-    Silent(mha::model::time::Moment),
-}
-
-fn look_at(sim: &mut Sim, m: usize, s: usize) -> (Observation, Word) {
-    let (party, at) = (sim.manager_party(m), sim.now_of_manager());
-    let seen: Result<_, Unseen> = sim.knock(party, s).map(|()| sim.report(s));
-    let word = if !sim.hosts[s].on || !sim.talk(party, s) || sim.hosts[s].frozen {
-        Word::Silent(at)
-    } else if sim.agent_answers(s) {
-        Word::Said(at, Box::new(sim.status(s)))
-    } else {
-        Word::Lost(at)
-    };
-    (Observation { of: sim.instance(s), from: Vantage::Manager, at, seen }, word)
-}
-
-fn probes(sim: &mut Sim, m: usize, p: usize) -> Vec<mha::model::observation::Probe> {
-    let (party, at) = (sim.manager_party(m), sim.now_of_manager());
-    (0..sim.hosts.len())
-        .filter(|h| *h != p && sim.talk(party, *h) && sim.agent_answers(*h))
-        .map(|h| sim.probe_from(h, p, at))
-        .collect()
-}
-
-/// What voters that are no members say of their grants.
-fn witnesses(sim: &Sim, m: usize) -> Vec<(String, Granted)> {
-    let (party, at) = (sim.manager_party(m), sim.now_of_manager());
-    let heard = (sim.servers.len()..sim.hosts.len()).filter(|h| sim.talk(party, *h) && sim.agent_answers(*h));
-    heard
-        .map(|h| {
-            let ago = sim.hosts[h].agent.as_ref().and_then(|agent| agent.voter.granted_ago(sim.now_at(h)));
-            (sim.host_name(h), Granted { at, generation: sim.hosts[h].promises.generation, ago })
-        })
-        .collect()
-}
-
 impl Sim {
+    fn is_stopped(&self, m: usize, instance: &InstanceId) -> bool {
+        let record = self.stores[m].record.as_ref();
+        record.is_some_and(|record| record.wishes.stopped(instance).is_some())
+    }
+
     /// The store's part of a plan, in one transaction.
     pub(crate) fn write_record(&mut self, m: usize, step: &Step, token: &Token) -> Option<ClusterRecord> {
         let now = wall(self.t);

@@ -6,7 +6,7 @@ use super::run;
 /// Seeds tried before a planted mistake counts as not seen.
 const SEEDS: u64 = 150;
 
-const ALL: [Planted; 9] = [
+const ALL: [Planted; 12] = [
     Planted::SkipFence,
     Planted::IgnoreBallots,
     Planted::OpenBeforeCatchUp,
@@ -16,6 +16,9 @@ const ALL: [Planted; 9] = [
     Planted::ForgetfulVoter,
     Planted::OpenUnarmed,
     Planted::NoTimeout,
+    Planted::BlockWithoutFence,
+    Planted::SetNotReread,
+    Planted::UndoWithoutClaim,
 ];
 
 /// The mistake of that name.
@@ -79,4 +82,19 @@ fn opening_unarmed_is_caught() {
 #[test]
 fn a_kernel_that_forgets_its_timer_is_caught() {
     caught(Planted::NoTimeout, &["I1", "I5", "I7"]);
+}
+
+#[test]
+fn a_block_without_a_fence_is_caught() {
+    caught(Planted::BlockWithoutFence, &["I1", "I2", "I5", "I7"]);
+}
+
+#[test]
+fn a_set_that_is_not_read_again_is_caught() {
+    caught(Planted::SetNotReread, &["I3"]);
+}
+
+#[test]
+fn an_undo_that_asks_no_voter_is_caught() {
+    caught(Planted::UndoWithoutClaim, &["I1", "I2", "I5", "I7", "I15"]);
 }

@@ -13,7 +13,7 @@ use super::run;
 use super::story::{Fate, Story};
 
 /// Tells the story once for each command of it, both ways a manager's death can fall; the number of deaths.
-fn at_every_command(fault: Option<Fault>, kind: PlanKind, change: impl Fn(&mut Options)) -> usize {
+pub(crate) fn at_every_command(fault: Option<Fault>, kind: PlanKind, change: impl Fn(&mut Options)) -> usize {
     let mut deaths = 0;
     for flavor in [Flavor::MariaDb, Flavor::MySql] {
         for fate in [Fate::NotSent, Fate::NotAnswered] {
@@ -21,7 +21,7 @@ fn at_every_command(fault: Option<Fault>, kind: PlanKind, change: impl Fn(&mut O
                 let mut opts = Options::of(7, Planted::Nothing);
                 (opts.members, opts.flavor, opts.acks) = (3, flavor, 1);
                 (opts.durability, opts.without_ackers) = (Durability::Lossless, WithoutAckers::Block);
-                opts.asks = Vec::new();
+                (opts.asks, opts.switches) = (Vec::new(), Vec::new());
                 opts.story = Some(Story { fault: fault.clone(), lasts: 12_000, kind, nth, fate });
                 change(&mut opts);
                 let run = run(opts);
@@ -99,6 +99,7 @@ fn a_return_with_a_tail_of_its_own_ends_whole() {
         let mut opts = Options::of(seed, Planted::Nothing);
         (opts.members, opts.flavor, opts.acks) = (3, Flavor::MySql, 1);
         (opts.durability, opts.without_ackers) = (Durability::Lossless, WithoutAckers::Block);
+        opts.switches = Vec::new();
         opts
     };
     let lives = Story {
@@ -147,7 +148,7 @@ fn a_server_that_hangs_in_the_middle_of_a_failover_is_left() {
             (opts.members, opts.flavor, opts.acks) = (4, flavor, 1);
             (opts.durability, opts.without_ackers) = (Durability::Lossless, WithoutAckers::Block);
             let (fault, fate) = (Some(Fault::Kill(0)), Fate::ServerHangs);
-            opts.asks = Vec::new();
+            (opts.asks, opts.switches) = (Vec::new(), Vec::new());
             opts.story = Some(Story { fault, lasts: 60_000, kind: PlanKind::Isolate, nth, fate });
             let run = run(opts);
             let about = format!("{flavor:?} at command {nth}: {:?}", run.told.died_at);

@@ -2,12 +2,10 @@
 //! what a decision turns on: which transactions are where, who waits for whom, and what a restart or a start of threads throws away.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use mha::model::extra::Saved;
 use mha::model::gtid::GtidSet;
-use mha::model::instance::{Flavor, Identity, Version};
-use mha::model::report::{Replication, Report, SemiSync, Settings, ThreadState};
+use mha::model::instance::Flavor;
 
 use super::state::{Event, Sim};
 
@@ -17,7 +15,7 @@ pub(crate) type Tx = usize;
 pub(crate) type Marks = [u32; 5];
 
 /// How long a replica believes in a silent source (`replica_net_timeout`).
-const NET_TIMEOUT: u64 = 8_000;
+pub(crate) const NET_TIMEOUT: u64 = 8_000;
 
 /// A transaction: who wrote it first, under which number.
 #[derive(Debug, Clone, Copy)]
@@ -79,6 +77,12 @@ pub(crate) struct Server {
     pub(crate) saved: Option<Saved>,
     /// What is left of its log when it is set back, while that is half done.
     pub(crate) kept: Vec<Tx>,
+    /// It is being made read-only, and so many writers wait with that.
+    pub(crate) closing: Option<u32>,
+    /// How much of its log it had when its set was read again after a block.
+    pub(crate) reread: Option<Vec<Tx>>,
+    /// The recovery that stopped both its threads last.
+    pub(crate) stopped_by: String,
 }
 
 impl Server {
@@ -117,80 +121,12 @@ impl Sim {
     }
 
     pub(crate) fn received_marks(&self, s: usize) -> Marks {
-        let mut marks = self.servers[s].marks;
+        let mut marks = self.executed_marks(s);
         for tx in &self.servers[s].relay {
             let Written { origin, number } = self.txs[*tx];
             marks[origin] = marks[origin].max(number);
         }
         marks
-    }
-
-    pub(crate) fn report(&mut self, s: usize) -> Report {
-        let executed = self.set_of(self.servers[s].marks);
-        let received = self.received_marks(s);
-        let received = self.set_of(received);
-        let server = &self.servers[s];
-        let flavor = self.opts.flavor;
-        let channel = server.source.map(|source| Replication {
-            channel: String::new(),
-            source: self.instance(source),
-            receiver: match (server.io, &server.stream) {
-                (false, _) => ThreadState::Stopped,
-                (true, Some(_)) => ThreadState::Running,
-                (true, None) => ThreadState::Connecting,
-            },
-            applier: if server.sql { ThreadState::Running } else { ThreadState::Stopped },
-            receiver_error: None,
-            applier_error: None,
-            seconds_behind: None,
-            received,
-            read_to: None,
-            applied_to: None,
-            heartbeats: server.heartbeats,
-            heartbeat_every: Some(Duration::from_millis(500)),
-            gtid: true,
-            delay: Duration::ZERO,
-            filtered: false,
-        });
-        Report {
-            identity: Identity {
-                flavor,
-                version: Version::new(10, 11, 14),
-                server_id: s as u32 + 1,
-                server_uuid: None,
-                hostname: format!("db{s}"),
-                port: 3306,
-            },
-            uptime: Duration::from_secs((self.t - server.booted_at) / 1_000),
-            read_only: server.read_only,
-            super_read_only: None,
-            executed,
-            purged: GtidSet::empty(flavor),
-            coordinates: None,
-            replication: channel.into_iter().collect(),
-            semi_sync: SemiSync {
-                available: true,
-                source_enabled: server.semi_source,
-                source_status: server.semi_source,
-                after_sync: true,
-                timeout: Duration::from_secs(4_000_000),
-                acks: server.acks,
-                clients: self.ackers_of(s).count() as u32,
-                waiting: server.waiters.len() as u32,
-                unacknowledged: 0,
-                replica_enabled: server.semi_replica,
-                replica_status: server.stream.as_ref().is_some_and(|stream| stream.announced),
-            },
-            settings: Settings {
-                log_bin: true,
-                log_replica_updates: true,
-                gtid: true,
-                event_scheduler: false,
-                durable_commits: true,
-                net_timeout: Duration::from_millis(NET_TIMEOUT),
-            },
-            heartbeat_age: None,
-        }
     }
 
     /// Replicas that announced themselves to `s`.
@@ -212,6 +148,16 @@ impl Sim {
         if self.servers[s].read_only || self.servers[s].waiters.len() >= 4 {
             return false;
         }
+        if let Some(waiting) = &mut self.servers[s].closing {
+            *waiting += 1;
+            return false;
+        }
+        self.commit(s);
+        true
+    }
+
+    /// A session commits.
+    pub(crate) fn commit(&mut self, s: usize) {
         let number = match self.opts.flavor {
             Flavor::MySql => self.servers[s].marks[s] + 1,
             Flavor::MariaDb => self.servers[s].marks.iter().max().copied().unwrap_or(0) + 1,
@@ -223,10 +169,9 @@ impl Sim {
         if server.semi_source && server.acks > 0 {
             let at = server.log.len() - 1;
             server.waiters.push(Waiter { tx, at, acked: 0, since: self.t });
-        } else {
+        } else if self.passes(s) {
             self.acknowledge(s, tx, false);
         }
-        true
     }
 
     /// Into the log, and on to whoever follows.
@@ -272,7 +217,7 @@ impl Sim {
 
     /// Bytes of replication pass from `s` to `r` and back.
     fn streams(&self, s: usize, r: usize) -> bool {
-        self.hosts[s].on && self.hosts[r].on && !self.cut[s][r] && !self.cut[r][s] && self.passes(s)
+        self.hosts[s].on && self.hosts[r].on && !self.cut[s][r] && !self.cut[r][s] && self.lets(s, r)
     }
 
     pub(crate) fn connect(&mut self, r: usize) {
@@ -371,7 +316,7 @@ impl Sim {
         let reset = self.hosts[s].on
             && !self.cut[s][r]
             && !self.cut[r][s]
-            && (!self.servers[s].up || !self.passes(s));
+            && (!self.servers[s].up || !self.lets(s, r));
         if reset || quiet > NET_TIMEOUT {
             self.servers[r].stream = None;
             return self.connect_later(r, 30);
@@ -433,7 +378,7 @@ impl Sim {
     }
 
     pub(crate) fn stop_io(&mut self, s: usize) {
-        self.servers[s].io = false;
+        (self.servers[s].io, self.servers[s].io_error) = (false, false);
         self.servers[s].stream = None;
     }
 
@@ -461,7 +406,7 @@ impl Sim {
         let t = self.t;
         let server = &mut self.servers[s];
         server.uncommitted = server.waiters.drain(..).map(|waiter| waiter.tx).collect();
-        (server.up, server.hung_since, server.gone_at) = (false, None, t);
+        (server.up, server.hung_since, server.gone_at, server.closing) = (false, None, t, None);
         (server.io, server.sql, server.stream, server.applying) = (false, false, None, false);
         // S13, N1: what was received and not applied does not survive a restart.
         server.relay.clear();

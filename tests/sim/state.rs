@@ -25,27 +25,64 @@ use super::faults::Fault;
 use super::host::{Filter, Host};
 use super::server::{Marks, Server, Written};
 use super::story::Told;
+use super::switchover::Switching;
 
 /// Something that happens at a time of its own.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Event {
     Write,
     Connect(usize),
-    Deliver { replica: usize, stream: u64 },
-    Acked { source: usize, replica: usize, stream: u64, to: usize },
-    Beat { replica: usize, stream: u64 },
+    Deliver {
+        replica: usize,
+        stream: u64,
+    },
+    Acked {
+        source: usize,
+        replica: usize,
+        stream: u64,
+        to: usize,
+    },
+    Beat {
+        replica: usize,
+        stream: u64,
+    },
     Apply(usize),
     Tick(usize),
-    Renew { round: usize, voter: usize },
-    Renewed { round: usize, voter: usize, reply: usize },
-    Compare { host: usize, incarnation: u64 },
+    Renew {
+        round: usize,
+        voter: usize,
+    },
+    Renewed {
+        round: usize,
+        voter: usize,
+        reply: usize,
+    },
+    Compare {
+        host: usize,
+        incarnation: u64,
+    },
     ProcessSeen(usize),
     Strike,
     Mend(Fault),
     MendAll,
-    ManagerDies { m: usize, tries: u32 },
+    ManagerDies {
+        m: usize,
+        tries: u32,
+    },
     Judge,
     Succeed(usize),
+    /// The operator asks for the planned switchover of that number, for the so-many-th time.
+    Switch {
+        index: usize,
+        tries: u32,
+    },
+    /// A privileged session commits on a server that takes no writes.
+    LateCommit(usize),
+    /// A statement that nobody waits for any more: it closes the server when that goes on.
+    LateClose {
+        server: usize,
+        boot: u64,
+    },
 }
 
 /// A manager's durable store.
@@ -105,6 +142,11 @@ pub(crate) struct Sim {
     pub(crate) mended: bool,
     pub(crate) mended_at: u64,
     pub(crate) restart_first: bool,
+    /// Managers whose process stands still.
+    pub(crate) stalled: Vec<bool>,
+    pub(crate) switching: Switching,
+    /// What a manager last said of the cluster.
+    pub(crate) sentence: String,
     pub(crate) settled: bool,
     pub(crate) counters: BTreeMap<&'static str, u64>,
     pub(crate) trace: Vec<String>,
@@ -173,6 +215,9 @@ impl Sim {
             mended: false,
             mended_at: 0,
             restart_first: false,
+            stalled: vec![false; MANAGERS],
+            switching: Switching::default(),
+            sentence: String::new(),
             settled: false,
             counters: BTreeMap::new(),
             trace: Vec::new(),
@@ -190,6 +235,9 @@ impl Sim {
             sim.connect_later(s, 5);
         }
         sim.after(50, Event::Write);
+        for (index, switch) in sim.opts.switches.clone().into_iter().enumerate() {
+            sim.after(switch.at, Event::Switch { index, tries: 0 });
+        }
         sim
     }
 
@@ -286,6 +334,9 @@ impl Sim {
             Event::ManagerDies { m, tries } => self.manager_dies(m, tries),
             Event::Judge => self.judge(),
             Event::Succeed(m) => self.succeed(m),
+            Event::Switch { index, tries } => self.ask_to_switch(index, tries),
+            Event::LateCommit(s) => self.late_commit(s),
+            Event::LateClose { server, boot } => self.late_close(server, boot),
         }
     }
 

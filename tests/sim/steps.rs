@@ -9,9 +9,12 @@ use mha::execute::world::{StepError, Token};
 use mha::model::instance::{Flavor, InstanceId};
 use mha::model::observation::Access;
 use mha::model::report::ThreadState;
+use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep};
 
+use super::alone::{Left, unless_heard};
 use super::basics::Planted;
+use super::block::block;
 use super::state::Sim;
 use super::world::{STATEMENT, Shared};
 
@@ -43,6 +46,12 @@ pub(crate) async fn agent_step(
         Step::Fence { generation, .. } => {
             shared.act(|sim| sim.fence(h, *generation)).map_err(|why| failed(why.to_string()))?;
         }
+        Step::Block { generation, within, otherwise, .. } => {
+            block(shared, h, life, *generation, *within).await?;
+            let (shared, token, otherwise) = (shared.clone(), token.clone(), otherwise.clone());
+            spawn_local(unless_heard(Left { shared, h, life, token, within: *within, otherwise }));
+        }
+        Step::Unmoved { .. } => shared.act(|sim| sim.reread(h)),
         Step::Kill { .. } => shared.act(|sim| sim.crash(h)),
         Step::StartServer { as_replica, .. } => {
             sleep(Duration::from_millis(400)).await;
@@ -78,6 +87,7 @@ pub(crate) async fn agent_step(
                     (leads && sim.answers(h)).then(|| sim.open_server(h, "opened"))
                 });
                 if opened.is_some() {
+                    shared.act(|sim| sim.note_won(h, *generation, &token.recovery));
                     break;
                 }
                 if Instant::now() > until {
@@ -103,6 +113,22 @@ pub(crate) async fn agent_step(
             alive(shared, h, life).await.ok_or_else(dead)?;
             shared.act(|sim| sim.rewind_end(h)).map_err(failed)?;
         }
+        Step::PointReplica { .. } | Step::StopReplicating { .. } => {
+            // The later of two orders is the one that stands.
+            while shared.act(|sim| std::mem::replace(&mut sim.hosts[h].turning, true)) {
+                sleep(Duration::from_millis(5)).await;
+                alive(shared, h, life).await.ok_or_else(dead)?;
+                if Instant::now() > until {
+                    return Err(dead());
+                }
+            }
+            if let Step::StopReplicating { .. } = step {
+                shared.act(|sim| sim.servers[h].stopped_by.clone_from(&token.recovery));
+            }
+            let done = sql(shared, h, life, step).await;
+            shared.act(|sim| sim.hosts[h].turning &= sim.hosts[h].life != life);
+            done?;
+        }
         _ => sql(shared, h, life, step).await?,
     }
     alive(shared, h, life).await.ok_or_else(dead)?;
@@ -120,6 +146,16 @@ fn lie(sim: &Sim, step: &Step, seen: &mut Evidence) {
         Step::Fence { generation, .. } if planted == Planted::SkipFence => {
             if let Some(agent) = &mut seen.agent {
                 (agent.access, agent.vip, agent.fenced) = (Access::Closed, false, Some(*generation));
+            }
+        }
+        Step::Block { generation, .. } if planted == Planted::BlockWithoutFence => {
+            if let Some(agent) = &mut seen.agent {
+                (agent.access, agent.fenced) = (Access::Closed, Some(*generation));
+            }
+        }
+        Step::Unmoved { set, .. } if planted == Planted::SetNotReread => {
+            if let Some(report) = &mut seen.report {
+                report.executed = set.clone();
             }
         }
         Step::ArmSource { acks, .. } if planted == Planted::OpenUnarmed && *acks > 0 => {
@@ -144,7 +180,7 @@ fn lie(sim: &Sim, step: &Step, seen: &mut Evidence) {
 }
 
 /// A stopped agent goes on where it was when it wakes; a dead one never does.
-async fn alive(shared: &Shared, h: usize, life: u64) -> Option<()> {
+pub(crate) async fn alive(shared: &Shared, h: usize, life: u64) -> Option<()> {
     loop {
         let (same, frozen) =
             shared.act(|sim| (sim.hosts[h].on && sim.hosts[h].life == life, sim.hosts[h].frozen));
@@ -298,6 +334,14 @@ impl Sim {
             self.violate(format!("I6: db{h} obeys ballot {} after {}", token.ballot, self.hosts[h].obeyed));
         }
         self.hosts[h].obeyed = token.ballot.number;
+        match (token.back, self.hosts[h].taken_back == token.recovery) {
+            (true, false) => self.hosts[h].taken_back.clone_from(&token.recovery),
+            (false, true) => {
+                self.count("came after it was taken back");
+                return Err(StepError::Deposed("its recovery is being taken back".to_owned()));
+            }
+            (true, true) | (false, false) => {}
+        }
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use mha::decide::plan::{Plan, PlanKind, Step};
+use mha::decide::plan::{Evidence, Plan, PlanKind, Step};
 use mha::execute::Outcome;
 use mha::execute::journal::{Entry, Recovery};
 use mha::execute::world::Token;
@@ -48,6 +48,8 @@ pub(crate) struct Told {
     pub(crate) struck_at: u64,
     /// Ms from the fault until a server opened for a later generation.
     pub(crate) opened_after: Option<u64>,
+    /// Who served clients when the manager died, and at the end of the time without one.
+    pub(crate) served: Option<(Vec<usize>, Vec<usize>)>,
     /// Outcomes of what the next manager resumed.
     pub(crate) resumed: Vec<Outcome>,
 }
@@ -90,8 +92,11 @@ impl Sim {
     pub(crate) fn manager_is_killed(&mut self, m: usize) {
         self.say(format!("m{m} dies"));
         self.manager_up[m] = false;
+        self.told.served = Some((self.serving(), Vec::new()));
         self.wake.notify_one();
-        self.after(700, Event::Succeed(m));
+        if let Some(back) = self.manager_is_back_after() {
+            self.after(back, Event::Succeed(m));
+        }
     }
 
     /// A new process with the old one's store.
@@ -139,19 +144,21 @@ impl Sim {
     }
 
     /// A recovery that says it was taken back was: what each begun stage's undo asks for is so.
-    pub(crate) fn check_undone(&mut self, recovery: &Recovery) {
+    pub(crate) fn check_undone(&mut self, m: usize, recovery: &Recovery) {
         let begun = |kind| {
             let stages = recovery.stage_begun(kind).map_or(0, |index| index + 1);
             let undo =
                 |plan: &Plan| plan.stages.iter().take(stages).flat_map(|stage| stage.undo.clone()).collect();
             recovery.plan(kind).map_or_else(Vec::new, undo)
         };
-        for step in [PlanKind::Promote, PlanKind::Isolate, PlanKind::Repair, PlanKind::Topology]
-            .into_iter()
-            .flat_map(begun)
+        use PlanKind::{Isolate, Promote, Repair, Switchover, Topology};
+        // A claim that was won shows in what was opened by it.
+        let shows = |step: &Step| !matches!(step, Step::Claim { .. });
+        for step in [Promote, Isolate, Switchover, Repair, Topology].into_iter().flat_map(begun).filter(shows)
         {
             let h = self.index(step.instance());
-            if self.answers(h) && !step.is_satisfied(&evidence_of(self, h)) {
+            let record = self.stores[m].record.clone();
+            if self.answers(h) && !step.is_satisfied(&Evidence { record, ..evidence_of(self, h) }) {
                 self.violate(format!("I12: taken back, and it is not so that {step}"));
             }
         }

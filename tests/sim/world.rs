@@ -41,6 +41,13 @@ impl Shared {
         result
     }
 
+    /// A manager whose process stands still does nothing.
+    pub(crate) async fn awake(&self, m: usize) {
+        while self.act(|sim| sim.stalled[m]) {
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     async fn wander(&self) {
         let delay =
             self.act(|sim| if sim.dice.one_in(15) { sim.dice.range(10, 400) } else { sim.dice.range(1, 4) });
@@ -65,6 +72,7 @@ impl SimWorld {
 
     /// A question to the agent on `h`, answered at once where it can be asked.
     pub(crate) async fn ask<T>(&self, h: usize, question: impl FnOnce(&mut Sim) -> T) -> Option<T> {
+        self.shared.awake(self.m).await;
         self.shared.wander().await;
         let party = self.shared.act(|sim| sim.manager_party(self.m));
         let answer = self.shared.act(|sim| {
@@ -74,10 +82,11 @@ impl SimWorld {
         if answer.is_none() {
             sleep(Duration::from_millis(300)).await;
         }
+        self.shared.awake(self.m).await;
         answer
     }
 
-    async fn command(&self, step: &Step, token: &Token) -> Result<Evidence, StepError> {
+    pub(crate) async fn command(&self, step: &Step, token: &Token) -> Result<Evidence, StepError> {
         let (m, h) = (self.m, self.shared.act(|sim| sim.index(step.instance())));
         let epoch = match step {
             Step::Open { .. } => self.ask(h, |sim| sim.hosts[h].kept.epoch).await,
@@ -117,12 +126,15 @@ impl SimWorld {
         };
         let within = match step {
             Step::WaitApplied { within, .. } | Step::CatchUpFrom { within, .. } => *within + STATEMENT,
+            // Its agent gives it up by itself before.
+            Step::Block { within, .. } => *within + Duration::from_millis(500),
             _ => STATEMENT,
         };
         // A host that is gone is not waited for as long as its work may take.
         let gone = within.min(STATEMENT + Duration::from_secs(1));
         let no_answer = || StepError::NoAnswer { within, what: step.to_string() };
         let Some(epoch) = epoch else { return Err(no_answer()) };
+        self.shared.awake(m).await;
         let (answer, answered) = oneshot::channel();
         let (shared, step_, token) = (self.shared.clone(), step.clone(), token.clone());
         spawn_local(async move {
@@ -154,6 +166,12 @@ impl SimWorld {
     ) -> Evidence {
         let (cluster, voters) =
             self.shared.act(|sim| (sim.cluster.clone(), (0..sim.hosts.len()).collect::<Vec<_>>()));
+        if self.shared.act(|sim| sim.is_undo_unasked(self.m, candidate, token)) {
+            return Evidence {
+                votes: Some(Votes { majority: true, ..Votes::default() }),
+                ..Evidence::default()
+            };
+        }
         let terms =
             Terms::new("manager", cluster.voters.iter().map(|v| v.host.clone()).collect(), &cluster.policy);
         let released = if proof == Proof::Fenced { self.fenced.borrow().clone() } else { Vec::new() };
@@ -280,7 +298,7 @@ impl World for SimWorld {
                     .ask(h, |sim| evidence(sim, h))
                     .await
                     .ok_or_else(|| StepError::NoAnswer { within: STATEMENT, what: "observe".to_owned() })?;
-                if matches!(step, Step::Fence { .. }) && step.is_satisfied(&seen) {
+                if matches!(step, Step::Fence { .. } | Step::Block { .. }) && step.is_satisfied(&seen) {
                     self.fenced.borrow_mut().push(step.instance().clone());
                 }
                 Ok(seen)
@@ -294,11 +312,15 @@ impl World for SimWorld {
                 sim.violate(format!("I10: {step} outside of any recovery"));
             }
         });
-        let fate = self.shared.act(|sim| sim.fate(self.m, token, step));
+        self.shared.awake(self.m).await;
+        let (fate, late) = self.shared.act(|sim| sim.meets(self.m, token, step));
         if fate == Fate::NotSent {
             return self.die().await;
         }
         let done = self.done(step, token).await;
+        if late {
+            self.shared.act(|sim| sim.befall(self.m));
+        }
         if fate == Fate::NotAnswered {
             return self.die().await;
         }
@@ -334,23 +356,10 @@ impl SimWorld {
         self.command(&point, token).await
     }
 
-    async fn keep_up(
-        &self,
-        instance: &InstanceId,
-        source: &InstanceId,
-        within: Duration,
-        token: &Token,
-    ) -> Result<Evidence, StepError> {
-        let p = self.shared.act(|sim| sim.index(source));
-        let seen = self.ask(p, |sim| evidence(sim, p)).await.and_then(|seen| seen.report);
-        let set = seen.ok_or_else(|| StepError::Failed("the source does not answer".to_owned()))?.executed;
-        self.command(&Step::WaitApplied { instance: instance.clone(), set, within }, token).await?;
-        Ok(Evidence { behind: Some(Duration::ZERO), ..Evidence::default() })
-    }
-
     async fn done(&self, step: &Step, token: &Token) -> Result<Evidence, StepError> {
         match step {
             Step::Register { .. } | Step::Park { .. } | Step::Wish { .. } => {
+                self.shared.awake(self.m).await;
                 sleep(Duration::from_millis(2)).await;
                 let record = self.shared.act(|sim| sim.write_record(self.m, step, token));
                 sleep(Duration::from_millis(1)).await;
@@ -362,9 +371,10 @@ impl SimWorld {
             Step::Turn { instance, from, to, acker, within } => {
                 self.turn(instance, from, (to, *acker), *within, token).await
             }
-            Step::KeepUp { instance, source, within, .. } => {
-                self.keep_up(instance, source, *within, token).await
+            Step::KeepUp { instance, source, closely, within } => {
+                self.keep_up(instance, source, (*closely, *within)).await
             }
+            Step::Quiet { instance, drain, .. } => self.quiet(instance, *drain).await,
             Step::Salvage { from, to, within, .. } => {
                 let (from, to) = self.shared.act(|sim| (sim.index(from), sim.index(to)));
                 let salvage = Some(self.salvage(from, to, *within, token).await);
@@ -387,7 +397,8 @@ impl SimWorld {
                         sim.stopped[self.m].push((s, marks));
                     });
                 }
-                if let (Step::Fence { instance, .. }, Ok(_)) = (step, &result) {
+                if let (Step::Fence { instance, .. } | Step::Block { instance, .. }, Ok(_)) = (step, &result)
+                {
                     self.fenced.borrow_mut().push(instance.clone());
                 }
                 result

@@ -22,16 +22,21 @@ pub enum Refusal {
     NoServer,
     #[error("this host leads generation {0}; fence it first")]
     Leads(Generation),
+    #[error("this host's server is a replica with readers; fence it before it forgets its source")]
+    Follows,
     #[error("this host does not hold the lease of generation {0}")]
     NotHolding(Generation),
 }
 
 /// Whether a host in that role may do the step. A server that leads is fenced before it is made anything else: the plan of a
-/// manager that knows an older record must not turn it into a replica.
+/// manager that knows an older record must not turn it into a replica, nor a replica into nothing.
 ///
 /// # Errors
-/// That it leads.
+/// That it leads, or follows.
 pub fn permits(role: Role, step: &Step) -> Result<(), Refusal> {
+    if let (Role::Replica, Step::ForgetSource { .. }) = (role, step) {
+        return Err(Refusal::Follows);
+    }
     let Role::Primary { generation } = role else { return Ok(()) };
     match step {
         Step::PointReplica { .. }
