@@ -130,7 +130,7 @@ pub(super) fn mend(view: &ClusterView, intents: &Intents, now: Moment) -> Option
     })
 }
 
-/// Whose events a plan of [`mend`] is about.
+/// Whose events a plan of `mend` is about.
 pub fn mends(plan: &Plan) -> Option<&InstanceId> {
     let only = |step: &Step| matches!(step, Step::Events { .. });
     plan.steps().all(only).then(|| plan.steps().next().map(Step::instance)).flatten()

@@ -6,6 +6,7 @@ use super::guard::Blocker;
 use super::plan::{Plan, PlanKind, Proof, Stage, Step};
 use super::rejoin::{ATTEMPTS, is_on_its_way, of_ours, plan};
 use crate::model::ballot::Generation;
+use crate::model::cluster::Mode;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
 use crate::model::intent::Intents;
@@ -115,6 +116,41 @@ fn reopen_plan(view: &ClusterView, record: &ClusterRecord, report: &Report, gene
         stages.push(Stage::new("traffic", vec![step]));
     }
     plan(view, PlanKind::Repair, format!("{primary} leads again, generation {generation}"), stages)
+}
+
+/// Another member serves by a later generation than the recorded one: a server that was blocked for a switchover was taken back by its
+/// agent after the switchover had ended, badly, for its manager. A majority of voters gave it that, so it is the primary, and recorded.
+pub(super) fn led_by_another(view: &ClusterView, intents: &Intents) -> Option<Plan> {
+    let record = view.record.as_ref().filter(|_| view.cluster.mode != Mode::Observe)?;
+    let next = next_generation(view);
+    let leads = |seen: &Seen| {
+        let agent = seen.agent_now()?;
+        let fresh = seen
+            .agent
+            .as_ref()
+            .is_some_and(|said| intents.settled_at.is_none_or(|settled| said.at > settled));
+        let open = matches!(agent.access, Access::Held { .. }) && seen.latest()?.is_writable();
+        agent.held.filter(|held| fresh && open && *held > record.generation && held.next() == next)
+    };
+    let (primary, generation) =
+        view.replicas().find_map(|(instance, seen)| Some((instance, leads(seen)?)))?;
+    let follows = |seen: &Seen| {
+        let report = seen.latest()?;
+        (report.semi_sync.replica_enabled && report.channel()?.source == *primary).then_some(())
+    };
+    let acking = view.seen.iter().filter_map(|(instance, seen)| follows(seen).map(|()| instance.clone()));
+    let register = Step::Register {
+        primary: primary.clone(),
+        generation,
+        ackers: if record.acks == 0 { Vec::new() } else { acking.collect() },
+        acks: record.acks,
+        degraded: record.degraded.as_ref().map(|degraded| degraded.why.clone()),
+    };
+    let title = format!(
+        "{primary} leads generation {generation} by a majority's word, {} was recorded: that is recorded now",
+        record.primary
+    );
+    Some(plan(view, PlanKind::Repair, title, vec![Stage::new("record", vec![register])]))
 }
 
 /// The primary serves, and the VIP is not on it: a promotion ended before its traffic moved, or somebody took it away.

@@ -77,6 +77,9 @@ fn act(
     if let Some(why) = awaited(view, diagnosis, now) {
         return Action::Wait { why };
     }
+    if let Some(plan) = reopen::led_by_another(view, intents) {
+        return Action::Act(plan);
+    }
     match diagnosis.verdict {
         Verdict::DeadPrimary | Verdict::SilentPrimary | Verdict::HungPrimary | Verdict::IsolatedPrimary => {
             unplanned(view, intents, diagnosis, ranking, now, wall)

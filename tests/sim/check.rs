@@ -289,17 +289,6 @@ impl Sim {
         }
         let p = self.index(&record.primary);
         let serves = self.answers(p) && !self.servers[p].read_only && self.passes(p) && self.has_vip(p);
-        // KNOWN HOLE, to be closed in `decide`: one that was taken back by its agent after its switchover had ended as failed serves, and
-        // no manager records it without a person's "adopt".
-        if !serves
-            && let Some(newest) = self.opened.last().cloned()
-            && self.switching.taken_back.contains(&newest.generation)
-            && self.serves(newest.server)
-            && self.has_vip(newest.server)
-        {
-            self.count("KNOWN HOLE: taken back by its agent, and recorded by nobody");
-            return None;
-        }
         if !serves && (0..self.servers.len()).any(|s| s != p && self.is_for_a_person(s, p)) {
             self.count("closed in the end beside an errant row");
             return None;

@@ -116,12 +116,19 @@ impl World {
             target: self.managers[manager].candidate,
         });
         let order = self.orders.len() - 1;
+        if self.dice.one_in(6) {
+            // Given up before the old grants have ended: what is fenced now is not whom they entitle.
+            return self.give_up(manager, order);
+        }
         self.at(due, Event::Opens { manager, order });
     }
 
     pub(super) fn open(&mut self, manager: usize, order: usize) {
         let target = self.orders[order].target;
-        if self.orders[order].ballot != self.ballot(manager) {
+        // The epoch it knows is the one it asked for with its present claim.
+        let claimed = self.managers[manager].claim.map(|claim| self.claims[claim].generation);
+        if self.orders[order].ballot != self.ballot(manager) || claimed != Some(self.orders[order].generation)
+        {
             return;
         }
         if let Some(epoch) = self.managers[manager].epoch {
@@ -130,21 +137,27 @@ impl World {
                 self.send(Party::Manager(manager), Party::Host(target), Message::Open { order, epoch });
             }
         }
-        // And sometimes the promotion is taken back at once: the same server is fenced, another one claimed for.
+        // And sometimes the promotion is taken back at once.
         if self.dice.one_in(2) {
-            let other = (target + 1) % MEMBERS;
-            let state = &mut self.managers[manager];
-            (state.claim, state.candidate, state.epoch) = (None, other, None);
-            state.accepted.clear();
-            state.fenced.clear();
-            let order = self.orders[order].clone();
-            self.orders.push(Order { target: other, ..order.clone() });
-            let ask = self.orders.len() - 1;
-            self.managers[manager].asked = Some(ask);
-            self.orders.push(order);
-            let fence = self.orders.len() - 1;
-            self.send(Party::Manager(manager), Party::Host(other), Message::AskEpoch { order: ask });
-            self.send(Party::Manager(manager), Party::Host(target), Message::Fence { order: fence });
+            self.give_up(manager, order);
         }
+    }
+
+    /// The same server is fenced, another one claimed for.
+    fn give_up(&mut self, manager: usize, order: usize) {
+        let target = self.orders[order].target;
+        let other = (target + 1) % MEMBERS;
+        let state = &mut self.managers[manager];
+        (state.claim, state.candidate, state.epoch) = (None, other, None);
+        state.accepted.clear();
+        state.fenced.clear();
+        let order = self.orders[order].clone();
+        self.orders.push(Order { target: other, ..order.clone() });
+        let ask = self.orders.len() - 1;
+        self.managers[manager].asked = Some(ask);
+        self.orders.push(order);
+        let fence = self.orders.len() - 1;
+        self.send(Party::Manager(manager), Party::Host(other), Message::AskEpoch { order: ask });
+        self.send(Party::Manager(manager), Party::Host(target), Message::Fence { order: fence });
     }
 }

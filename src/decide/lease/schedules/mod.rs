@@ -44,7 +44,7 @@ fn first_violation(broken: Broken, seeds: std::ops::Range<u64>) -> Option<String
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn at_most_one_host_is_open_at_a_time(seed in any::<u64>(), voters in 3_usize..=5) {
@@ -83,7 +83,7 @@ fn each_rule_left_out_is_caught() {
         Broken::TakesBackBlindly,
     ];
     for broken in rules {
-        let violation = first_violation(broken, 1..3_000);
+        let violation = first_violation(broken, 1..30_000);
         assert!(violation.is_some(), "{broken:?} went unnoticed");
         println!("{broken:?}: {}", violation.unwrap());
     }

@@ -86,6 +86,8 @@ impl World {
             match holder.handle(Input::Fence { generation }, now) {
                 Ok(effects) => {
                     self.carry_out(host, effects);
+                    // Read back before it is answered, also where the lease had run out a moment ago.
+                    self.hosts[host].passes_until = self.hosts[host].passes_until.min(self.t);
                     self.blocked(host, order);
                     true
                 }
