@@ -16,7 +16,7 @@ use crate::config::{self, ManagerConfig};
 use crate::decide::diagnose::Verdict;
 use crate::http::{self, ApiState};
 use crate::manager::handle::ClusterHandle;
-use crate::manager::snapshot::NOT_ASKED;
+use crate::manager::snapshot::{Hearing, NOT_ASKED};
 use crate::manager::{self, Part};
 use crate::model::cluster::Mode;
 use crate::random;
@@ -119,7 +119,10 @@ async fn look(config: &ManagerConfig, clusters: Vec<ClusterHandle>, part: Part) 
                 shown.verdict,
                 Verdict::Starting | Verdict::UnreachablePrimary | Verdict::ManagerCutOff
             );
-            let looked = shown.members.iter().all(|member| member.state != NOT_ASKED);
+            let looked = shown
+                .members
+                .iter()
+                .all(|member| member.state != NOT_ASKED && member.agent != Hearing::NotAsked);
             led && looked && (!unsure || Instant::now() >= late)
         });
         let _ = timeout_at(soon.max(late), seen).await;

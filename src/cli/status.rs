@@ -6,7 +6,7 @@ use super::output::{Screen, Tone};
 use crate::decide::candidate::Candidate;
 use crate::decide::diagnose::Verdict;
 use crate::http::contract::{ClusterSummary, Node, Topology};
-use crate::manager::snapshot::{MemberSnapshot, Snapshot};
+use crate::manager::snapshot::{Hearing, MemberSnapshot, Snapshot};
 use crate::model::cluster::Mode;
 use crate::model::observation::Access;
 use crate::model::policy::Durability;
@@ -122,7 +122,7 @@ fn facts(of: &Snapshot) -> Vec<(&'static str, Tone, String)> {
     let mut facts = vec![primary, durability(of)];
     let leader = of.members.iter().find(|member| of.primary.as_ref() == Some(&member.instance));
     if let Some(vip) = &of.vip {
-        let unheard = leader.filter(|leader| leader.agent == "not heard");
+        let unheard = leader.filter(|leader| leader.agent == Hearing::NotHeard);
         facts.push(match (&of.vip_on, unheard) {
             (Some(holder), _) => ("VIP", Tone::Plain, format!("{vip}, held by {holder}")),
             (None, Some(leader)) => {
@@ -138,10 +138,12 @@ fn facts(of: &Snapshot) -> Vec<(&'static str, Tone, String)> {
             (None, Some(Access::Closed)) => {
                 (Tone::Bad, format!("none: {} is closed to clients", leader.instance))
             }
-            (None, _) if leader.agent == "none" => {
+            (None, _) if leader.agent == Hearing::None => {
                 (Tone::Plain, format!("none: {} has no agent", leader.instance))
             }
-            (None, _) if leader.agent == "ok" => (Tone::Warn, format!("none held by {}", leader.instance)),
+            (None, _) if leader.agent == Hearing::Ok => {
+                (Tone::Warn, format!("none held by {}", leader.instance))
+            }
             (None, _) => (Tone::Warn, format!("unknown: the agent of {} is not heard", leader.instance)),
         };
         facts.push(("lease", tone, text));
@@ -198,7 +200,7 @@ fn member(of: &MemberSnapshot) -> Vec<(Tone, String)> {
         (stream_tone, stream.to_owned()),
         (Tone::Plain, lag(of).unwrap_or_else(dash)),
         (Tone::Plain, if of.source.is_some() { of.to_apply.to_string() } else { dash() }),
-        (good(of.agent != "not heard", Tone::Warn), of.agent.clone()),
+        (good(matches!(of.agent, Hearing::Ok | Hearing::None), Tone::Warn), of.agent.to_string()),
         (Tone::Plain, if of.vip { "here".to_owned() } else { dash() }),
     ]
 }

@@ -20,7 +20,7 @@ use crate::model::view::{ClusterView, Seen};
 pub enum Verdict {
     /// Never adopted: nothing is known to be lost or gained.
     NotAdopted,
-    /// Not yet looked long enough.
+    /// Not everybody was asked yet, and nothing is known to be wrong with the primary.
     Starting,
     Healthy,
     /// The primary serves; something beside it needs a person or a moment.
@@ -140,8 +140,24 @@ pub fn diagnose(view: &ClusterView, now: Moment) -> Diagnosis {
     diagnosis.issues = super::issues::issues(view, now);
     if diagnosis.verdict == Verdict::Healthy && !diagnosis.issues.is_empty() {
         diagnosis.verdict = Verdict::Degraded;
+        if let Some(unmet) = unmet(view) {
+            diagnosis.verdict = Verdict::Starting;
+            diagnosis.evidence.push(unmet);
+        }
     }
     diagnosis
+}
+
+/// Whom nobody has tried to hear yet, which says nothing about them: a manager's first moment, or a new member's.
+fn unmet(view: &ClusterView) -> Option<String> {
+    view.cluster.members.iter().find_map(|member| {
+        let (instance, seen) = (&member.instance, view.of(&member.instance)?);
+        if seen.manager.is_none() {
+            return Some(format!("{instance} not asked yet"));
+        }
+        let waits = member.agent.is_some() && seen.agent.is_none() && seen.agent_lost_at.is_none();
+        waits.then(|| format!("the agent on {} not asked yet", instance.host))
+    })
 }
 
 fn primary_diagnosis(view: &ClusterView, now: Moment) -> Diagnosis {

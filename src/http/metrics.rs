@@ -26,7 +26,7 @@ use crate::decide::plan::PlanKind;
 use crate::execute::Outcome;
 use crate::execute::journal::{Recovery, What};
 use crate::manager::handle::ClusterHandle;
-use crate::manager::snapshot::{MemberSnapshot, Snapshot};
+use crate::manager::snapshot::{Hearing, MemberSnapshot, Snapshot};
 use crate::store::StoreError;
 
 /// How many past recoveries are counted at the first look.
@@ -324,8 +324,8 @@ impl Families {
     fn member(&self, board: &Snapshot, member: &MemberSnapshot) {
         let of = OfInstance { cluster: board.cluster.0.clone(), instance: member.instance.to_string() };
         self.up.get_or_create(&of).set(i64::from(member.state == "ok"));
-        if member.agent != "none" {
-            self.agent_up.get_or_create(&of).set(i64::from(member.agent == "ok"));
+        if matches!(member.agent, Hearing::Ok | Hearing::NotHeard) {
+            self.agent_up.get_or_create(&of).set(i64::from(member.agent == Hearing::Ok));
         }
         if let Some(lease) = member.lease {
             self.lease.get_or_create(&of).set(lease.as_secs_f64());

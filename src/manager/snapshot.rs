@@ -1,5 +1,6 @@
 //! What the manager knows and thinks of one cluster, as one value: API, metrics and command line print nothing else.
 
+use std::fmt;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -23,6 +24,32 @@ use crate::model::wishes::Wishes;
 
 /// The state of a member nobody has looked at.
 pub const NOT_ASKED: &str = "not asked yet";
+
+/// Whether a member's agent is heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Hearing {
+    /// The configuration names no agent there.
+    #[serde(rename = "none")]
+    None,
+    /// A manager's first moment, or a new member's: nobody tried yet.
+    #[serde(rename = "not asked yet")]
+    NotAsked,
+    #[serde(rename = "not heard")]
+    NotHeard,
+    #[serde(rename = "ok")]
+    Ok,
+}
+
+impl fmt::Display for Hearing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::None => "none",
+            Self::NotAsked => NOT_ASKED,
+            Self::NotHeard => "not heard",
+            Self::Ok => "ok",
+        })
+    }
+}
 
 /// What the manager does about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,8 +125,7 @@ pub struct MemberSnapshot {
     pub heartbeat_age: Option<Duration>,
     /// Received and not yet applied.
     pub to_apply: u64,
-    /// "none" where there is no agent.
-    pub agent: String,
+    pub agent: Hearing,
     /// When its server was last asked and answered; absent while it does not.
     #[serde(default)]
     pub asked_at: Option<DateTime<Utc>>,
@@ -202,10 +228,11 @@ fn member_snapshot(
         seconds_behind: channel.and_then(|channel| channel.seconds_behind),
         heartbeat_age: report.and_then(|report| report.heartbeat_age),
         to_apply: report.map_or(0, |report| report.known().minus(&report.executed).count()),
-        agent: match (view.cluster.member(instance).and_then(|member| member.agent.as_ref()), agent) {
-            (None, _) => "none".to_owned(),
-            (Some(_), Some(_)) => "ok".to_owned(),
-            (Some(_), None) => "not heard".to_owned(),
+        agent: match view.cluster.member(instance).and_then(|member| member.agent.as_ref()) {
+            None => Hearing::None,
+            Some(_) if agent.is_some() => Hearing::Ok,
+            Some(_) if seen.agent_lost_at.is_none() => Hearing::NotAsked,
+            Some(_) => Hearing::NotHeard,
         },
         asked_at: seen.manager.as_ref().filter(|look| look.seen.is_ok()).map(|look| at - now.since(look.at)),
         access: agent.map(|agent| agent.access),

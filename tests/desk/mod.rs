@@ -14,7 +14,7 @@ use mha::execute::journal::{Entry, Recovery, What};
 use mha::http::ApiState;
 use mha::manager::event::{Ask, Event, Proposal, Then};
 use mha::manager::handle::ClusterHandle;
-use mha::manager::snapshot::{Doing, MemberSnapshot, Snapshot};
+use mha::manager::snapshot::{Doing, Hearing, MemberSnapshot, Snapshot};
 use mha::model::ballot::Generation;
 use mha::model::cluster::{ClusterName, Mode, Promotion, VipAddress};
 use mha::model::extra::{Change, Dossier, Saved, Told, Touched};
@@ -53,7 +53,7 @@ fn replica(name: &str, to_apply: u64) -> MemberSnapshot {
         seconds_behind: Some(0),
         heartbeat_age: Some(Duration::from_millis(210)),
         to_apply,
-        agent: "ok".to_owned(),
+        agent: Hearing::Ok,
         asked_at: None,
         access: Some(Access::Admitted),
         vip: false,
