@@ -7,7 +7,6 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::time::Instant;
 
-use super::client::AgentClient;
 use super::sql::fresh_report;
 use super::state::Shared;
 use crate::decide::lease::holder::Input;
@@ -34,7 +33,7 @@ async fn contains_all(shared: &Shared) -> Result<(), String> {
     let own = Report::known(&own);
     let others = membership.members.iter().filter(|member| member.instance != membership.instance);
     let answers = join_all(others.filter_map(|member| member.agent.as_ref()).map(|url| async move {
-        let client = AgentClient::new(&shared.connections, url, shared.config.token.clone());
+        let client = shared.peer(url);
         client.known(ANSWER_WITHIN).await
     }))
     .await;

@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 
-use super::client::AgentClient;
 use super::durable::{self, DurableError};
 use super::hands::HandsError;
 use super::host::process::Process;
@@ -423,7 +422,7 @@ async fn ask_voter(shared: &Shared, from: &str, url: &str, ask: &Renew, within: 
         let answer = tokio::time::timeout(within, shared.votes.renew(ask)).await.ok()?;
         return answer.inspect_err(|error| tracing::error!(error = %error, "no vote")).ok();
     }
-    let client = AgentClient::new(&shared.connections, url, shared.config.token.clone());
+    let client = shared.peer(url);
     let answer = client.renew(ask, within).await;
     if let Ok(Renewed::NoVote) = &answer {
         let electorate = shared.seen().membership.as_ref().map(relearn::electorate);
@@ -436,7 +435,8 @@ async fn ask_voter(shared: &Shared, from: &str, url: &str, ask: &Renew, within: 
     answer.inspect_err(|error| tracing::debug!(error = %error, "no grant")).ok()
 }
 
-fn terms(membership: &Membership, me: &str) -> Terms {
+/// What all parties of this cluster agree upon.
+pub(super) fn terms(membership: &Membership, me: &str) -> Terms {
     let voters = membership.voters.iter().map(|voter| voter.host.clone()).collect();
     Terms::new(me, voters, &membership.policy)
 }

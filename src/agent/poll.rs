@@ -18,7 +18,7 @@ use crate::model::observation::{Access, Unseen};
 use crate::model::report::{Replication, Report, ThreadState};
 use crate::model::time::Moment;
 use crate::mysql::client::Connection;
-use crate::mysql::probe;
+use crate::mysql::{events, probe};
 
 /// Between two questions.
 const ASK_EVERY: Duration = Duration::from_millis(250);
@@ -105,8 +105,8 @@ fn runs_unasked(shared: &Shared, report: &Report) -> bool {
 }
 
 async fn no_events(conn: &mut Connection) {
-    match conn.query("SET GLOBAL event_scheduler=OFF", Instant::now() + ANSWER_WITHIN).await {
-        Ok(_) => tracing::info!("the server is fenced and its event scheduler was on: it is off now"),
+    match events::stop(conn, Instant::now() + ANSWER_WITHIN).await {
+        Ok(()) => tracing::info!("the server is fenced and its event scheduler was on: it is off now"),
         Err(error) => tracing::warn!(error = %error, "the fenced server's event scheduler is still on"),
     }
 }

@@ -112,14 +112,7 @@ fn own_name(shared: &Shared) -> Result<InstanceId, String> {
 }
 
 fn donor(shared: &Shared, from: &InstanceId) -> Result<AgentClient, String> {
-    let url = {
-        let seen = shared.seen();
-        let members = seen.membership.as_ref().map(|membership| &membership.members);
-        let member = members.and_then(|members| members.iter().find(|member| member.instance == *from));
-        member.and_then(|member| member.agent.clone())
-    };
-    let url = url.ok_or_else(|| format!("{from} is no member with an agent"))?;
-    Ok(AgentClient::new(&shared.connections, &url, shared.config.token.clone()))
+    shared.agent_of(from).ok_or_else(|| format!("{from} is no member with an agent"))
 }
 
 /// Where a rebuild is to be made here: as configured, else as the server says.

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use futures::future::join_all;
 
-use super::client::AgentClient;
 use super::state::Shared;
 use super::voter::Blank;
 use super::wire::{Electorate, Lead, Membership};
@@ -54,7 +53,7 @@ async fn round(shared: &Shared, blank: Blank) {
     // A ballot nobody obeys: it only asks.
     let ask = Lead { cluster: electorate.cluster.clone(), ballot: Ballot::default() };
     let answers = join_all(others.map(|voter| {
-        let client = AgentClient::new(&shared.connections, &voter.url, shared.config.token.clone());
+        let client = shared.peer(&voter.url);
         let ask = &ask;
         async move { (voter.host.as_str(), client.lead(ask, ANSWER_WITHIN).await) }
     }))

@@ -20,6 +20,7 @@ use crate::model::events::EventsPolicy;
 use crate::model::instance::{Flavor, Version};
 use crate::model::observation::Access;
 use crate::mysql::dialect::Dialect;
+use crate::mysql::events;
 
 /// Between two looks whether it answers.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -124,7 +125,7 @@ fn arguments(
         Service::Unit { .. } => &[],
     };
     let role = as_replica.then(|| dialect.start_as_replica()).flatten();
-    let events = (events == EventsPolicy::Follow).then(|| dialect.start_without_events());
+    let events = (events == EventsPolicy::Follow).then_some(events::START_WITHOUT);
     standing.iter().copied().chain(role).chain(events).map(str::to_owned).collect()
 }
 

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::client::Connections;
+use super::client::{AgentClient, Connections};
 use super::hands::Hands;
 use super::host::process::Watch;
 use super::jobs::Jobs;
@@ -21,7 +21,7 @@ use crate::config::{AgentConfig, ServerConfig};
 use crate::decide::lease::holder::{Input, Kept, Role};
 use crate::model::disk::Disk;
 use crate::model::extra::Saved;
-use crate::model::instance::{Flavor, Version};
+use crate::model::instance::{Flavor, InstanceId, Version};
 use crate::model::observation::{Access, AgentStatus, Leaving, Process, Unseen};
 use crate::model::report::Report;
 use crate::model::time::Moment;
@@ -191,6 +191,21 @@ impl Shared {
             (Some(server), Some(hands)) => Ok((server, hands)),
             _ => Err(format!("{} is a witness: it only votes", self.config.host)),
         }
+    }
+
+    /// Another host's agent.
+    pub fn peer(&self, url: &str) -> AgentClient {
+        AgentClient::new(&self.connections, url, self.config.token.clone())
+    }
+
+    /// The agent of that member; none for a stranger, and where the configuration names none.
+    pub fn agent_of(&self, instance: &InstanceId) -> Option<AgentClient> {
+        let url = {
+            let seen = self.seen();
+            let members = &seen.membership.as_ref()?.members;
+            members.iter().find(|member| member.instance == *instance)?.agent.clone()?
+        };
+        Some(self.peer(&url))
     }
 
     /// What SQL steps need.

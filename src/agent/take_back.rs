@@ -8,24 +8,20 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::time::{Instant, sleep};
 
-use super::client::AgentClient;
+use super::lease_loop::terms;
 use super::state::Shared;
 use super::steps;
 use super::voter::VoteError;
 use super::wire::{Claim, Claimed, Membership};
 use crate::decide::lease::Terms;
 use crate::decide::lease::holder::{Input, Role};
-use crate::decide::plan::{Proof, Step};
+use crate::decide::lease::take_back::{AGAIN, Blocked, PATIENCE, Tally};
+use crate::decide::plan::Step;
 use crate::execute::world::Token;
-use crate::model::ballot::Generation;
-use crate::model::cluster::{Member, Voter};
-use crate::model::instance::InstanceId;
+use crate::model::cluster::Voter;
 use crate::model::observation::AgentStatus;
 
-/// A manager that lives has ended the block, or taken it back, so long after the block's own time.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// Between two tries, and how long one may go on being tried: after that a person, or a manager that returns, decides.
-const AGAIN: Duration = Duration::from_secs(1);
+/// How long it is tried: after that a person, or a manager that returns, decides.
 const TRIED_FOR: Duration = Duration::from_secs(600);
 /// One question to one voter, and one step of a replica's agent.
 const CALL: Duration = Duration::from_secs(1);
@@ -41,26 +37,15 @@ enum Trouble {
 /// What one block leaves to its agent.
 struct Block {
     token: Token,
-    /// This host's, as the fence left it: any word of a manager changes it.
-    epoch: u64,
-    /// What it led, and what it asks for.
-    led: Generation,
-    back: Generation,
+    blocked: Blocked,
     otherwise: Vec<Step>,
 }
 
 /// Waits for the manager's next word, and does without it when none comes. `within` is the block's own time.
 pub(super) fn unless_heard(shared: &Arc<Shared>, token: &Token, within: Duration, otherwise: &[Step]) {
-    let kept = shared.seen().kept;
-    let Some(Step::Claim { generation: back, .. }) = otherwise.first() else { return };
-    let Role::Fenced { generation: led } = kept.role else { return };
-    let block = Block {
-        token: Token { back: true, ..token.clone() },
-        epoch: kept.epoch,
-        led,
-        back: *back,
-        otherwise: otherwise.to_vec(),
-    };
+    let Some(blocked) = Blocked::new(otherwise, shared.seen().kept) else { return };
+    let token = Token { back: true, ..token.clone() };
+    let block = Block { token, blocked, otherwise: otherwise.to_vec() };
     let (shared, cancel) = (Arc::clone(shared), shared.cancel.clone());
     let tracker = shared.tracker.clone();
     tracker.spawn(async move {
@@ -77,20 +62,20 @@ async fn take_back(shared: &Shared, block: &Block) {
     // A manager may have made it lead that very generation since: that is not this block's.
     let mut won = false;
     while Instant::now() < end {
-        let role = shared.seen().kept;
-        let ours = won && role.role == (Role::Primary { generation: block.back });
-        if !ours && !block.stands(shared) {
+        let kept = shared.seen().kept;
+        let ours = won && kept.role == (Role::Primary { generation: block.blocked.back });
+        if !ours && !block.blocked.stands(kept) {
             return;
         }
         let done = match ours {
             // Won, and something of the opening failed.
-            true => open(shared, block, role.epoch).await,
+            true => open(shared, block, kept.epoch).await,
             false => win(shared, block, &mut won).await,
         };
         match done {
             Ok(()) => {
                 tracing::warn!(
-                    generation = %block.back,
+                    generation = %block.blocked.back,
                     recovery = block.token.recovery,
                     "its manager was not heard after the block, and nobody was let in elsewhere: serves again"
                 );
@@ -106,32 +91,17 @@ async fn take_back(shared: &Shared, block: &Block) {
     tracing::error!("blocked, and not taken back: start a manager, or run \"mhactl open\" here");
 }
 
-impl Block {
-    fn stands(&self, shared: &Shared) -> bool {
-        let kept = shared.seen().kept;
-        kept.epoch == self.epoch && matches!(kept.role, Role::Fenced { .. })
-    }
-
-    /// By what a voter's host says of itself: somebody was let in after this block.
-    fn overtaken_by(&self, seen: &AgentStatus) -> Option<String> {
-        let beyond = seen.generation > self.back;
-        let granted = seen.generation > self.led && seen.generation < self.back && seen.granted_ago.is_some();
-        (beyond || granted).then(|| format!("{} knows generation {} at work", seen.host, seen.generation))
-    }
-}
-
 /// Looks first: a claim that must fail would leave voters with a generation nobody leads. Then claims, and opens.
 async fn win(shared: &Shared, block: &Block, won: &mut bool) -> Result<(), Trouble> {
     let membership = shared.seen().membership.clone();
     let membership = membership.ok_or_else(|| Trouble::Overtaken("no member any more".to_owned()))?;
-    let terms = Terms::new(
-        &shared.config.host,
-        membership.voters.iter().map(|voter| voter.host.clone()).collect(),
-        &membership.policy,
-    );
+    let terms = terms(&membership, &shared.config.host);
     let seen = join_all(membership.voters.iter().map(|voter| look(shared, voter))).await;
     let seen: Vec<AgentStatus> = seen.into_iter().flatten().collect();
-    if let Some(why) = seen.iter().find_map(|seen| block.overtaken_by(seen)) {
+    let overtaken =
+        |seen: &&AgentStatus| block.blocked.is_overtaken(seen.generation, seen.granted_ago.is_some());
+    if let Some(seen) = seen.iter().find(overtaken) {
+        let why = format!("{} knows generation {} at work", seen.host, seen.generation);
         return Err(Trouble::Overtaken(why));
     }
     if seen.len() < terms.majority {
@@ -139,19 +109,18 @@ async fn win(shared: &Shared, block: &Block, won: &mut bool) -> Result<(), Troub
     }
     let wait = claim(shared, block, &membership, &terms).await?;
     sleep(wait).await;
-    if !block.stands(shared) {
+    if !block.blocked.stands(shared.seen().kept) {
         return Err(Trouble::Overtaken("a manager has spoken".to_owned()));
     }
     *won = true;
-    open(shared, block, block.epoch).await
+    open(shared, block, block.blocked.epoch).await
 }
 
 async fn look(shared: &Shared, voter: &Voter) -> Option<AgentStatus> {
     if voter.host == shared.config.host {
         return Some(shared.status());
     }
-    let client = AgentClient::new(&shared.connections, &voter.url, shared.config.token.clone());
-    client.status(CALL).await.ok()
+    shared.peer(&voter.url).status(CALL).await.ok()
 }
 
 /// Asks every voter; gives how long grants to others may still entitle them.
@@ -161,39 +130,14 @@ async fn claim(
     membership: &Membership,
     terms: &Terms,
 ) -> Result<Duration, Trouble> {
-    let claim = Claim {
-        cluster: membership.cluster.clone(),
-        ballot: block.token.ballot.clone(),
-        generation: block.back,
-        candidate: membership.instance.clone(),
-        proof: Proof::TakenBack,
-        released: Vec::new(),
-    };
-    let answers = join_all(membership.voters.iter().map(|voter| ask(shared, voter, &claim))).await;
-    let (mut accepted, mut outstanding, mut refused) = (0, Vec::new(), Vec::new());
-    for (voter, answer) in membership.voters.iter().zip(answers) {
-        match answer {
-            Some(Claimed::Accepted { outstanding: more }) => {
-                accepted += 1;
-                outstanding.extend(more);
-            }
-            // Held back by an old grant, or silent: it may accept later.
-            Some(Claimed::HeldBack { .. } | Claimed::NoVote) | None => {}
-            Some(
-                Claimed::OlderBallot { .. }
-                | Claimed::Superseded { .. }
-                | Claimed::Taken { .. }
-                | Claimed::MayHaveLed { .. },
-            ) => refused.push(voter.host.as_str()),
-        }
+    let Membership { cluster, instance, voters, .. } = membership;
+    let claim = block.blocked.claim(cluster.clone(), block.token.ballot.clone(), instance.clone());
+    let answers = voters.iter().map(async |voter| (voter.host.clone(), ask(shared, voter, &claim).await));
+    match Tally::of(terms, join_all(answers).await) {
+        Tally::Won { wait } => Ok(wait),
+        Tally::Lost { refused } => Err(Trouble::Overtaken(format!("refused by {}", refused.join(", ")))),
+        Tally::Later { accepted } => Err(Trouble::Later(format!("{accepted} of {} votes", terms.majority))),
     }
-    if accepted >= terms.majority {
-        return Ok(terms.wait_after_claim(&outstanding));
-    }
-    if terms.voters.len() - refused.len() < terms.majority {
-        return Err(Trouble::Overtaken(format!("refused by {}", refused.join(", "))));
-    }
-    Err(Trouble::Later(format!("{accepted} of {} votes", terms.majority)))
 }
 
 async fn ask(shared: &Shared, voter: &Voter, claim: &Claim) -> Option<Claimed> {
@@ -201,16 +145,17 @@ async fn ask(shared: &Shared, voter: &Voter, claim: &Claim) -> Option<Claimed> {
         let own = tokio::time::timeout(CALL, shared.votes.claim(claim)).await.ok()?;
         return own.inspect_err(|error: &VoteError| tracing::error!(error = %error, "no vote")).ok();
     }
-    let client = AgentClient::new(&shared.connections, &voter.url, shared.config.token.clone());
-    client.claim(claim, CALL).await.ok()
+    shared.peer(&voter.url).claim(claim, CALL).await.ok()
 }
 
 async fn open(shared: &Shared, block: &Block, epoch: u64) -> Result<(), Trouble> {
     let later = |why: String| Trouble::Later(why);
     let deadline = Instant::now() + FOLLOW;
-    steps::open(shared, block.back, Some(epoch), deadline).await.map_err(|error| later(error.to_string()))?;
+    steps::open(shared, block.blocked.back, Some(epoch), deadline)
+        .await
+        .map_err(|error| later(error.to_string()))?;
     if block.otherwise.iter().any(|step| matches!(step, Step::HoldVip { .. })) {
-        let held = shared.order(Input::TakeVip { generation: block.back }).await;
+        let held = shared.order(Input::TakeVip { generation: block.blocked.back }).await;
         held.map_err(|error| later(error.to_string()))?;
     }
     Ok(())
@@ -218,24 +163,20 @@ async fn open(shared: &Shared, block: &Block, epoch: u64) -> Result<(), Trouble>
 
 /// The replicas that were taken from it return, each by its own agent: a commit here may wait for them.
 async fn follow(shared: &Shared, block: &Block) {
-    let Some(membership) = shared.seen().membership.clone() else { return };
-    let url = |instance: &InstanceId| {
-        let mut members = membership.members.iter();
-        members.find(|member: &&Member| member.instance == *instance).and_then(|member| member.agent.clone())
-    };
-    let steps = block.otherwise.iter().filter(|step| matches!(step, Step::PointReplica { .. }));
-    join_all(steps.filter_map(|step| Some((url(step.instance())?, step))).map(|(url, step)| async move {
-        let client = AgentClient::new(&shared.connections, &url, shared.config.token.clone());
-        let end = Instant::now() + TRIED_FOR;
-        let leads = || shared.seen().kept.role == (Role::Primary { generation: block.back });
-        while leads() && Instant::now() < end {
-            match client.step(&block.token, step, FOLLOW).await {
-                Ok(seen) if step.is_satisfied(&seen) => return,
-                Ok(_) => tracing::warn!(%step, "not so when read back"),
-                Err(error) => tracing::warn!(%step, error = %error, "a replica does not return yet"),
+    let points = block.otherwise.iter().filter(|step| matches!(step, Step::PointReplica { .. }));
+    join_all(points.filter_map(|step| Some((shared.agent_of(step.instance())?, step))).map(
+        |(agent, step)| async move {
+            let end = Instant::now() + TRIED_FOR;
+            let leads = || shared.seen().kept.role == (Role::Primary { generation: block.blocked.back });
+            while leads() && Instant::now() < end {
+                match agent.step(&block.token, step, FOLLOW).await {
+                    Ok(seen) if step.is_satisfied(&seen) => return,
+                    Ok(_) => tracing::warn!(%step, "not so when read back"),
+                    Err(error) => tracing::warn!(%step, error = %error, "a replica does not return yet"),
+                }
+                sleep(AGAIN).await;
             }
-            sleep(AGAIN).await;
-        }
-    }))
+        },
+    ))
     .await;
 }

@@ -124,21 +124,19 @@ pub(super) fn led_by_another(view: &ClusterView, intents: &Intents) -> Option<Pl
     let record = view.record.as_ref().filter(|_| view.cluster.mode != Mode::Observe)?;
     let next = next_generation(view);
     let leads = |seen: &Seen| {
-        let agent = seen.agent_now()?;
-        let fresh = seen
-            .agent
-            .as_ref()
-            .is_some_and(|said| intents.settled_at.is_none_or(|settled| said.at > settled));
+        let agent = seen.agent_now().filter(|_| is_heard_since(seen, intents))?;
         let open = matches!(agent.access, Access::Held { .. }) && seen.latest()?.is_writable();
-        agent.held.filter(|held| fresh && open && *held > record.generation && held.next() == next)
+        agent.held.filter(|held| open && *held > record.generation && held.next() == next)
     };
     let (primary, generation) =
         view.replicas().find_map(|(instance, seen)| Some((instance, leads(seen)?)))?;
     let follows = |seen: &Seen| {
-        let report = seen.latest()?;
-        (report.semi_sync.replica_enabled && report.channel()?.source == *primary).then_some(())
+        seen.latest().is_some_and(|report| {
+            let source = report.channel().map(|channel| &channel.source);
+            report.semi_sync.replica_enabled && source == Some(primary)
+        })
     };
-    let acking = view.seen.iter().filter_map(|(instance, seen)| follows(seen).map(|()| instance.clone()));
+    let acking = view.seen.iter().filter(|(_, seen)| follows(seen)).map(|(instance, _)| instance.clone());
     let register = Step::Register {
         primary: primary.clone(),
         generation,
@@ -153,16 +151,19 @@ pub(super) fn led_by_another(view: &ClusterView, intents: &Intents) -> Option<Pl
     Some(plan(view, PlanKind::Repair, title, vec![Stage::new("record", vec![register])]))
 }
 
+/// Its agent has spoken since the last recovery ended: what it said before may be what that has changed.
+fn is_heard_since(seen: &Seen, intents: &Intents) -> bool {
+    seen.agent.as_ref().is_some_and(|said| intents.settled_at.is_none_or(|settled| said.at > settled))
+}
+
 /// The primary serves, and the VIP is not on it: a promotion ended before its traffic moved, or somebody took it away.
 pub(super) fn traffic(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan> {
     let record = view.record.as_ref()?;
     let (primary, vip) = (&record.primary, view.cluster.vip.clone()?);
     let seen = view.of(primary)?;
-    let agent = seen.agent_now()?;
-    let fresh =
-        seen.agent.as_ref().is_some_and(|said| intents.settled_at.is_none_or(|settled| said.at > settled));
+    let agent = seen.agent_now().filter(|_| is_heard_since(seen, intents))?;
     let serves = matches!(agent.access, Access::Held { .. }) && agent.held == Some(record.generation);
-    if !fresh || !serves || agent.vip || intents.pause(primary, now).is_some() {
+    if !serves || agent.vip || intents.pause(primary, now).is_some() {
         return None;
     }
     let title = format!("{} is not on {primary}, which serves: it moves there", vip.address);

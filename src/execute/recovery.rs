@@ -161,7 +161,7 @@ async fn block_then_promote<W: World, J: Journal>(
     let outcome = run_within(&promote, From::Start, scope, token, world, journal).await?.outcome;
     let commit = promote.commit.unwrap_or_default();
     let begun = [(&promote, commit), (plan, plan.stages.len().saturating_sub(1))];
-    unless_taken_back(outcome, &begun, token, world, journal).await
+    unless_taken_back(outcome, plan, &begun, token, world, journal).await
 }
 
 /// Why writers are let on: their time is over. Names the old primary where most of it went by until that had stopped them.
@@ -190,7 +190,7 @@ async fn resume_switch<W: World, J: Journal>(
     {
         let outcome = run(promote, From::Stage(index), token, world, journal).await?.outcome;
         let begun = [(promote, index), (plan, plan.stages.len().saturating_sub(1))];
-        return unless_taken_back(outcome, &begun, token, world, journal).await;
+        return unless_taken_back(outcome, plan, &begun, token, world, journal).await;
     }
     let begun: Vec<(&Plan, usize)> =
         promote.into_iter().chain([plan]).filter_map(|plan| Some((plan, began(plan)?))).collect();
@@ -201,19 +201,18 @@ async fn resume_switch<W: World, J: Journal>(
 /// A promotion that failed past its commit point because the old primary serves again is taken back in the record, and at the replicas.
 async fn unless_taken_back<W: World, J: Journal>(
     outcome: Outcome,
+    switch: &Plan,
     begun: &[(&Plan, usize)],
     token: &Token,
     world: &W,
     journal: &J,
 ) -> Result<Outcome, J::Error> {
     let Outcome::Failed { why } = &outcome else { return Ok(outcome) };
-    for (plan, _) in begun {
-        if was_taken_back(plan, world).await {
-            let left = take_back(begun, &BTreeSet::new(), token, world, journal).await?;
-            return Ok(Outcome::Undone { why: why.clone(), left });
-        }
+    if !was_taken_back(switch, world).await {
+        return Ok(outcome);
     }
-    Ok(outcome)
+    let left = take_back(begun, &BTreeSet::new(), token, world, journal).await?;
+    Ok(Outcome::Undone { why: why.clone(), left })
 }
 
 /// Whether the old primary's agent took it back while its manager stood still or was gone: the voters gave the target's generation up

@@ -90,10 +90,8 @@ pub(super) async fn replica(Order { handle, ask }: Order<ReplicaRequest>) -> Ans
 pub(super) async fn handoff(Order { handle, ask }: Order<HandoffRequest>) -> Answer {
     let HandoffRequest { instance, remaining_ms, by, dry_run } = ask;
     let board = std::sync::Arc::clone(&handle.board.borrow());
-    if !board.members.iter().any(|member| member.instance == instance) {
-        let members = board.members.iter().map(|member| member.instance.to_string()).collect::<Vec<_>>();
-        let next = format!("name one of its members: {}", members.join(", "));
-        return Err(ApiError::bad_request(format!("{instance} is no member of {}", handle.name), next));
+    if let Some(stranger) = board.stranger(&instance) {
+        return Err(ApiError::bad_request(stranger.to_string(), "name one of them"));
     }
     if board.primary.as_ref() != Some(&instance) {
         let sentence = format!("{instance} does not lead {}: nothing is to be handed over", handle.name);

@@ -10,7 +10,7 @@ use crate::decide::candidate::Candidate;
 use crate::decide::diagnose::Verdict;
 use crate::decide::{Action, Decision};
 use crate::model::ballot::Generation;
-use crate::model::cluster::{ClusterName, Mode, VipAddress};
+use crate::model::cluster::{ClusterName, Mode, Stranger, VipAddress};
 use crate::model::gtid::GtidSet;
 use crate::model::instance::{InstanceId, Version};
 use crate::model::job::Job;
@@ -189,6 +189,13 @@ impl Snapshot {
             recovering,
             not_leading,
         }
+    }
+}
+
+impl Snapshot {
+    /// Nothing where it is a member.
+    pub fn stranger(&self, instance: &InstanceId) -> Option<Stranger> {
+        Stranger::among(self.members.iter().map(|member| &member.instance), &self.cluster, instance)
     }
 }
 

@@ -119,6 +119,21 @@ pub struct Stranger {
     pub members: Vec<InstanceId>,
 }
 
+impl Stranger {
+    /// Nothing where it is among them.
+    pub fn among<'a>(
+        members: impl Iterator<Item = &'a InstanceId> + Clone,
+        cluster: &ClusterName,
+        instance: &InstanceId,
+    ) -> Option<Self> {
+        (!members.clone().any(|member| member == instance)).then(|| Self {
+            instance: instance.clone(),
+            cluster: cluster.clone(),
+            members: members.cloned().collect(),
+        })
+    }
+}
+
 impl fmt::Display for Stranger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { instance, cluster, members } = self;
@@ -133,12 +148,7 @@ impl fmt::Display for Stranger {
 impl Cluster {
     /// Nothing where it is a member.
     pub fn stranger(&self, instance: &InstanceId) -> Option<Stranger> {
-        let members = || self.members.iter().map(|member| member.instance.clone()).collect();
-        self.member(instance).is_none().then(|| Stranger {
-            instance: instance.clone(),
-            cluster: self.name.clone(),
-            members: members(),
-        })
+        Stranger::among(self.members.iter().map(|member| &member.instance), &self.name, instance)
     }
 
     /// The member of that name.

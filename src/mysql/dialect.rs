@@ -439,14 +439,6 @@ impl Dialect {
         }
     }
 
-    /// Starts with no scheduled event running, whatever its configuration says: on MariaDB those of a privileged definer write to a
-    /// read-only server.
-    pub const fn start_without_events(self) -> &'static str {
-        match self.flavor {
-            Flavor::MySql | Flavor::MariaDb => "--event-scheduler=OFF",
-        }
-    }
-
     /// Lets MariaDB's recovery drop what was never acknowledged (S7). Before the switch of its own it took the role from the
     /// semi-sync setting (MDEV-33465). MySQL has neither.
     pub fn start_as_replica(self) -> Option<&'static str> {

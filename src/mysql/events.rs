@@ -14,7 +14,11 @@ use super::record::Record;
 use crate::model::events::{Scheduler, ServerEvents};
 use crate::model::observation::Unseen;
 
-/// More events than this are not looked at.
+/// Starts a server with no scheduled event running, whatever its configuration says: on MariaDB those of a privileged definer write to a
+/// read-only server.
+pub const START_WITHOUT: &str = "--event-scheduler=OFF";
+
+/// More events than this are not looked at; [`EVENTS`] asks for no more.
 const MOST: usize = 10_000;
 
 /// `due`: it has something left to do. A time zone nobody knows here counts as over: enabling what is over is an error.
@@ -127,6 +131,14 @@ fn sorted(scheduler: Scheduler, uptime: Duration, events: &[Event]) -> ServerEve
     all
 }
 
+/// Switches the scheduler off; an event that runs goes on to its end.
+///
+/// # Errors
+/// How it failed by `deadline`.
+pub async fn stop(conn: &mut Connection, deadline: Instant) -> Result<(), ClientError> {
+    conn.query("SET GLOBAL event_scheduler=OFF", deadline).await.map(|_| ())
+}
+
 /// With `enable` what replication set aside is enabled, but for those named; then the scheduler is as wanted. Enabling is logged: the
 /// replicas, and an old primary when it follows, set those events aside by it. One that cannot be enabled keeps no other from it.
 ///
@@ -140,7 +152,7 @@ pub(super) async fn settle(
 ) -> Result<(), ControlError> {
     let (scheduler, _, events) = list(conn, deadline).await?;
     if !wanted && scheduler == Scheduler::On {
-        conn.query("SET GLOBAL event_scheduler=OFF", deadline).await?;
+        stop(conn, deadline).await?;
     }
     let mut refused = None;
     let aside = |event: &&Event| matches!(event.status, Status::Aside);

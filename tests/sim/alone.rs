@@ -1,13 +1,13 @@
-//! What the agent of a blocked server does when it hears no more of the block: as `agent/take_back.rs`, over the model's network. Voters
-//! and holder are the machines as shipped.
+//! What the agent of a blocked server does when it hears no more of the block: as `agent/take_back.rs`, over the model's network. What it
+//! asks, what the answers come to, voters and holder are as shipped.
 
 use std::time::Duration;
 
 use futures::future::join_all;
 use mha::decide::lease::Terms;
 use mha::decide::lease::holder::{Input, Role};
-use mha::decide::lease::voter::{Claim, Claimed};
-use mha::decide::plan::{Proof, Step};
+use mha::decide::lease::take_back::{AGAIN, Blocked, PATIENCE, Tally};
+use mha::decide::plan::Step;
 use mha::execute::world::Token;
 use mha::model::ballot::Generation;
 use tokio::time::{Instant, sleep};
@@ -16,8 +16,6 @@ use super::state::Sim;
 use super::steps::{agent_step, alive};
 use super::world::Shared;
 
-const PATIENCE: Duration = Duration::from_secs(3);
-const AGAIN: Duration = Duration::from_secs(1);
 const FOLLOW: Duration = Duration::from_secs(10);
 
 enum Trouble {
@@ -38,20 +36,17 @@ pub(crate) struct Left {
 pub(crate) async fn unless_heard(left: Left) {
     let Left { shared, h, life, within, .. } = &left;
     let (h, life) = (*h, *life);
-    let Some(Step::Claim { generation: back, .. }) = left.otherwise.first().cloned() else { return };
-    let kept = shared.act(|sim| sim.hosts[h].kept);
-    let Role::Fenced { generation: led } = kept.role else { return };
-    let epoch = kept.epoch;
+    let Some(blocked) = Blocked::new(&left.otherwise, shared.act(|sim| sim.hosts[h].kept)) else { return };
+    let back = blocked.back;
     sleep(*within + PATIENCE).await;
     let mut mine = false;
     while alive(shared, h, life).await.is_some() {
         let kept = shared.act(|sim| sim.hosts[h].kept);
         let ours = mine && kept.role == (Role::Primary { generation: back });
-        let stands = kept.epoch == epoch && matches!(kept.role, Role::Fenced { .. });
-        if !ours && !stands {
+        if !ours && !blocked.stands(kept) {
             return;
         }
-        let won = if ours { Ok(()) } else { left.win(led, back, epoch).await };
+        let won = if ours { Ok(()) } else { left.win(blocked).await };
         mine |= won.is_ok();
         let done = match won {
             Ok(()) => left.open(back, kept.epoch).await,
@@ -79,11 +74,12 @@ impl Left {
     }
 
     /// Looks first, then claims; waits until no grant to anybody else is left.
-    async fn win(&self, led: Generation, back: Generation, epoch: u64) -> Result<(), Trouble> {
+    async fn win(&self, blocked: Blocked) -> Result<(), Trouble> {
         let h = self.h;
         let (cluster, voters) = self.shared.act(|sim| (sim.cluster.clone(), sim.hosts.len()));
         let names = cluster.voters.iter().map(|voter| voter.host.clone()).collect();
         let terms = Terms::new("agent", names, &cluster.policy);
+        let candidate = self.shared.act(|sim| sim.instance(h));
         let seen = join_all((0..voters).map(|v| {
             self.ask(v, move |sim| {
                 let now = sim.now_at(v);
@@ -93,20 +89,13 @@ impl Left {
         }))
         .await;
         let seen: Vec<(Generation, bool)> = seen.into_iter().flatten().flatten().collect();
-        if seen.iter().any(|(known, granted)| *known > back || (*known > led && *known < back && *granted)) {
+        if seen.iter().any(|(known, granted)| blocked.is_overtaken(*known, *granted)) {
             return Err(Trouble::Overtaken);
         }
         if seen.len() < terms.majority {
             return Err(Trouble::Later);
         }
-        let claim = Claim {
-            cluster: cluster.name.clone(),
-            ballot: self.token.ballot.clone(),
-            generation: back,
-            candidate: self.shared.act(|sim| sim.instance(h)),
-            proof: Proof::TakenBack,
-            released: Vec::new(),
-        };
+        let claim = blocked.claim(cluster.name.clone(), self.token.ballot.clone(), candidate);
         let answers = join_all((0..voters).map(|v| {
             let claim = &claim;
             self.ask(v, move |sim| {
@@ -117,25 +106,15 @@ impl Left {
             })
         }))
         .await;
-        let (mut accepted, mut outstanding, mut refused) = (0, Vec::new(), 0);
-        for answer in answers {
-            match answer.flatten() {
-                Some(Claimed::Accepted { outstanding: more }) => {
-                    accepted += 1;
-                    outstanding.extend(more);
-                }
-                Some(Claimed::HeldBack { .. } | Claimed::NoVote) | None => {}
-                Some(_) => refused += 1,
-            }
-        }
-        if accepted < terms.majority {
-            let lost = voters - refused < terms.majority;
-            return Err(if lost { Trouble::Overtaken } else { Trouble::Later });
-        }
-        sleep(terms.wait_after_claim(&outstanding) * 1_010 / 1_000).await;
+        let hosts = cluster.voters.iter().map(|voter| voter.host.clone());
+        let wait = match Tally::of(&terms, hosts.zip(answers.into_iter().map(Option::flatten))) {
+            Tally::Won { wait } => wait,
+            Tally::Lost { .. } => return Err(Trouble::Overtaken),
+            Tally::Later { .. } => return Err(Trouble::Later),
+        };
+        sleep(wait * 1_010 / 1_000).await;
         let kept = self.shared.act(|sim| sim.hosts[h].kept);
-        let stands = kept.epoch == epoch && matches!(kept.role, Role::Fenced { .. });
-        if stands { Ok(()) } else { Err(Trouble::Overtaken) }
+        if blocked.stands(kept) { Ok(()) } else { Err(Trouble::Overtaken) }
     }
 
     async fn open(&self, back: Generation, epoch: u64) -> Result<(), Trouble> {

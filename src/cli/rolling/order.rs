@@ -91,16 +91,8 @@ pub(super) fn order(of: &Snapshot, wanted: Wanted<'_>) -> Result<Vec<Turn>, Vec<
             acker.instance
         ));
     }
-    for skipped in wanted.skip {
-        if !of.members.iter().any(|member| member.instance == *skipped) {
-            let members = of.members.iter().map(|member| member.instance.to_string()).collect::<Vec<_>>();
-            found.push(format!(
-                "{skipped} (--skip) is no member of {}, whose members are {}",
-                of.cluster,
-                members.join(", ")
-            ));
-        }
-    }
+    let strangers = wanted.skip.iter().filter_map(|skipped| of.stranger(skipped));
+    found.extend(strangers.map(|stranger| format!("--skip: {stranger}")));
     if !found.is_empty() {
         return Err(found);
     }

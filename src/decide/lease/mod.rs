@@ -11,6 +11,7 @@ pub mod refusal;
 pub mod relearn;
 mod role;
 mod signal;
+pub mod take_back;
 pub mod voter;
 
 #[cfg(test)]

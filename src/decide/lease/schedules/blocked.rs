@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use super::Broken;
 use super::world::{Event, Message, Order, Party, SECOND, World, cluster, instance};
-use crate::decide::lease::holder::{Input, Role};
-use crate::decide::lease::voter::{Claim, Claimed, Outstanding};
+use crate::decide::lease::holder::Input;
+use crate::decide::lease::take_back::Blocked;
+use crate::decide::lease::voter::{Claimed, Outstanding};
 use crate::decide::plan::Proof;
 use crate::model::ballot::{Ballot, Generation};
 
@@ -15,11 +16,7 @@ use crate::model::ballot::{Ballot, Generation};
 pub(super) struct Block {
     host: usize,
     ballot: Ballot,
-    /// What the host had led at most when it was blocked.
-    from: Generation,
-    /// Above the one the manager claims for the other.
-    back: Generation,
-    epoch: u64,
+    blocked: Blocked,
     claim: Option<usize>,
     accepted: BTreeMap<usize, Vec<Outstanding>>,
     /// It was told to open by this, and did.
@@ -36,9 +33,11 @@ impl World {
         self.blocks.push(Block {
             host,
             ballot,
-            from: generation,
-            back: generation.next().next(),
-            epoch: self.hosts[host].kept.epoch,
+            blocked: Blocked {
+                led: generation,
+                back: generation.next().next(),
+                epoch: self.hosts[host].kept.epoch,
+            },
             claim: None,
             accepted: BTreeMap::new(),
             opening: false,
@@ -48,26 +47,16 @@ impl World {
         self.at(due, Event::TakeBack(self.blocks.len() - 1));
     }
 
-    /// Nobody has told it anything since.
-    fn stands(&self, block: &Block) -> bool {
-        let kept = self.hosts[block.host].kept;
-        kept.epoch == block.epoch && matches!(kept.role, Role::Fenced { .. })
-    }
-
     pub(super) fn take_back(&mut self, block: usize) {
-        let Block { host, ballot, back, .. } = self.blocks[block].clone();
-        if !self.stands(&self.blocks[block]) {
+        let Block { host, ballot, blocked, .. } = self.blocks[block].clone();
+        if !blocked.stands(self.hosts[host].kept) {
             return;
         }
-        let proof = if self.broken == Broken::TakesBackBlindly { Proof::Expired } else { Proof::TakenBack };
-        self.claims.push(Claim {
-            cluster: cluster(),
-            ballot,
-            generation: back,
-            candidate: instance(host),
-            proof,
-            released: Vec::new(),
-        });
+        let mut claim = blocked.claim(cluster(), ballot, instance(host));
+        if self.broken == Broken::TakesBackBlindly {
+            claim.proof = Proof::Expired;
+        }
+        self.claims.push(claim);
         let claim = self.claims.len() - 1;
         self.blocks[block].claim = Some(claim);
         self.blocks[block].accepted.clear();
@@ -92,19 +81,20 @@ impl World {
     }
 
     pub(super) fn taken_back(&mut self, block: usize) {
-        let Block { host, back, epoch, .. } = self.blocks[block].clone();
-        if self.stands(&self.blocks[block]) {
+        let Block { host, blocked, .. } = self.blocks[block].clone();
+        if blocked.stands(self.hosts[host].kept) {
             self.blocks[block].opening = true;
-            self.feed(host, Input::Open { generation: back, epoch });
+            self.feed(host, Input::Open { generation: blocked.back, epoch: blocked.epoch });
         }
     }
 
     /// Whoever led after the block may have acknowledged what this host lacks.
     pub(super) fn check_taken_back(&mut self, host: usize, generation: Generation) {
-        let is_this = |block: &&Block| block.host == host && block.back == generation && block.opening;
-        let Some(block) = self.blocks.iter_mut().find(|block| is_this(&&**block)) else { return };
+        let is_this = |block: &Block| block.host == host && block.blocked.back == generation && block.opening;
+        let Some(block) = self.blocks.iter_mut().find(|block| is_this(block)) else { return };
         self.taken_back += usize::from(!std::mem::replace(&mut block.opened, true));
-        let since = self.holders.range(block.from.next()..generation).find(|(_, other)| **other != host);
+        let since =
+            self.holders.range(block.blocked.led.next()..generation).find(|(_, other)| **other != host);
         if let Some((led, other)) = since {
             self.violation =
                 Some(format!("db{host} takes itself back by {generation} after db{other} led {led}"));

@@ -18,7 +18,7 @@ use crate::model::time::Moment;
 
 pub(super) const MS: u64 = 1_000;
 pub(super) const SECOND: u64 = 1_000 * MS;
-/// Hosts with a server: the first two.
+/// Hosts with a server: the first three.
 pub(super) const MEMBERS: usize = 3;
 pub(super) const MANAGERS: usize = 2;
 pub(super) const RUN_FOR: u64 = 90 * SECOND;
