@@ -15,7 +15,7 @@ use mha::model::gtid::GtidSet;
 use mha::model::instance::Flavor;
 use mha::model::observation::Unseen;
 use mha::model::report::{Report, ThreadState};
-use mha::mysql::control::{HEARTBEAT_SCHEMA, apply, apply_salvage, write_heartbeat};
+use mha::mysql::control::{HEARTBEAT_SCHEMA, apply, apply_salvage, boots_closed, write_heartbeat};
 use mha::mysql::probe::{binlog, report};
 use mha::mysql::{Connection, ControlError, Tls};
 use support::{Server, account, env, within};
@@ -239,6 +239,37 @@ async fn a_former_primary_becomes_a_replica_where_it_stands() {
         step(&mut p, point(&primary, &replica, false)).await;
         let quiet = |seen: &Report| seen.channel().unwrap().is_running() && !seen.semi_sync.replica_status;
         until(&mut p, "no acker", quiet).await;
+    })
+    .await;
+}
+
+/// A former primary that somebody starts by hand: MySQL kept that it is none any more; MariaDB keeps nothing.
+#[tokio::test]
+async fn a_replica_boots_as_one_whoever_starts_it() {
+    on_both(async |flavor| {
+        let more = ["--event-scheduler=ON"];
+        let Some(mut server) = Server::start(flavor, 1, &more).await else { return };
+        let mut conn = server.connect().await;
+        step(&mut conn, Step::SetReadOnly { instance: server.id(), on: true }).await;
+        boots_closed(&mut conn, false, within(5.0)).await.unwrap();
+        server.start_again().await;
+        let mut conn = server.connect().await;
+        let kept = flavor == Flavor::MySql;
+        let seen = look(&mut conn).await;
+        assert_eq!(
+            (seen.read_only, seen.settings.event_scheduler),
+            (kept, true),
+            "its events are left alone"
+        );
+        boots_closed(&mut conn, true, within(5.0)).await.unwrap();
+        server.start_again().await;
+        let seen = look(&mut server.connect().await).await;
+        assert_eq!((seen.read_only, seen.settings.event_scheduler), (kept, !kept));
+        let Some(never) = Server::start(flavor, 1, &["--read-only=1", "--event-scheduler=DISABLED"]).await
+        else {
+            return;
+        };
+        boots_closed(&mut never.connect().await, true, within(5.0)).await.unwrap();
     })
     .await;
 }

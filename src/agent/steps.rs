@@ -20,6 +20,7 @@ use crate::decide::lease::refusal::{Refusal, permits};
 use crate::decide::plan::{Evidence, Step};
 use crate::execute::world::StepError;
 use crate::model::ballot::Generation;
+use crate::model::events::EventsPolicy;
 use crate::model::instance::InstanceId;
 use crate::model::job::Phase;
 use crate::model::observation::{Access, Process};
@@ -414,7 +415,23 @@ async fn admit(shared: &Shared, deadline: Instant) -> Result<(), StepError> {
             "it is writable; only a read-only server is opened as a replica".to_owned(),
         ));
     }
+    boots_closed(shared, deadline).await;
     Ok(shared.order(Input::Admit).await?)
+}
+
+/// It comes up as a replica also where somebody else starts it. The filter closes a server that boots, so that one that cannot be told
+/// so is admitted all the same.
+async fn boots_closed(shared: &Shared, deadline: Instant) {
+    let events = shared.seen().membership.as_ref().map(|membership| membership.policy.events);
+    let told = async {
+        let mut conn = shared.spare.take(shared, deadline).await?;
+        let told = control::boots_closed(&mut conn, events == Some(EventsPolicy::Follow), deadline).await;
+        shared.spare.give(conn).await;
+        told
+    };
+    if let Err(error) = told.await {
+        tracing::warn!(error = %error, "whoever starts this server may find it writable; write read_only in its configuration");
+    }
 }
 
 /// Packets to the source are reset first: a thread that is told to stop then does not wait for a silent host.

@@ -17,6 +17,7 @@ use crate::decide::plan::{Evidence, Salvaged, Step};
 use crate::execute::world::{StepError, Token, World};
 use crate::model::ballot::Generation;
 use crate::model::cluster::Cluster;
+use crate::model::events::EventsPolicy;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
 use crate::model::record::{ClusterRecord, Degraded, Parked};
@@ -220,6 +221,12 @@ impl LiveWorld {
         };
         let wanted = instead.as_ref().unwrap_or(step);
         control::apply(&mut connection, wanted, &self.env).await.map_err(failed)?;
+        if let Step::Admit { .. } = step {
+            let quiet = self.cluster.policy.events == EventsPolicy::Follow;
+            if let Err(error) = control::boots_closed(&mut connection, quiet, deadline).await {
+                tracing::warn!(%instance, error = %error, "whoever starts this server may find it writable");
+            }
+        }
         if let Step::Events { .. } = step {
             let events = events::read(&mut connection, deadline).await.map_err(failed)?;
             return Ok(Evidence { events: Some(events), ..Evidence::default() });

@@ -355,6 +355,13 @@ impl Dialect {
         }
     }
 
+    /// What the server was told to keep over restarts (MySQL manual, "Persisted System Variables"); `None` where it keeps nothing.
+    pub fn kept_settings(self) -> Option<&'static str> {
+        self.mysql_from(8, 0, 11).then_some(
+            "SELECT VARIABLE_NAME AS name, VARIABLE_VALUE AS value FROM performance_schema.persisted_variables",
+        )
+    }
+
     /// Forgets the whole history and every log.
     pub fn reset_history(self) -> &'static str {
         if self.mysql_from(8, 2, 0) { "RESET BINARY LOGS AND GTIDS" } else { "RESET MASTER" }

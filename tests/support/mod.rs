@@ -23,6 +23,7 @@ pub fn within(seconds: f64) -> Instant {
 #[derive(Debug)]
 pub struct Server {
     child: Child,
+    program: Command,
     dir: tempfile::TempDir,
     pub flavor: Flavor,
     pub port: u16,
@@ -44,7 +45,12 @@ impl Server {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         fs::write(dir.path().join("init.sql"), INIT).unwrap();
         let mut server = Command::new(binary);
-        server.args(["--no-defaults", "--user=root", "--bind-address=127.0.0.1", "--log-bin=binlog"]);
+        server.args([
+            "--defaults-file=/dev/null",
+            "--user=root",
+            "--bind-address=127.0.0.1",
+            "--log-bin=binlog",
+        ]);
         server.args(["--relay-log=relay", "--innodb-buffer-pool-size=24M", "--sync-binlog=1"]);
         for (option, file) in [
             ("datadir", "data"),
@@ -70,9 +76,17 @@ impl Server {
             ]),
         };
         let child = server.args(more).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let mut this = Self { child, dir, flavor, port };
+        let mut this = Self { child, program: server, dir, flavor, port };
         this.wait_until_it_greets().await;
         Some(this)
+    }
+
+    /// Kills it, and starts it with the same options, as somebody would who knows nothing of its role.
+    pub async fn start_again(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.child = self.program.spawn().unwrap();
+        self.wait_until_it_greets().await;
     }
 
     async fn wait_until_it_greets(&mut self) {

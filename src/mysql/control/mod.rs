@@ -4,6 +4,7 @@
 //! Success here means that the statements were accepted and the server's own answer was as wanted; the executor still reads
 //! a fresh report afterwards.
 
+mod boot;
 mod clone;
 mod furnish;
 mod heartbeat;
@@ -25,6 +26,7 @@ use crate::decide::plan::Step;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
 
+pub use self::boot::boots_closed;
 pub use self::clone::{CloneOrder, clone, clone_progress, data_directory, end_clone, load_clone, outside};
 pub use self::heartbeat::{HEARTBEAT_SCHEMA, write_heartbeat};
 pub use self::rewind::{Undo, begin_anew, reset, undo};
