@@ -6,7 +6,7 @@ use super::proof::{Promise, promise};
 use crate::model::instance::InstanceId;
 use crate::model::observation::{Access, Leaving, Process};
 use crate::model::policy::Durability;
-use crate::model::report::{Report, ThreadState};
+use crate::model::report::{Replication, Report, ThreadState};
 use crate::model::time::{Moment, human};
 use crate::model::view::{ClusterView, Seen};
 
@@ -136,23 +136,30 @@ fn stream_issues(view: &ClusterView, instance: &InstanceId, report: &Report) -> 
             channel.source
         ));
     }
-    for (name, state, error) in [
+    found.extend(threads(instance, channel, by_command));
+    found
+}
+
+/// Its threads that do not run, and why; without those that stand by an operator's word.
+pub(super) fn threads(instance: &InstanceId, channel: &Replication, by_command: bool) -> Vec<String> {
+    let both = [
         ("receiver", channel.receiver, &channel.receiver_error),
         ("applier", channel.applier, &channel.applier_error),
-    ] {
+    ];
+    let told = both.into_iter().filter_map(|(name, state, error)| {
         let why = error
             .as_ref()
             .map_or_else(String::new, |error| format!(" by error {}: {}", error.code, error.text));
         match state {
-            ThreadState::Running => {}
+            ThreadState::Running => None,
             ThreadState::Connecting => {
-                found.push(format!("{instance} cannot reach its source {}{why}", channel.source))
+                Some(format!("{instance} cannot reach its source {}{why}", channel.source))
             }
-            ThreadState::Stopped if by_command && error.is_none() => {}
-            ThreadState::Stopped => found.push(format!("{instance}: its {name} is stopped{why}")),
+            ThreadState::Stopped if by_command && error.is_none() => None,
+            ThreadState::Stopped => Some(format!("{instance}: its {name} is stopped{why}")),
         }
-    }
-    found
+    });
+    told.collect()
 }
 
 fn semi_sync_issue(view: &ClusterView, primary: &InstanceId) -> Option<String> {

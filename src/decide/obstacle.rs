@@ -59,6 +59,11 @@ pub enum Obstacle {
         instance: InstanceId,
         session: Session,
     },
+    /// A thread of the target does not run: it would not keep up.
+    StandsStill {
+        instance: InstanceId,
+        what: String,
+    },
     NoReplicationAccount(InstanceId),
     BinlogFilter {
         instance: InstanceId,
@@ -117,6 +122,10 @@ impl fmt::Display for Obstacle {
                 "{instance} is {} behind, {} are allowed; wait, lighten its load, or raise --wait-lag",
                 human(*by),
                 human(*allowed)
+            ),
+            Self::StandsStill { instance, what } => write!(
+                f,
+                "{what}; start it with \"mhactl replica start {instance}\", or name another with --to"
             ),
             Self::OlderPrimary { primary, version, target } => write!(
                 f,

@@ -2,20 +2,20 @@
 
 use std::time::Duration;
 
-use super::candidate::{Ranking, rank};
+use super::candidate::{Candidate, Ranking, rank};
 use super::diagnose::diagnose;
 use super::failover::agent_is_heard;
-use super::guard;
 use super::obstacle::Obstacle;
 use super::proof::{majority, second_writer};
 use super::switchover::Surveys;
+use super::{guard, issues};
 use crate::model::cluster::Mode;
 use crate::model::instance::InstanceId;
 use crate::model::intent::SwitchoverAsk;
-use crate::model::report::Report;
+use crate::model::report::{Replication, Report};
 use crate::model::sessions::{Doing, Session};
 use crate::model::time::Moment;
-use crate::model::view::ClusterView;
+use crate::model::view::{ClusterView, Seen};
 
 /// A heartbeat in flight for longer than this is a sign of a lock.
 const HANGS: Duration = Duration::from_secs(1);
@@ -65,7 +65,13 @@ fn choose(
     found: &mut Vec<Obstacle>,
 ) -> Option<InstanceId> {
     let Some(wanted) = &ask.to else {
-        let best = ranking.best().map(|best| best.instance.clone());
+        // One that keeps up before one that has as much and stands still.
+        let runs = |candidate: &&Candidate| {
+            let report = view.of(&candidate.instance).and_then(Seen::latest);
+            report.and_then(Report::channel).is_some_and(Replication::is_running)
+        };
+        let keeps_up = ranking.candidates.iter().filter(|candidate| candidate.is_eligible()).find(runs);
+        let best = keeps_up.or(ranking.best()).map(|best| best.instance.clone());
         if best.is_none() {
             found.extend(guard::nobody(ranking).map(Obstacle::Other));
         }
@@ -138,6 +144,10 @@ fn at_target(
     if let Some(job) = job.filter(|job| job.is_rebuild() && job.is_running()) {
         let why = format!("is {job}; wait for that, or end it with \"mhactl abort\"");
         found.push(Obstacle::NotEligible { instance: target.clone(), reasons: vec![why] });
+    }
+    if let Some(channel) = report(target).and_then(Report::channel) {
+        let still = issues::threads(target, channel, false);
+        found.extend(still.into_iter().map(|what| Obstacle::StandsStill { instance: target.clone(), what }));
     }
     if let Some(by) = report(target).and_then(lag).filter(|by| *by > ask.wait_lag) {
         let (allowed, remaining) = (ask.wait_lag, ask.remaining);
