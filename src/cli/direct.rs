@@ -13,12 +13,12 @@ use tokio_util::task::TaskTracker;
 use super::error::{CliError, Exit};
 use super::settings::Settings;
 use crate::config::{self, ManagerConfig};
-use crate::decide::diagnose::Verdict;
 use crate::http::{self, ApiState};
 use crate::manager::handle::ClusterHandle;
 use crate::manager::snapshot::{Hearing, NOT_ASKED};
 use crate::manager::{self, Part};
 use crate::model::cluster::Mode;
+use crate::model::verdict::Verdict;
 use crate::random;
 
 /// How long a manager's port is knocked at.

@@ -4,7 +4,6 @@ use chrono::{DateTime, Utc};
 
 use super::output::{Screen, Tone};
 use crate::decide::candidate::Candidate;
-use crate::decide::diagnose::Verdict;
 use crate::http::contract::{ClusterSummary, Node, Topology};
 use crate::manager::snapshot::{Hearing, MemberSnapshot, Snapshot};
 use crate::model::cluster::Mode;
@@ -12,6 +11,7 @@ use crate::model::observation::Access;
 use crate::model::policy::Durability;
 use crate::model::report::ThreadState;
 use crate::model::time::human;
+use crate::model::verdict::Verdict;
 
 /// Longest state in the table; the whole text is among the issues.
 const STATE_WIDTH: usize = 28;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::candidate::{Candidate, Ranking, rank};
-use super::diagnose::{Diagnosis, Verdict};
+use super::diagnose::Diagnosis;
 use super::feeding::{Feeding, feeding};
 use super::guard::{self, Blocker};
 use super::plan::{Plan, PlanKind, Stage, Step};
@@ -19,6 +19,7 @@ use crate::model::intent::FailoverAsk;
 use crate::model::observation::AgentStatus;
 use crate::model::policy::Durability;
 use crate::model::report::Report;
+use crate::model::verdict::Verdict;
 use crate::model::view::ClusterView;
 
 /// What the isolate plan achieved, read back: the only basis of the promote plan.

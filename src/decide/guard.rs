@@ -7,11 +7,11 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::candidate::{Incomparable, Ranking};
-use super::diagnose::Verdict;
 use crate::model::cluster::{ClusterName, Mode, Stranger};
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
 use crate::model::time::{Moment, human};
+use crate::model::verdict::Verdict;
 use crate::model::view::ClusterView;
 
 /// One reason not to act.

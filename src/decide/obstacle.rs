@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::diagnose::Verdict;
 use super::guard::Blocker;
 use crate::model::cluster::{ClusterName, Stranger};
 use crate::model::instance::{InstanceId, Version};
 use crate::model::sessions::{Doing, Session};
 use crate::model::time::human;
+use crate::model::verdict::Verdict;
 
 /// One reason not to begin.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,12 +1,13 @@
 //! "If the primary died now": who would lead and what would be lost, told while there is still time to mend it. Never acts.
 
-use super::diagnose::{Diagnosis, Verdict};
+use super::diagnose::Diagnosis;
 use super::failover::{Isolation, promote};
 use super::guard::Blocker;
 use super::plan::{Plan, Step};
 use super::proof::{Promise, promise};
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
+use crate::model::verdict::Verdict;
 use crate::model::view::ClusterView;
 
 /// One sentence while the primary serves (well or badly); empty when it is dead, unknown or not adopted.

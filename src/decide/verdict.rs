@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ackers;
 use super::candidate::{Ranking, rank};
-use super::diagnose::{Diagnosis, Verdict, diagnose};
+use super::diagnose::{Diagnosis, diagnose};
 use super::events;
 use super::failover::{self, Isolation};
 use super::guard::{self, Blocker};
@@ -21,6 +21,7 @@ use crate::model::intent::{FailoverAsk, Intents};
 use crate::model::observation::Leaving;
 use crate::model::report::{Replication, Report};
 use crate::model::time::{Moment, human};
+use crate::model::verdict::Verdict;
 use crate::model::view::ClusterView;
 
 /// What to do now.

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::decide::diagnose::Verdict;
 use crate::execute::journal::{Entry, Recovery};
 use crate::manager::snapshot::{MemberSnapshot, Snapshot};
 use crate::model::ballot::Generation;
 use crate::model::cluster::{ClusterName, Mode};
 use crate::model::instance::InstanceId;
 use crate::model::intent::How;
+use crate::model::verdict::Verdict;
 use crate::model::wishes::Change;
 use crate::notify::Told;
 

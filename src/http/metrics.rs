@@ -21,12 +21,12 @@ use super::api::Answer;
 use super::contract::writable;
 use super::error::ApiError;
 use crate::clock;
-use crate::decide::diagnose::Verdict;
 use crate::decide::plan::PlanKind;
 use crate::execute::Outcome;
 use crate::execute::journal::{Recovery, What};
 use crate::manager::handle::ClusterHandle;
 use crate::manager::snapshot::{Hearing, MemberSnapshot, Snapshot};
+use crate::model::verdict::Verdict;
 use crate::store::StoreError;
 
 /// How many past recoveries are counted at the first look.

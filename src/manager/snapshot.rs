@@ -7,7 +7,6 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::decide::candidate::Candidate;
-use crate::decide::diagnose::Verdict;
 use crate::decide::{Action, Decision};
 use crate::model::ballot::Generation;
 use crate::model::cluster::{ClusterName, Mode, Stranger, VipAddress};
@@ -19,6 +18,7 @@ use crate::model::policy::Durability;
 use crate::model::record::{Degraded, Parked};
 use crate::model::report::ThreadState;
 use crate::model::time::{Moment, millis};
+use crate::model::verdict::Verdict;
 use crate::model::view::{ClusterView, Seen};
 use crate::model::wishes::Wishes;
 

@@ -11,10 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::snapshot::{Doing, Snapshot};
 use crate::clock;
-use crate::decide::diagnose::Verdict;
 use crate::decide::plan::PlanKind;
 use crate::execute::Outcome;
 use crate::execute::journal::Recovery;
+use crate::model::verdict::Verdict;
 use crate::notify::{Notice, Notifier, Occasion, RecoveryNotice, Urgency};
 
 /// A decision that changed is told when it has held for so long: what lasts from one look to the next wakes nobody. Recoveries are told

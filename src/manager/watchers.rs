@@ -13,10 +13,11 @@ use super::agents::{self, Lookout};
 use super::event::Event;
 use super::monitor::{self, Watched};
 use super::scheduled;
-use crate::decide::diagnose::{Diagnosis, Verdict};
+use crate::decide::diagnose::Diagnosis;
 use crate::model::cluster::ClusterName;
 use crate::model::instance::InstanceId;
 use crate::model::time::Moment;
+use crate::model::verdict::Verdict;
 use crate::model::view::ClusterView;
 
 /// Between two rounds of probes from other hosts.

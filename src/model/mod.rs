@@ -16,5 +16,6 @@ pub mod record;
 pub mod report;
 pub mod sessions;
 pub mod time;
+pub mod verdict;
 pub mod view;
 pub mod wishes;

@@ -14,12 +14,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::OnEvent;
-use crate::decide::diagnose::Verdict;
 use crate::decide::plan::PlanKind;
 use crate::execute::Outcome;
 use crate::model::cluster::ClusterName;
 use crate::model::instance::InstanceId;
 use crate::model::time::millis;
+use crate::model::verdict::Verdict;
 use crate::store::Store;
 
 /// Notices that may wait; past it the newest are dropped, and that is logged.

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use mha::decide::candidate::{Against, Candidate};
-use mha::decide::diagnose::Verdict;
 use mha::decide::plan::{Plan, PlanKind, Stage, Step};
 use mha::execute::Outcome;
 use mha::execute::journal::{Entry, Recovery, What};
@@ -25,6 +24,7 @@ use mha::model::observation::Access;
 use mha::model::policy::Durability;
 use mha::model::record::{Degraded, Parked};
 use mha::model::report::ThreadState;
+use mha::model::verdict::Verdict;
 use mha::model::wishes::{Threads, Wish, Wishes};
 use mha::store::Store;
 use secrecy::SecretString;

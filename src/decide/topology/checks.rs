@@ -3,7 +3,7 @@
 use super::home::{cannot_feed, home, is_below, source_now};
 use super::objection::Objection;
 use super::{ackers_beside, is_lossless, would_acknowledge};
-use crate::decide::diagnose::{Verdict, diagnose};
+use crate::decide::diagnose::diagnose;
 use crate::model::cluster::{Member, Mode};
 use crate::model::gtid::GtidSet;
 use crate::model::instance::{Flavor, InstanceId};
@@ -12,6 +12,7 @@ use crate::model::policy::WithoutAckers;
 use crate::model::record::ClusterRecord;
 use crate::model::report::{Report, ThreadState};
 use crate::model::time::Moment;
+use crate::model::verdict::Verdict;
 use crate::model::view::ClusterView;
 use crate::model::wishes::{ReplicaAsk, Threads};
 

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::decide::diagnose::Verdict;
 use crate::decide::guard::names;
 use crate::model::cluster::{ClusterName, Stranger};
 use crate::model::gtid::GtidSet;
 use crate::model::instance::{Flavor, InstanceId, Version};
 use crate::model::time::human;
+use crate::model::verdict::Verdict;
 
 /// One reason not to begin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
