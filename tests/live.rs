@@ -11,6 +11,8 @@ mod blocked;
 mod disk;
 #[path = "live/events.rs"]
 mod events;
+#[path = "live/handoff.rs"]
+mod handoff;
 #[path = "live/lab.rs"]
 mod lab;
 #[path = "live/rebuild.rs"]

@@ -4,6 +4,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use tokio::time::{Instant, sleep};
+
 use super::client::{AgentClient, CallError, Connections};
 use super::host::service::{host_is_stopping, is_restarting};
 use super::wire::Stops;
@@ -14,6 +16,11 @@ use crate::config::AgentConfig;
 const AGENT_UNIT: &str = "mha-agent.service";
 /// What the agent may need after its own deadline, to close the port.
 const SLACK: Duration = Duration::from_secs(5);
+
+/// An agent whose process ended is back by then, its unit restarting it at once.
+const RETURNS_WITHIN: Duration = Duration::from_secs(2);
+/// Between two calls to one that is away.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// Before the server is stopped: another leads, or no client is connected. Answers what was done.
 ///
@@ -56,9 +63,27 @@ pub async fn before_agent(config: &AgentConfig) -> Result<String, AgentError> {
     Ok(ask(config, Stops::Agent).await?)
 }
 
+/// An agent that is started again in the middle has forgotten what it was asked: it is asked again, all within one deadline.
 async fn ask(config: &AgentConfig, stops: Stops) -> Result<String, CallError> {
     let within = config.server.as_ref().map_or(Duration::ZERO, |server| server.handoff_within) + SLACK;
-    Ok(own_agent(config)?.leave(stops, within).await?.done)
+    let (agent, end) = (own_agent(config)?, Instant::now() + within);
+    let mut away: Option<Instant> = None;
+    loop {
+        let asked = Instant::now();
+        let error = match agent.leave(stops, end.saturating_duration_since(asked)).await {
+            Ok(reply) => return Ok(reply.done),
+            Err(error @ CallError::Unreachable { .. }) => error,
+            Err(error) => return Err(error),
+        };
+        // One that had listened until now has only just gone.
+        let began = away.filter(|_| asked.elapsed() < RETURNS_WITHIN).unwrap_or_else(Instant::now);
+        if began.elapsed() >= RETURNS_WITHIN || Instant::now() + AGAIN >= end {
+            return Err(error);
+        }
+        away = Some(began);
+        tracing::info!(error = %error, "the agent is asked again");
+        sleep(AGAIN).await;
+    }
 }
 
 fn own_agent(config: &AgentConfig) -> Result<AgentClient, CallError> {

@@ -8,7 +8,7 @@ use crate::traffic::install;
 use crate::{Session, cluster};
 
 /// Holds the switchover before its block until the test says so.
-const PROGRAM: &str = r#"#!/bin/sh
+pub(crate) const PROGRAM: &str = r#"#!/bin/sh
 cd "$(dirname "$0")" || exit 1
 grep -q pause || exit 0
 touch paused

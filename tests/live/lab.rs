@@ -66,6 +66,13 @@ impl Lab {
         self.run(&[&["exec", "mgr", &program, "--direct", "--config", &config][..], words].concat())
     }
 
+    /// What the server's unit runs before it stops it.
+    pub(crate) fn before_stop(&self, host: &str) -> Child {
+        let config = self.dir.join(host).join("agent.toml").display().to_string();
+        let program = bin().join("mha-agent").display().to_string();
+        self.spawn(&["exec", host, &program, "--config", &config, "--before-stop"])
+    }
+
     /// `mhactl status --json`; nothing while the manager does not answer.
     pub(crate) fn status(&self) -> Option<Value> {
         serde_json::from_str(&self.attempt(&["ctl", "status", "--json"]).1).ok()
