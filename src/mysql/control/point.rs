@@ -46,6 +46,8 @@ pub(super) async fn point(
             repoint(conn, &seen, source, env, closed)
         }
     };
+    let late = conn.dialect().disarms_late().then(|| side(conn, Side::Source, false)).flatten();
+    let sql: Vec<String> = sql.into_iter().chain(late).collect();
     let secret = env.replication.password.expose_secret();
     conn.query(&sql.join("; "), deadline).await.map_err(|error| error.scrubbed(secret))?;
     Ok(())
@@ -82,7 +84,9 @@ fn prepare(conn: &Connection, seen: &Standing, acker: bool) -> Vec<String> {
     if !seen.history.read_only || seen.history.super_read_only == Some(false) {
         sql.push(conn.dialect().set_read_only(true).to_owned());
     }
-    sql.extend(side(conn, Side::Source, false));
+    if !conn.dialect().disarms_late() {
+        sql.extend(side(conn, Side::Source, false));
+    }
     sql.extend(side(conn, Side::Replica, acker));
     sql
 }
