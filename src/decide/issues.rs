@@ -63,6 +63,11 @@ fn leaving(view: &ClusterView, instance: &InstanceId) -> Option<String> {
     })
 }
 
+/// What is the matter with one replica.
+pub(super) fn about(view: &ClusterView, instance: &InstanceId, now: Moment) -> Vec<String> {
+    view.of(instance).map_or_else(Vec::new, |seen| replica_issues(view, instance, seen, now))
+}
+
 fn replica_issues(view: &ClusterView, instance: &InstanceId, seen: &Seen, now: Moment) -> Vec<String> {
     let job = seen.agent_now().and_then(|agent| agent.job.as_ref()).filter(|job| job.is_rebuild());
     let job = job.map(|job| format!("{instance} is {job}"));
@@ -107,18 +112,10 @@ fn deaf(view: &ClusterView, instance: &InstanceId, seen: &Seen, report: &Report)
 }
 
 fn stream_issues(view: &ClusterView, instance: &InstanceId, report: &Report) -> Vec<String> {
-    let Some(channel) = report.channel() else { return vec![format!("{instance} does not replicate")] };
-    let mut found = Vec::new();
-    if let Some(primary) = view.primary() {
-        let wanted = view.cluster.members.iter().any(|member| member.instance == channel.source);
-        if channel.source != *primary && !wanted {
-            found.push(format!("{instance} replicates from the stranger {}", channel.source));
-        }
-    }
     let wishes = view.record.as_ref().map(|record| &record.wishes);
     let stopped = wishes.and_then(|wishes| wishes.stopped(instance));
     let by_command = stopped.is_some();
-    found.extend(stopped.map(|stopped| {
+    let mut found = Vec::from_iter(stopped.map(|stopped| {
         format!(
             "{instance} was stopped by {} at {} ({}); \"mhactl replica start {instance}\" starts it",
             stopped.by,
@@ -126,6 +123,16 @@ fn stream_issues(view: &ClusterView, instance: &InstanceId, report: &Report) -> 
             stopped.threads
         )
     }));
+    let Some(channel) = report.channel() else {
+        found.push(format!("{instance} does not replicate"));
+        return found;
+    };
+    if let Some(primary) = view.primary() {
+        let wanted = view.cluster.members.iter().any(|member| member.instance == channel.source);
+        if channel.source != *primary && !wanted {
+            found.push(format!("{instance} replicates from the stranger {}", channel.source));
+        }
+    }
     if let Some(source) = wishes.and_then(|wishes| wishes.source_of(instance))
         && *source != channel.source
         && !by_command

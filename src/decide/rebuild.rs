@@ -169,6 +169,19 @@ fn copy(
     Some(plan(view, PlanKind::Rejoin, title, vec![Stage::new("copy", vec![step])]))
 }
 
+/// Why an operator's rebuild could not begin, for want of somebody to copy from: told before anything else of it is done.
+pub(super) fn no_donor(
+    (view, record, intents): (&ClusterView, &ClusterRecord, &Intents),
+    instance: &InstanceId,
+    agent: &AgentStatus,
+) -> Option<String> {
+    if under_way(intents, instance, agent) != Under::Wanted {
+        return None;
+    }
+    let reasons = donor(view, record, instance, intents.donor(instance)).err()?;
+    Some(format!("nobody can give it a copy: {}", reasons.join("; ")))
+}
+
 /// Whose data is copied, and why that one's; or what speaks against each.
 fn donor(
     view: &ClusterView,
@@ -186,7 +199,7 @@ fn donor(
     };
     if let Some(asked) = asked {
         if *asked == record.primary {
-            fit(view, instance, asked).map_err(|why| vec![why])?;
+            fit(view, instance, asked).and_then(|()| commits(view, record)).map_err(|why| vec![why])?;
             return Ok((asked.clone(), "asked for, though it leads".to_owned()));
         }
         let known = ranking.candidates.iter().find(|candidate| candidate.instance == *asked);
@@ -223,6 +236,20 @@ fn donor(
         Promotion::Allow | Promotion::Prefer => format!("a healthy replica, {} to apply", best.to_apply),
     };
     Ok((best.instance.clone(), reason))
+}
+
+/// A copy of the primary waits for its commits: where these wait for an acknowledgement, it would never end.
+fn commits(view: &ClusterView, record: &ClusterRecord) -> Result<(), String> {
+    let primary = &record.primary;
+    let Some(report) = view.of(primary).and_then(Seen::latest) else { return Ok(()) };
+    let semi_sync = &report.semi_sync;
+    if semi_sync.waiting == 0 || semi_sync.clients >= record.acks {
+        return Ok(());
+    }
+    Err(format!(
+        "commits on {primary} wait for an acknowledgement, and a copy of it would wait for them: bring an acker back first, or set \
+         without_ackers = \"degrade\" (or durability = \"async\") for the time of the copy"
+    ))
 }
 
 /// Whether the copy of that one would do, and its host has time.

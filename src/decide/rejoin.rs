@@ -118,6 +118,9 @@ pub fn about(view: &ClusterView, intents: &Intents, instance: &InstanceId, now: 
     if view.of(&record.primary).is_none_or(|primary| primary.report().is_none()) {
         return never(format!("{} does not answer: there is nothing to compare it with", record.primary));
     }
+    if let Some(why) = rebuild::no_donor((view, record, intents), instance, agent) {
+        return never(format!("{instance} cannot be rebuilt now: {why}"));
+    }
     let next = step(view, record, intents, (instance, seen), now);
     let refused =
         next.as_ref().and_then(parking).filter(|_| intents.remedy(instance) == Some(Remedy::Rebuild));
@@ -131,10 +134,24 @@ pub fn about(view: &ClusterView, intents: &Intents, instance: &InstanceId, now: 
         Access::Admitted | Access::Held { .. } if intents.remedy(instance) == Some(Remedy::Rebuild) => {
             Not::Yet(format!("{instance} is not compared with {} yet", record.primary))
         }
-        Access::Admitted | Access::Held { .. } => {
-            Not::Ever(format!("{instance} is where it belongs: nothing is to be done"))
-        }
+        Access::Admitted | Access::Held { .. } => Not::Ever(left_alone(view, record, instance, now)),
     })
+}
+
+/// Why nothing is done about one that is open for reads: all is well there, or what is the matter is a person's to judge.
+fn left_alone(view: &ClusterView, record: &ClusterRecord, instance: &InstanceId, now: Moment) -> String {
+    let issues = super::issues::about(view, instance, now);
+    if issues.is_empty() {
+        return format!("{instance} is where it belongs: nothing is to be done");
+    }
+    if record.wishes.stopped(instance).is_some() {
+        return issues.join("; ");
+    }
+    format!(
+        "{}; nothing is done about that by itself: mend it, or have its data replaced by a healthy server's, what it has alone being \
+         saved first (\"mhactl rejoin {instance} --how rebuild\")",
+        issues.join("; ")
+    )
 }
 
 /// Why a plan that only parks does so.

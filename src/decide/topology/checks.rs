@@ -262,6 +262,8 @@ pub(super) fn startable<'v>(
     let report = replica(view, record, &ask.instance, &mut found);
     let Some(report) = report else { return Err(found) };
     match report.channel() {
+        // Stopped by command and rebuilt since: with its word lifted it is pointed as a new one is.
+        None if record.wishes.stopped(&ask.instance).is_some() => {}
         None => found.push(Objection::NoReplica(ask.instance.clone())),
         Some(channel) => {
             let runs = channel.receiver != ThreadState::Stopped && channel.applier == ThreadState::Running;
