@@ -322,7 +322,7 @@ impl<W: World, J: Journal> Run<'_, W, J> {
         if step.is_satisfied(&seen) {
             return Ok(seen);
         }
-        Err(StepError::NoEffect(format!("{step} is not so when read back")))
+        Err(StepError::NoEffect(step.unmet()))
     }
 
     /// Takes back every begun stage. A resumed run takes back what an earlier one began.

@@ -26,7 +26,7 @@ pub struct Token {
 #[serde(tag = "error", content = "why", rename_all = "snake_case")]
 pub enum StepError {
     /// Nobody answered in time: the effect may or may not have happened.
-    #[error("no answer within {} ms: {what}", within.as_millis())]
+    #[error("no answer{}: {what}", span(*within))]
     NoAnswer { within: Duration, what: String },
     /// The server or agent answered that it could not.
     #[error("{0}")]
@@ -37,6 +37,11 @@ pub enum StepError {
     /// It was done, and what was read afterwards is not what was wanted.
     #[error("done without effect: {0}")]
     NoEffect(String),
+}
+
+/// Nothing where the connection broke at once.
+fn span(within: Duration) -> String {
+    if within.is_zero() { String::new() } else { format!(" within {} ms", within.as_millis()) }
 }
 
 impl StepError {

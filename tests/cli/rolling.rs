@@ -82,3 +82,25 @@ async fn ctrl_c_lets_the_command_end_and_nothing_follows() {
         assert!(err.contains(part), "{part}: {err}");
     }
 }
+
+/// Another operator's switchover makes the host lead whose command runs: that is told at once, not waited for.
+#[tokio::test]
+async fn a_server_that_leads_after_its_turn_is_told() {
+    let mut board = healthy();
+    let desk = Desk::new(board.clone(), Script::default());
+    let api = api(desk.state(None)).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("runs");
+    let command = format!("touch {}; sleep 0.5", file.display());
+    let args = ["rolling", "--command", &command, "--wait", "60s", "--yes"];
+    let began = tokio::time::Instant::now();
+    let (ran, ()) = tokio::join!(run(&api.url, &args), async {
+        while !file.exists() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        board.primary = Some(desk::host("db3"));
+        desk.board.send_replace(Arc::new(board));
+    });
+    assert!(ran.0 == 1 && ran.2.contains("db3 leads by now: a switchover or failover came"), "{ran:?}");
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+}

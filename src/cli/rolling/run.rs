@@ -223,6 +223,10 @@ impl Run<'_> {
         let mut found = 0;
         loop {
             let now = self.look().await?;
+            if now.primary.as_ref() == Some(instance) && before.primary.as_ref() != Some(instance) {
+                let why = "a switchover or failover came while its turn lasted";
+                return Err(format!("{instance} leads by now: {why}").into());
+            }
             let why = not_level(before, &now, instance, self.ask.max_lag, since);
             found = if why.is_none() { found + 1 } else { 0 };
             if found >= LOOKS {

@@ -5,6 +5,20 @@ use std::fmt;
 
 use super::Step;
 
+impl Step {
+    /// What it means that it is not so after it was done, and what to do where that is known.
+    pub fn unmet(&self) -> String {
+        let unmet = format!("{self} is not so when read back");
+        if let Self::Unmoved { instance, .. } = self {
+            return format!(
+                "{unmet}: somebody wrote to {instance} after its writers were stopped, whom read_only does not hold (SUPER, \
+                 CONNECTION_ADMIN, READ ONLY ADMIN); find and end that session, then ask again"
+            );
+        }
+        unmet
+    }
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
