@@ -48,6 +48,14 @@ signal_program() { # signal host program
     local pid
     pid=$(program_pid "$2" "$3") || die "$3 was never started on $2"
     in_host "$2" kill "-$1" "$pid"
+    [ "$1" = KILL ] || return 0
+    # Whoever starts it next must not find the one that is going.
+    local _
+    for _ in $(seq 250); do
+        program_alive "$2" "$3" || return 0
+        sleep 0.02
+    done
+    die "$3 of $2 (pid $pid) was killed and is still there"
 }
 start_agent() { start_program "$1" mha-agent -c "$LAB/$1/agent.toml"; }
 start_manager() { start_program mgr mha-manager -c "$LAB/mgr/manager.toml"; }

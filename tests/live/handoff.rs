@@ -38,7 +38,7 @@ fn a_handoff_survives_its_agent(flavor: &str) {
         gap.as_millis()
     );
     assert!(gap < Duration::from_secs(1), "no write for {gap:?}: that is a crash's, not a switchover's");
-    lab.wait("all is well", SOON, |lab| lab.is_healthy() || lab.sentence().contains("is to be stopped"));
+    lab.wait("all is well", SOON, |lab| lab.is_healthy() || lab.sentence().contains("is being stopped"));
     let found = lab.check(&leader, begun, 1);
     for wrong in ["lost", "duplicated", "split"] {
         assert_eq!(found[wrong], 0, "{found}");
