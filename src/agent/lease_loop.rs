@@ -79,6 +79,8 @@ pub struct Keeper {
     shared: Arc<Shared>,
     holder: Option<Holder>,
     server: Option<Process>,
+    /// It was last noted that no majority of voters answers.
+    unheard: bool,
 }
 
 impl Keeper {
@@ -114,7 +116,7 @@ impl Keeper {
             same_server: server.is_some() && server == was,
         };
         shared.seen().process = process;
-        let mut keeper = Self { shared, holder: None, server };
+        let mut keeper = Self { shared, holder: None, server, unheard: false };
         if let Some(membership) = membership {
             // A member without its role was somebody: closed until told.
             let kept = kept.unwrap_or(Kept { role: Role::Unknown, ..Kept::default() });
@@ -358,11 +360,12 @@ impl Keeper {
     fn note_role(&mut self, announce: bool) {
         let Some(holder) = &self.holder else { return };
         let mut seen = self.shared.seen();
-        let was = (seen.kept, seen.open_until.is_some(), seen.unheard_since.is_some());
-        (seen.kept, seen.open_until) = (holder.kept(), holder.open_until());
-        seen.unheard_since = holder.unheard_since(clock::now());
-        let is = (seen.kept, seen.open_until.is_some(), seen.unheard_since.is_some());
+        let now = clock::now();
+        let was = (seen.kept, seen.open_until.is_some(), self.unheard);
+        (seen.kept, seen.open_until, seen.heard_at) = (holder.kept(), holder.open_until(), holder.heard_at());
+        let is = (seen.kept, seen.open_until.is_some(), seen.unheard(now).is_some());
         drop(seen);
+        self.unheard = is.2;
         if was != is {
             tracing::info!(role = ?is.0.role, open = is.1, unheard = is.2, epoch = is.0.epoch, "role");
             if announce {

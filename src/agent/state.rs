@@ -44,8 +44,8 @@ pub struct Seen {
     pub membership: Option<Membership>,
     pub kept: Kept,
     pub open_until: Option<Moment>,
-    /// Since when no majority of voters answers it, while that keeps it closed.
-    pub unheard_since: Option<Moment>,
+    /// While it asks for the lease: when a majority of voters had last been asked what they have answered.
+    pub heard_at: Option<Moment>,
     /// As last read back; what is held runs out at `open_until`.
     pub access: Access,
     pub vip: bool,
@@ -72,6 +72,24 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// Who may reach the server: the kernel closes by itself when the lease runs out, before the keeper turns to it.
+    fn access_at(&self, now: Moment) -> Access {
+        match (self.access, self.open_until) {
+            (Access::Held { .. }, Some(until)) if until > now => Access::Held { remaining: until.since(now) },
+            (Access::Held { .. }, _) => Access::Closed,
+            (Access::Admitted, _) => Access::Admitted,
+            (Access::Closed, _) => Access::Closed,
+        }
+    }
+
+    /// For how long no majority of voters has answered one that is closed for that. Told from the same moment as that it is closed: a
+    /// manager that heard the one without the other would open it again, and wait for that in vain.
+    pub fn unheard(&self, now: Moment) -> Option<Duration> {
+        let lease = self.membership.as_ref()?.policy.lease;
+        let unheard = now.since(self.heard_at.filter(|_| self.access_at(now) == Access::Closed)?);
+        (unheard >= lease).then_some(unheard)
+    }
+
     /// Its agent was told to keep clients out, and the kernel does: nobody reaches the server.
     pub fn is_fenced(&self) -> bool {
         matches!(self.kept.role, Role::Fenced { .. } | Role::Deposed { .. }) && self.access == Access::Closed
@@ -130,7 +148,7 @@ impl Shared {
             membership: None,
             kept: Kept::default(),
             open_until: None,
-            unheard_since: None,
+            heard_at: None,
             access: Access::Admitted,
             vip: false,
             process: ServerProcess::Unknown("not looked for yet".to_owned()),
@@ -247,12 +265,7 @@ impl Shared {
                 None
             }
         };
-        let access = match (seen.access, seen.open_until) {
-            (Access::Held { .. }, Some(until)) if until > now => Access::Held { remaining: until.since(now) },
-            (Access::Held { .. }, _) => Access::Closed,
-            (Access::Admitted, _) => Access::Admitted,
-            (Access::Closed, _) => Access::Closed,
-        };
+        let access = seen.access_at(now);
         let in_flight = seen.asked_at.map(|asked| now.since(asked)).filter(|age| *age > PROMPT);
         let unanswered = seen.unanswered_since.map(|since| now.since(since)).or(in_flight);
         AgentStatus {
@@ -271,7 +284,7 @@ impl Shared {
                 ServerProcess::Gone(at) => Process::Gone { since: now.since(*at) },
             },
             access,
-            unheard: seen.unheard_since.map(|since| now.since(since)),
+            unheard: seen.unheard(now),
             vip: seen.vip,
             server: seen.server.clone(),
             server_age: now.since(seen.polled_at),

@@ -136,12 +136,14 @@ pub fn block(
         return Err(vec![Obstacle::NotAdopted { cluster: view.cluster.name.clone() }]);
     };
     let old = record.primary.clone();
-    let keep_up = |instance: &InstanceId| Step::KeepUp {
+    let keep_up = |instance: &InstanceId, within| Step::KeepUp {
         instance: instance.clone(),
         source: old.clone(),
         closely: ask.write_block / 4,
-        within: ask.wait_lag,
+        within,
     };
+    // Once ackers were turned, commits rest on the target: if that stands still they wait, no longer than for a block.
+    let soon = ask.write_block.min(ask.wait_lag);
     // Pointing the first ackers at the target takes longest of all: those that the old primary can do without are turned before.
     let promotion = Blocked::supposed(view, &target).ok_or_else(|| vec![Obstacle::NotSeen(old.clone())])?;
     let promotion = promote(view, &promotion)?;
@@ -155,7 +157,7 @@ pub fn block(
             from: old.clone(),
             to: target.clone(),
             acker: true,
-            within: ask.wait_lag,
+            within: soon,
         })
         .collect();
     let turn_back = turn.iter().map(|step| Step::PointReplica {
@@ -164,7 +166,8 @@ pub fn block(
         acker: record.ackers.contains(step.instance()),
     });
     let turn = Stage::new("turn", turn.clone()).with_undo(turn_back.collect());
-    let close: Vec<Step> = std::iter::once(&target).chain(later.iter().copied()).map(keep_up).collect();
+    let close = std::iter::once(&target).chain(later.iter().copied());
+    let close: Vec<Step> = close.map(|instance| keep_up(instance, soon)).collect();
     let quiet = Step::Quiet {
         instance: old.clone(),
         drain: ask.drain,
@@ -175,7 +178,7 @@ pub fn block(
     let otherwise = alone(&undo, record, replicas);
     let (instance, generation, within) = (old.clone(), record.generation, ask.write_block);
     let block = Step::Block { instance, generation, within, otherwise };
-    let mut stages = vec![Stage::new("prepare", vec![keep_up(&target), quiet])];
+    let mut stages = vec![Stage::new("prepare", vec![keep_up(&target, ask.wait_lag), quiet])];
     if !turn.steps.is_empty() {
         stages.push(turn);
     }

@@ -303,7 +303,7 @@ impl LiveWorld {
             let applied = Step::WaitApplied { instance: instance.clone(), set, within: left };
             let done = control::apply(&mut applies, &applied, &self.env).await;
             let behind = asked.elapsed();
-            let wanted = if began.elapsed() < closely * 4 { closely / 25 } else { closely };
+            let wanted = if began.elapsed() < (closely * 4).min(within / 2) { closely / 25 } else { closely };
             match done {
                 Ok(()) if behind <= wanted => {
                     return Ok(Evidence { behind: Some(behind), ..Evidence::default() });
@@ -312,7 +312,7 @@ impl LiveWorld {
                 Ok(()) | Err(ControlError::NotApplied { .. }) => {
                     return Err(StepError::Failed(format!(
                         "it was not close at any moment within {} s; wait for a quieter hour, lighten its load, or raise \
-                         --wait-lag",
+                         --wait-lag and --write-block",
                         within.as_secs()
                     )));
                 }

@@ -111,15 +111,20 @@ impl Holder {
         self.open_until.is_some_and(|until| until > now)
     }
 
-    /// Closed for want of a majority, since when so many voters have answered none of its requests that no majority can grant it
-    /// anything; `None` while it serves, asks for nothing, or is refused rather than unheard.
-    pub fn unheard_since(&self, now: Moment) -> Option<Moment> {
+    /// While it asks for the lease: when a majority of voters, whichever answered last, had been asked what they have answered.
+    pub fn heard_at(&self) -> Option<Moment> {
         self.renews()?;
         let mut heard: Vec<Moment> =
             self.answered.values().map(|sent_at| *sent_at.max(&self.since)).collect();
         heard.sort_unstable_by(|a, b| b.cmp(a));
         let since = self.terms.majority.checked_sub(1).and_then(|nth| heard.get(nth).copied());
-        let since = since.unwrap_or(self.since);
+        Some(since.unwrap_or(self.since))
+    }
+
+    /// Closed for want of a majority, since when so many voters have answered none of its requests that no majority can grant it
+    /// anything; `None` while it serves, asks for nothing, or is refused rather than unheard.
+    pub fn unheard_since(&self, now: Moment) -> Option<Moment> {
+        let since = self.heard_at()?;
         (!self.holds(now) && now.since(since) >= self.terms.lease).then_some(since)
     }
 

@@ -275,6 +275,7 @@ fn it_says_that_nobody_hears_it_only_once_closed_for_that() {
     let closing = holder.handle(Input::Tick, at(3_000)).unwrap();
     assert!(closing.contains(&Effect::Close), "{closing:?}");
     assert_eq!(holder.unheard_since(at(2_999)), None);
+    assert_eq!(holder.heard_at(), Some(at(0)), "also while it still holds");
     assert_eq!(holder.unheard_since(at(3_000)), Some(at(0)));
     // A refusal is an answer: nobody can say that a failover would do better.
     let one = holder.handle(superseded("db2", 3_500), at(3_510)).unwrap();
