@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use super::direct::Direction;
@@ -30,6 +30,8 @@ use crate::store::Store;
 
 /// How much longer than the agent works on a block its answer is waited for.
 const BLOCK_GRACE: Duration = Duration::from_millis(500);
+/// The same of a wait until something is applied.
+const ANSWER: Duration = Duration::from_millis(250);
 /// Longest start of a server: crash recovery included.
 const SERVER_START: Duration = Duration::from_secs(300);
 
@@ -344,7 +346,12 @@ impl LiveWorld {
             within: left(),
         };
         let (here, there) = (applied(instance), applied(to));
-        tokio::try_join!(self.at_server(&here, token), self.at_server(&there, token))?;
+        // It replicates from nobody meanwhile, and commits may wait for it: a server that hangs is not waited for any longer.
+        let both = async { tokio::try_join!(self.at_server(&here, token), self.at_server(&there, token)) };
+        timeout_at(deadline + ANSWER, both).await.map_err(|_| StepError::NoAnswer {
+            within,
+            what: format!("{to} or {instance} does not say that it has applied all of it"),
+        })??;
         let point = Step::PointReplica { instance: instance.clone(), source: to.clone(), acker };
         self.at_server(&point, token).await
     }
