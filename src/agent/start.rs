@@ -125,7 +125,13 @@ fn arguments(
         Service::Unit { .. } => &[],
     };
     let role = as_replica.then(|| dialect.start_as_replica()).flatten();
-    let events = (events == EventsPolicy::Follow).then_some(events::START_WITHOUT);
+    // MySQL's units take no arguments, and need none: it keeps the scheduler off by itself once it was a replica, and an event that runs
+    // there all the same meets super_read_only. MariaDB lets those of a privileged definer write.
+    let matters = match service {
+        Service::Command { .. } => true,
+        Service::Unit { .. } => flavor == Flavor::MariaDb,
+    };
+    let events = (events == EventsPolicy::Follow && matters).then_some(events::START_WITHOUT);
     standing.iter().copied().chain(role).chain(events).map(str::to_owned).collect()
 }
 
