@@ -185,7 +185,7 @@ fn a_killed_primary_is_replaced_and_returns(flavor: &str) {
     if flavor == "mysql" {
         let kept = "SELECT GROUP_CONCAT(VARIABLE_NAME, ' ', VARIABLE_VALUE ORDER BY VARIABLE_NAME) \
                     FROM performance_schema.persisted_variables";
-        assert_eq!(lab.sql("db1", kept), "event_scheduler OFF,read_only ON,super_read_only ON");
+        assert_eq!(lab.sql("db1", kept), "event_scheduler OFF,read_only ON");
     }
     // Whoever waited on the old primary has had its answer by now, if it is ever to come.
     seconds(5.0);

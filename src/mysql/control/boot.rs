@@ -8,7 +8,7 @@ use crate::mysql::client::Connection;
 /// `ER_OPTION_PREVENTS_STATEMENT`.
 const PREVENTED: u16 = 1290;
 
-/// From its next start on the server is read-only, and with `quiet` runs no scheduled event, until somebody says otherwise at run time:
+/// From its next start on the server is read-only (not `super_read_only`: a package that alters an account at its upgrade would hang), and with `quiet` runs no scheduled event, until somebody says otherwise at run time:
 /// only on whichever leads that is done. Of a replica, which is so already: persisting changes nothing that runs. MariaDB keeps nothing;
 /// there the configuration must say so.
 ///
@@ -20,7 +20,7 @@ pub async fn boots_closed(conn: &mut Connection, quiet: bool, deadline: Instant)
     let is_kept = |name: &str, value: &str| {
         rows.iter().any(|row| row.text_or_empty("name") == name && row.text_or_empty("value") == value)
     };
-    for (name, value) in [("read_only", "ON"), ("super_read_only", "ON"), ("event_scheduler", "OFF")] {
+    for (name, value) in [("read_only", "ON"), ("event_scheduler", "OFF")] {
         if is_kept(name, value) || (name == "event_scheduler" && !quiet) {
             continue;
         }
