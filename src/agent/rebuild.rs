@@ -316,37 +316,40 @@ async fn end_clones(shared: &Shared) -> Result<(), String> {
     control::end_clone(&mut conn, deadline).await.map_err(|error| error.to_string())
 }
 
-/// Ends the copy that is being made or waits, and waits until that is so.
+/// Ends the copy that is being made or waits.
 pub(super) async fn call_off(shared: &Shared, why: &str) -> Result<String, String> {
     let waits = shared.jobs.rebuild().filter(|rebuild| rebuild.phase == Phase::Ready);
     let task = shared.jobs.call_off(why).ok_or("nothing here can be called off")?;
     if let Some(rebuild) = waits {
-        let place = Place::of(&rebuild.data).map_err(|error| error.to_string())?;
-        let removed = spawn_blocking(move || copy::remove(&place.copy())).await;
-        removed.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-        let why = why.to_owned();
-        Jobs::amend(shared, |rebuild| rebuild.phase = Phase::Failed { why }).await?;
+        discard(shared, &rebuild, why.to_owned()).await?;
     }
     Ok(task)
+}
+
+/// A copy that waits will not take the data's place. Written down first: one half removed must never do so.
+async fn discard(shared: &Shared, rebuild: &Rebuild, why: String) -> Result<(), String> {
+    let place = Place::of(&rebuild.data).map_err(|error| error.to_string())?;
+    Jobs::amend(shared, |rebuild| rebuild.phase = Phase::Failed { why }).await?;
+    remove(&place.copy()).await
 }
 
 /// What is known of a server since its rebuild failed.
 #[derive(Debug, Default)]
 struct Failure {
-    /// It was seen not to replicate.
+    /// It was seen not to serve.
     broken: bool,
 }
 
 impl Failure {
     /// One look more. Of a server that is well all the while it is told for a while, or until an operator wanted it so; where the server
     /// was not, and was mended in another way, it does not matter any more.
-    fn is_over(&mut self, replicates: bool, told: bool) -> bool {
-        self.broken |= !replicates;
-        replicates && (self.broken || told)
+    fn is_over(&mut self, serves: bool, told: bool) -> bool {
+        self.broken |= !serves;
+        serves && (self.broken || told)
     }
 }
 
-/// Runs until cancelled: once the server replicates and is open for reads, nothing of its rebuild is left to look after.
+/// Runs until cancelled: once the server replicates and is open for reads, or leads, nothing of its rebuild is left to look after.
 pub(super) async fn run(shared: Arc<Shared>) {
     tidy(&shared).await;
     let mut every = interval(LOOK_EVERY);
@@ -355,10 +358,19 @@ pub(super) async fn run(shared: Arc<Shared>) {
         every.tick().await;
         let Some(rebuild) = shared.jobs.rebuild() else { continue };
         let settled = match rebuild.phase {
-            Phase::Exchanged => replicates(&shared),
+            Phase::Exchanged => serves(&shared),
             Phase::Failed { .. } => {
                 let told = shared.jobs.shown().is_none_or(|job| job.age > TOLD_FOR);
-                failure.is_over(replicates(&shared), told || shared.jobs.was_called_off())
+                // Of one that leads nobody wants it any more.
+                failure.is_over(serves(&shared), told || shared.jobs.was_called_off() || leads(&shared))
+            }
+            Phase::Ready if shared.jobs.was_called_off() || leads(&shared) => {
+                let reason = shared.jobs.was_called_off().then(|| shared.jobs.reason());
+                let why = reason.unwrap_or_else(|| "its server leads".to_owned());
+                if let Err(error) = discard(&shared, &rebuild, why).await {
+                    tracing::warn!(error, "something of the copy is left");
+                }
+                false
             }
             Phase::Copying | Phase::Preparing | Phase::Ready | Phase::Exchanging => {
                 failure = Failure::default();
@@ -386,11 +398,19 @@ async fn tidy(shared: &Shared) {
     }
 }
 
-fn replicates(shared: &Shared) -> bool {
+/// It replicates and is open for reads, or leads.
+fn serves(shared: &Shared) -> bool {
     let seen = shared.seen();
-    let report = seen.server.as_ref().ok();
-    let channel = report.and_then(|report| report.channel());
-    seen.access == Access::Admitted && channel.is_some_and(|channel| channel.is_running())
+    let channel = seen.server.as_ref().ok().and_then(|report| report.channel());
+    match seen.access {
+        Access::Admitted => channel.is_some_and(|channel| channel.is_running()),
+        Access::Held { .. } => true,
+        Access::Closed => false,
+    }
+}
+
+fn leads(shared: &Shared) -> bool {
+    matches!(shared.seen().access, Access::Held { .. })
 }
 
 async fn settle(shared: &Shared, rebuild: &Rebuild) -> Result<(), String> {

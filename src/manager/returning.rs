@@ -223,7 +223,7 @@ impl ClusterTask {
 }
 
 fn note_word(intents: &mut Intents, instance: &InstanceId, how: How, from: Option<&InstanceId>) {
+    intents.forget_word(instance);
     intents.note_remedy(instance, how.remedy());
     intents.note_donor(instance, from.cloned());
-    intents.forget_rebuilds(instance);
 }

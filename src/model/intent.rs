@@ -185,6 +185,13 @@ impl Intents {
         self.rebuilds.retain(|(about, _)| about != instance);
     }
 
+    /// Nothing of what an operator wanted of `instance` is left to do.
+    pub fn forget_word(&mut self, instance: &InstanceId) {
+        self.note_remedy(instance, None);
+        self.note_donor(instance, None);
+        self.forget_rebuilds(instance);
+    }
+
     /// How long to leave the events of `instance` alone.
     pub fn events_pause(&self, instance: &InstanceId, now: Moment) -> Option<Duration> {
         let last = self.events_tried.iter().find(|tried| tried.instance == *instance)?;
