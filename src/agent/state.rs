@@ -18,7 +18,7 @@ use super::voter::Votes;
 use super::wire::Membership;
 use crate::clock;
 use crate::config::{AgentConfig, ServerConfig};
-use crate::decide::lease::holder::{Input, Kept, Role};
+use crate::decide::lease::holder::{self, Input, Kept, Role};
 use crate::model::disk::Disk;
 use crate::model::extra::Saved;
 use crate::model::instance::{Flavor, InstanceId, Version};
@@ -86,8 +86,7 @@ impl Seen {
     /// manager that heard the one without the other would open it again, and wait for that in vain.
     pub fn unheard(&self, now: Moment) -> Option<Duration> {
         let lease = self.membership.as_ref()?.policy.lease;
-        let unheard = now.since(self.heard_at.filter(|_| self.access_at(now) == Access::Closed)?);
-        (unheard >= lease).then_some(unheard)
+        holder::unheard(self.heard_at, self.access_at(now) == Access::Closed, lease, now)
     }
 
     /// Its agent was told to keep clients out, and the kernel does: nobody reaches the server.

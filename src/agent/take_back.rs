@@ -15,7 +15,7 @@ use super::voter::VoteError;
 use super::wire::{Claim, Claimed, Membership};
 use crate::decide::lease::Terms;
 use crate::decide::lease::holder::{Input, Role};
-use crate::decide::lease::take_back::{AGAIN, Blocked, PATIENCE, Tally};
+use crate::decide::lease::take_back::{AGAIN, LeftAlone, PATIENCE, Tally};
 use crate::decide::plan::Step;
 use crate::execute::world::Token;
 use crate::model::cluster::Voter;
@@ -37,13 +37,13 @@ enum Trouble {
 /// What one block leaves to its agent.
 struct Block {
     token: Token,
-    blocked: Blocked,
+    blocked: LeftAlone,
     otherwise: Vec<Step>,
 }
 
 /// Waits for the manager's next word, and does without it when none comes. `within` is the block's own time.
 pub(super) fn unless_heard(shared: &Arc<Shared>, token: &Token, within: Duration, otherwise: &[Step]) {
-    let Some(blocked) = Blocked::new(otherwise, shared.seen().kept) else { return };
+    let Some(blocked) = LeftAlone::new(otherwise, shared.seen().kept) else { return };
     let token = Token { back: true, ..token.clone() };
     let block = Block { token, blocked, otherwise: otherwise.to_vec() };
     let (shared, cancel) = (Arc::clone(shared), shared.cancel.clone());

@@ -200,7 +200,7 @@ fn member(of: &MemberSnapshot) -> Vec<(Tone, String)> {
         (stream_tone, stream.to_owned()),
         (Tone::Plain, lag(of).unwrap_or_else(dash)),
         (Tone::Plain, if of.source.is_some() { of.to_apply.to_string() } else { dash() }),
-        (good(matches!(of.agent, Hearing::Ok | Hearing::None), Tone::Warn), of.agent.to_string()),
+        (good(of.agent.is_fine(), Tone::Warn), of.agent.to_string()),
         (Tone::Plain, if of.vip { "here".to_owned() } else { dash() }),
     ]
 }

@@ -52,7 +52,7 @@ fn unmet(view: &ClusterView) -> Option<String> {
         if seen.manager.is_none() {
             return Some(format!("{instance} not asked yet"));
         }
-        let waits = member.agent.is_some() && seen.agent.is_none() && seen.agent_lost_at.is_none();
+        let waits = member.agent.is_some() && seen.agent_untried();
         waits.then(|| format!("the agent on {} not asked yet", instance.host))
     })
 }

@@ -160,8 +160,7 @@ fn copy(
         // Who gave it may be back in a moment, or lead now and its predecessor follow.
         Err(_) if agent.job.as_ref().is_some_and(|job| job.age < DONOR_WITHIN) => return None,
         Err(reasons) => {
-            let why = format!("{why}; nobody can give it a copy: {}", reasons.join("; "));
-            return Some(park(view, instance, &why));
+            return Some(park(view, instance, &format!("{why}; {}", nobody(&reasons))));
         }
     };
     let step = Step::Rebuild { instance: instance.clone(), from: from.clone(), keep };
@@ -179,7 +178,11 @@ pub(super) fn no_donor(
         return None;
     }
     let reasons = donor(view, record, instance, intents.donor(instance)).err()?;
-    Some(format!("nobody can give it a copy: {}", reasons.join("; ")))
+    Some(nobody(&reasons))
+}
+
+fn nobody(reasons: &[String]) -> String {
+    format!("nobody can give it a copy: {}", reasons.join("; "))
 }
 
 /// Whose data is copied, and why that one's; or what speaks against each.

@@ -40,6 +40,13 @@ pub enum Hearing {
     Ok,
 }
 
+impl Hearing {
+    /// Nothing is the matter: it is heard, or there is none to be heard.
+    pub fn is_fine(self) -> bool {
+        matches!(self, Self::Ok | Self::None)
+    }
+}
+
 impl fmt::Display for Hearing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -238,7 +245,7 @@ fn member_snapshot(
         agent: match view.cluster.member(instance).and_then(|member| member.agent.as_ref()) {
             None => Hearing::None,
             Some(_) if agent.is_some() => Hearing::Ok,
-            Some(_) if seen.agent_lost_at.is_none() => Hearing::NotAsked,
+            Some(_) if seen.agent_untried() => Hearing::NotAsked,
             Some(_) => Hearing::NotHeard,
         },
         asked_at: seen.manager.as_ref().filter(|look| look.seen.is_ok()).map(|look| at - now.since(look.at)),

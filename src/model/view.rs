@@ -50,6 +50,11 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// Nobody has tried to hear its agent yet.
+    pub fn agent_untried(&self) -> bool {
+        self.agent.is_none() && self.agent_lost_at.is_none()
+    }
+
     /// Takes in a new answer, noting what changed since the last one.
     fn take_report(&mut self, at: Moment, report: &Report) {
         if let Some((before_at, before)) = &self.last_report {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use mha::decide::lease::Terms;
 use mha::decide::lease::holder::{Input, Role};
-use mha::decide::lease::take_back::{AGAIN, Blocked, PATIENCE, Tally};
+use mha::decide::lease::take_back::{AGAIN, LeftAlone, PATIENCE, Tally};
 use mha::decide::plan::Step;
 use mha::execute::world::Token;
 use mha::model::ballot::Generation;
@@ -36,7 +36,7 @@ pub(crate) struct Left {
 pub(crate) async fn unless_heard(left: Left) {
     let Left { shared, h, life, within, .. } = &left;
     let (h, life) = (*h, *life);
-    let Some(blocked) = Blocked::new(&left.otherwise, shared.act(|sim| sim.hosts[h].kept)) else { return };
+    let Some(blocked) = LeftAlone::new(&left.otherwise, shared.act(|sim| sim.hosts[h].kept)) else { return };
     let back = blocked.back;
     sleep(*within + PATIENCE).await;
     let mut mine = false;
@@ -74,7 +74,7 @@ impl Left {
     }
 
     /// Looks first, then claims; waits until no grant to anybody else is left.
-    async fn win(&self, blocked: Blocked) -> Result<(), Trouble> {
+    async fn win(&self, blocked: LeftAlone) -> Result<(), Trouble> {
         let h = self.h;
         let (cluster, voters) = self.shared.act(|sim| (sim.cluster.clone(), sim.hosts.len()));
         let names = cluster.voters.iter().map(|voter| voter.host.clone()).collect();

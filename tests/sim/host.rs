@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use mha::decide::lease::Terms;
-use mha::decide::lease::holder::{Effect, Holder, Input, Kept, Role, Start};
+use mha::decide::lease::holder::{Effect, Holder, Input, Kept, Role, Start, unheard};
 use mha::decide::lease::refusal::Refusal;
 use mha::decide::lease::voter::{Promises, Renew, Renewed, Voter};
 use mha::model::ballot::Generation;
@@ -397,7 +397,9 @@ impl Sim {
             epoch: host.kept.epoch,
             process,
             access,
-            unheard: self.holder(h).and_then(|holder| Some(now.since(holder.unheard_since(now)?))),
+            unheard: self.holder(h).and_then(|holder| {
+                unheard(holder.heard_at(), access == Access::Closed, self.cluster.policy.lease, now)
+            }),
             vip: self.has_vip(h),
             server,
             server_age: Duration::ZERO,

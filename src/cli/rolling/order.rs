@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use crate::manager::snapshot::{Hearing, MemberSnapshot, Snapshot};
+use crate::manager::snapshot::{MemberSnapshot, Snapshot};
 use crate::model::instance::InstanceId;
 use crate::model::observation::Access;
 use crate::model::report::ThreadState;
@@ -144,7 +144,7 @@ fn trouble(
     if matches!(member.access, Some(Access::Closed)) {
         return Some(format!("{who} is fenced: not led back yet"));
     }
-    if !matches!(member.agent, Hearing::Ok | Hearing::None) {
+    if !member.agent.is_fine() {
         return Some(format!("no word from the agent on {}", who.host));
     }
     let runs = |state: Option<ThreadState>| state == Some(ThreadState::Running);

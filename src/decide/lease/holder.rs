@@ -121,13 +121,6 @@ impl Holder {
         Some(since.unwrap_or(self.since))
     }
 
-    /// Closed for want of a majority, since when so many voters have answered none of its requests that no majority can grant it
-    /// anything; `None` while it serves, asks for nothing, or is refused rather than unheard.
-    pub fn unheard_since(&self, now: Moment) -> Option<Moment> {
-        let since = self.heard_at()?;
-        (!self.holds(now) && now.since(since) >= self.terms.lease).then_some(since)
-    }
-
     /// Voters that know a higher generation than this primary's.
     pub fn superseded_by(&self) -> &BTreeMap<String, Generation> {
         &self.higher
@@ -417,4 +410,11 @@ impl Holder {
             }
         }
     }
+}
+
+/// For how long a holder that is `closed` has been answered by so few voters that no majority can grant it anything, by
+/// [`Holder::heard_at`]; `None` while it serves, asks for nothing, or is refused rather than unheard.
+pub fn unheard(heard_at: Option<Moment>, closed: bool, lease: Duration, now: Moment) -> Option<Duration> {
+    let unheard = now.since(heard_at.filter(|_| closed)?);
+    (unheard >= lease).then_some(unheard)
 }

@@ -18,7 +18,7 @@ pub const AGAIN: Duration = Duration::from_secs(1);
 
 /// What one block left to its agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Blocked {
+pub struct LeftAlone {
     /// What this host had led when it was blocked.
     pub led: Generation,
     /// What it claims: above the one its manager claims for the other.
@@ -38,7 +38,7 @@ pub enum Tally {
     Later { accepted: usize },
 }
 
-impl Blocked {
+impl LeftAlone {
     /// Nothing where the block has nothing to be taken back to, or was overtaken before it began.
     pub fn new(otherwise: &[Step], kept: Kept) -> Option<Self> {
         let Some(Step::Claim { generation: back, .. }) = otherwise.first() else { return None };

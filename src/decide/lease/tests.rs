@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Terms;
-use super::holder::{Effect, Holder, Input, Kept, Role, Start};
+use super::holder::{Effect, Holder, Input, Kept, Role, Start, unheard};
 use super::refusal::Refusal;
 use super::voter::{Claim, Claimed, Outstanding, Persist, Promises, Renew, Renewed, Voter};
 use crate::decide::plan::Proof;
@@ -274,14 +274,15 @@ fn it_says_that_nobody_hears_it_only_once_closed_for_that() {
     let mut holder = opened();
     let closing = holder.handle(Input::Tick, at(3_000)).unwrap();
     assert!(closing.contains(&Effect::Close), "{closing:?}");
-    assert_eq!(holder.unheard_since(at(2_999)), None);
+    let told = |holder: &Holder, now| unheard(holder.heard_at(), !holder.holds(now), T, now);
+    assert_eq!(told(&holder, at(2_999)), None);
     assert_eq!(holder.heard_at(), Some(at(0)), "also while it still holds");
-    assert_eq!(holder.unheard_since(at(3_000)), Some(at(0)));
+    assert_eq!(told(&holder, at(3_000)), Some(Duration::from_secs(3)));
     // A refusal is an answer: nobody can say that a failover would do better.
     let one = holder.handle(superseded("db2", 3_500), at(3_510)).unwrap();
-    assert_eq!((one, holder.unheard_since(at(3_510))), (Vec::new(), Some(at(0))));
+    assert_eq!((one, told(&holder, at(3_510))), (Vec::new(), Some(Duration::from_millis(3_510))));
     holder.handle(granted("db1", 1, 3_500), at(3_511)).unwrap();
-    assert_eq!(holder.unheard_since(at(3_511)), None);
+    assert_eq!(told(&holder, at(3_511)), None);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::Broken;
 use super::world::{Event, Message, Order, Party, SECOND, World, cluster, instance};
 use crate::decide::lease::holder::Input;
-use crate::decide::lease::take_back::Blocked;
+use crate::decide::lease::take_back::LeftAlone;
 use crate::decide::lease::voter::{Claimed, Outstanding};
 use crate::decide::plan::Proof;
 use crate::model::ballot::{Ballot, Generation};
@@ -16,7 +16,7 @@ use crate::model::ballot::{Ballot, Generation};
 pub(super) struct Block {
     host: usize,
     ballot: Ballot,
-    blocked: Blocked,
+    blocked: LeftAlone,
     claim: Option<usize>,
     accepted: BTreeMap<usize, Vec<Outstanding>>,
     /// It was told to open by this, and did.
@@ -33,7 +33,7 @@ impl World {
         self.blocks.push(Block {
             host,
             ballot,
-            blocked: Blocked {
+            blocked: LeftAlone {
                 led: generation,
                 back: generation.next().next(),
                 epoch: self.hosts[host].kept.epoch,
