@@ -52,7 +52,7 @@ pid_file = "$dir/run/server.pid"
 data_dir = "$dir/data"
 binlog_index = "$dir/data/binlog.index"
 binlog_tool  = ["$(binlog_binary)"]
-service  = { command = ["$(server_binary)", "--defaults-file=$dir/server.cnf"], log = "$dir/run/error.log" }
+service  = { command = ["$dir/start-server"], log = "$dir/run/error.log" }
 
 [admin]
 user = "mha"

@@ -44,11 +44,17 @@ write_server_config() { # host
         prefix_options
     } >"$dir/server.cnf"
     # What a host's service manager would call: returns at once, the server
-    # outlives the caller, and a server already running is left alone.
+    # outlives the caller, and a server already running is left alone. The
+    # server keeps the lock: mysqld itself, started beside another, waits 100 s
+    # for that one's files and then goes on with what it read before, which is
+    # how a binary log falls out of its index and rows that were acknowledged
+    # are rolled back.
     cat >"$dir/start-server" <<END
 #!/bin/sh
 pid=\$(cat $dir/run/server.pid 2>/dev/null) && [ -n "\$pid" ] && grep -q '^State:[[:space:]]*[^ZX]' /proc/\$pid/status 2>/dev/null && exit 0
-setsid $(server_binary) --defaults-file=$dir/server.cnf </dev/null >>$dir/run/error.log 2>&1 &
+exec 9>$dir/run/start.lock
+flock --nonblock 9 || exit 0
+setsid $(server_binary) --defaults-file=$dir/server.cnf "\$@" </dev/null >>$dir/run/error.log 2>&1 &
 END
     chmod 755 "$dir/start-server"
 }
