@@ -35,7 +35,11 @@ pub(super) async fn run(shared: Arc<Shared>) {
         let Ok((known, disks)) = looked.await else { return };
         places = known;
         let stuck = |disks: &[Disk]| disks.iter().any(|disk| disk.is_stuck());
-        let before = std::mem::replace(&mut shared.seen().disks, disks.clone());
+        let before = {
+            let mut seen = shared.seen();
+            seen.data.clone_from(&places.data);
+            std::mem::replace(&mut seen.disks, disks.clone())
+        };
         if stuck(&before) != stuck(&disks) {
             for disk in disks.iter().filter(|disk| disk.is_stuck()) {
                 tracing::error!("nothing can be written any more: {disk}");

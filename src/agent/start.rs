@@ -1,13 +1,16 @@
 //! Starting a dead server: fenced, read-only, replicating nothing. As a replica's, its recovery may drop what was never
 //! acknowledged (S7); a server that stays primary is never started so.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use super::hands::Hands;
-use super::host::process::ProcessState;
+use super::host::process::{Find, ProcessState, find};
 use super::host::service::Service;
+use super::host::writers::{Writer, writer_in};
 use super::lease_loop::OrderError;
 use super::ports;
 use super::sql::fresh_report;
@@ -48,6 +51,10 @@ pub(super) async fn server(shared: &Shared, as_replica: bool, deadline: Instant)
             let gone = ending.confirm_gone(deadline.saturating_duration_since(Instant::now())).await;
             gone.map_err(|error| format!("the server that ended holds its files: {error}"))?;
         }
+        // Units are systemd's to start, one at a time.
+        if let (Service::Command { .. }, Some(data)) = (&service, data_directory(shared, server)) {
+            nobody_else(&data, &find, deadline).await?;
+        }
         let within = deadline.saturating_duration_since(Instant::now());
         service.start(&arguments, &find, log, within).await.map_err(|error| error.to_string())?;
     }
@@ -65,6 +72,34 @@ pub(super) async fn server(shared: &Shared, as_replica: bool, deadline: Instant)
     let told = steps::wait_for(shared, deadline, runs).await;
     told.map_err(|_| "it answers, and its process is not found; look at `pid_file` and `socket`".to_owned())?;
     ports::learn(shared).await
+}
+
+/// As configured, else where it last was.
+fn data_directory(shared: &Shared, server: &config::ServerConfig) -> Option<PathBuf> {
+    server.data_dir.clone().or_else(|| shared.seen().data.clone())
+}
+
+/// Returns once no process writes to the data, or the server is found: a script or `mysqld_safe` may have started one a moment ago, which
+/// nothing tells of yet. A second one would wait up to 100 s for the first one's files and then go on with what it read before: a
+/// binary log falls out of its index, and what only that log held is rolled back.
+async fn nobody_else(data: &Path, server: &Find, deadline: Instant) -> Result<(), String> {
+    loop {
+        if find(server).await.is_ok_and(|found| found.is_some()) {
+            return Ok(());
+        }
+        let directory = data.to_owned();
+        let looked = spawn_blocking(move || writer_in(&directory)).await;
+        // A directory that cannot be read is for the server itself to complain of.
+        let Ok(Ok(Some(Writer { pid, name, file }))) = looked else { return Ok(()) };
+        if Instant::now() + LOOK_EVERY > deadline {
+            return Err(format!(
+                "process {pid} ({name}) writes to {}, and is not the server by `pid_file` and `socket`; a second server beside it would \
+                 break the data, so none is started: end that process, or put `pid_file` and `socket` in agent.toml right",
+                file.display()
+            ));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 /// No client comes in before the server is what it is to be. A replica's start is a fence of its own, so that whoever sees it
@@ -97,7 +132,7 @@ async fn close(shared: &Shared, hands: &Hands, as_replica: bool) -> Result<(), S
     Ok(())
 }
 
-fn split(service: &config::Service) -> (Service, Option<&std::path::Path>) {
+fn split(service: &config::Service) -> (Service, Option<&Path>) {
     match service {
         config::Service::Unit(name) => (Service::Unit { name: name.clone() }, None),
         config::Service::Command { command, log } => {

@@ -1,6 +1,7 @@
 //! What the agent's tasks know together, and the one status made of it. Facts are written by the task that sees them; nothing is
 //! decided here.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -69,6 +70,8 @@ pub struct Seen {
     /// Transactions the primary lacks, saved here.
     pub extra: Option<Saved>,
     pub disks: Vec<Disk>,
+    /// The server's data directory, since its process was looked at.
+    pub data: Option<PathBuf>,
 }
 
 impl Seen {
@@ -163,6 +166,7 @@ impl Shared {
             last_identity: None,
             extra: None,
             disks: Vec::new(),
+            data: None,
         };
         let (changed, _) = watch::channel(0);
         let seen = Mutex::new(seen);

@@ -23,6 +23,7 @@ pub mod service;
 pub mod tail;
 pub mod values;
 pub mod vip;
+pub mod writers;
 
 use std::io;
 use std::net::SocketAddr;
