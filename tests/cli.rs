@@ -13,6 +13,7 @@ use chrono::TimeDelta;
 use desk::{Desk, Script, dead, ended, failover, healthy};
 use mha::execute::Outcome;
 use mha::http::{ApiState, serve};
+use mha::manager::snapshot::Waiting;
 use mha::model::job::{Job, Phase, Task};
 use mha::model::wishes::{Threads, Wish};
 use serde_json::Value;
@@ -325,6 +326,8 @@ async fn a_replicas_change_is_shown_before_it_is_done() {
     ] {
         board.wishes.note(&desk::host(name), &wish, at);
     }
+    let why = "the last attempt failed: db2 is gone".to_owned();
+    board.waiting.push(Waiting { instance: desk::host("db2"), why });
     let desk = Desk::new(board, Script::default());
     let api = api(desk.state(None)).await;
     let (_, out, _) = run(&api.url, &["status"]).await;

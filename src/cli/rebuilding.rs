@@ -16,6 +16,8 @@ const TELL_EVERY: Duration = Duration::from_secs(5);
 /// What is seen of it now.
 enum Sight {
     Goes(Job),
+    /// It has still to begin, or failed and is tried again.
+    Waits(String),
     /// Nothing of it is seen: it has not begun, or it has ended.
     Nothing {
         replicates: bool,
@@ -37,6 +39,7 @@ pub(super) async fn watch(desk: &Desk, cluster: &str, instance: &InstanceId, det
     let mut heard = Instant::now();
     let (mut seen, mut quiet_since) = (false, Instant::now());
     let mut told: Option<(Job, Instant)> = None;
+    let mut waits: Option<String> = None;
     loop {
         let answer = match desk.client.get(&path(cluster, &[]), &[]).await {
             Ok(reply) => reply.value::<Snapshot>(),
@@ -56,6 +59,21 @@ pub(super) async fn watch(desk: &Desk, cluster: &str, instance: &InstanceId, det
                             say(desk, &format!("{instance} is {job}"));
                             told = Some((job, Instant::now()));
                         }
+                    }
+                    Sight::Waits(why) if quiet_since.elapsed() > AWAY => {
+                        return Err(CliError::new(
+                            Exit::Failed,
+                            "not_rebuilt",
+                            format!("{instance} is not rebuilt yet: {why}"),
+                            "it is begun as soon as it can be; \"mhactl abort\" calls that off",
+                        ));
+                    }
+                    Sight::Waits(why) => {
+                        seen = true;
+                        if waits.as_ref() != Some(&why) {
+                            say(desk, &format!("{instance} is not rebuilt yet: {why}"));
+                        }
+                        waits = Some(why);
                     }
                     // A small copy may be done between two looks; one that was just begun may not be shown yet.
                     Sight::Nothing { replicates: true } if seen || quiet_since.elapsed() > AGAIN * 3 => {
@@ -83,7 +101,19 @@ fn sight(snapshot: &Snapshot, instance: &InstanceId) -> Sight {
     let Some(member) = snapshot.members.iter().find(|member| member.instance == *instance) else {
         return Sight::Ended(format!("{instance} is no member any more"));
     };
-    match member.job.as_ref().filter(|job| job.is_rebuild()) {
+    if member.role == "primary" {
+        return Sight::Ended(format!("{instance} leads now, and is not rebuilt"));
+    }
+    let job = member.job.as_ref().filter(|job| job.is_rebuild());
+    if let Some(waiting) = snapshot.waiting.iter().find(|waiting| waiting.instance == *instance) {
+        return Sight::Waits(match &job {
+            Some(Job { phase: Phase::Failed { why }, .. }) => {
+                format!("the copy failed ({why}); {}", waiting.why)
+            }
+            Some(_) | None => waiting.why.clone(),
+        });
+    }
+    match job {
         Some(Job { phase: Phase::Failed { why }, .. }) => {
             Sight::Ended(format!("{instance} was not rebuilt: {why}"))
         }

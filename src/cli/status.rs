@@ -107,7 +107,8 @@ fn wishes(of: &Snapshot) -> Vec<String> {
         .stopped
         .iter()
         .map(|it| format!("{} was stopped by {} at {}: {}", it.instance, it.by, time(it.since), it.threads));
-    added.chain(removed).chain(below).chain(stopped).collect()
+    let waiting = of.waiting.iter().map(|it| format!("{} is to be rebuilt: {}", it.instance, it.why));
+    added.chain(removed).chain(below).chain(stopped).chain(waiting).collect()
 }
 
 fn time(at: DateTime<Utc>) -> String {

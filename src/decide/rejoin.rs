@@ -138,6 +138,30 @@ pub fn about(view: &ClusterView, intents: &Intents, instance: &InstanceId, now: 
     })
 }
 
+/// What a rebuild waits for that an operator asked for, and that is not under way, or not any more: the word stands until it is done,
+/// called off, or its server leads.
+pub fn waits(view: &ClusterView, intents: &Intents, instance: &InstanceId, now: Moment) -> Option<String> {
+    let (record, seen) = (view.record.as_ref()?, view.of(instance)?);
+    if intents.remedy(instance) != Some(Remedy::Rebuild)
+        || record.parked.iter().any(|parked| parked.instance == *instance)
+    {
+        return None;
+    }
+    let Some(agent) = seen.agent_now() else {
+        return Some(format!("no word from the agent on {}", instance.host));
+    };
+    if rebuild::under_way(intents, instance, agent) != Under::Wanted {
+        return None;
+    }
+    if let Some((_, why)) = intents.pause(instance, now) {
+        return Some(format!("the last attempt failed: {why}"));
+    }
+    let next = step(view, record, intents, (instance, seen), now);
+    let why = next.as_ref().and_then(parking).map(ToOwned::to_owned);
+    let no_donor = || rebuild::no_donor((view, record, intents), instance, agent);
+    Some(why.or_else(no_donor).unwrap_or_else(|| "it is begun in a moment".to_owned()))
+}
+
 /// Why nothing is done about one that is open for reads: all is well there, or what is the matter is a person's to judge.
 fn left_alone(view: &ClusterView, record: &ClusterRecord, instance: &InstanceId, now: Moment) -> String {
     let issues = super::issues::about(view, instance, now);

@@ -167,6 +167,7 @@ impl ClusterTask {
         let snapshot = Snapshot::new(
             &self.view,
             decision,
+            &self.intents,
             (now, wall),
             self.running.is_some(),
             self.led.as_ref().err().cloned(),

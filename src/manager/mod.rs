@@ -122,6 +122,7 @@ async fn start_cluster(config: &ClusterConfig, common: &Arc<Common>) -> Result<C
     let (board, shown) = watch::channel(Arc::new(Snapshot::new(
         &view,
         first,
+        &Intents::default(),
         (clock::now(), clock::wall()),
         false,
         Some(JUST_STARTED.to_owned()),

@@ -187,7 +187,7 @@ impl ClusterTask {
         });
         let agent = found.as_ref().and_then(|(instance, _)| self.world.agents.get(instance).cloned());
         let (Some((instance, job)), Some(agent)) = (found, agent) else {
-            let _ = answer.send(Err("nothing is running".to_owned()));
+            let _ = answer.send(self.call_off_waiting().ok_or_else(|| "nothing is running".to_owned()));
             return;
         };
         let why = "its rebuild was called off by an operator".to_owned();
@@ -219,6 +219,20 @@ impl ClusterTask {
             // Whoever asked and went away needs no answer.
             let _ = answer.send(told.map_err(|error| error.to_string()));
         });
+    }
+}
+
+impl ClusterTask {
+    /// The rebuilds that have still to begin are not wanted any more.
+    fn call_off_waiting(&mut self) -> Option<String> {
+        let now = clock::now();
+        let waits =
+            |instance: &&InstanceId| rejoin::waits(&self.view, &self.intents, instance, now).is_some();
+        let waiting: Vec<InstanceId> = self.view.seen.keys().filter(waits).cloned().collect();
+        waiting.iter().for_each(|instance| self.intents.forget_word(instance));
+        let names: Vec<String> = waiting.iter().map(ToString::to_string).collect();
+        (!names.is_empty())
+            .then(|| format!("the rebuild of {}, which had not begun: called off", names.join(", ")))
     }
 }
 

@@ -7,11 +7,12 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::decide::candidate::Candidate;
-use crate::decide::{Action, Decision};
+use crate::decide::{Action, Decision, rejoin};
 use crate::model::ballot::Generation;
 use crate::model::cluster::{ClusterName, Mode, Stranger, VipAddress};
 use crate::model::gtid::GtidSet;
 use crate::model::instance::{InstanceId, Version};
+use crate::model::intent::Intents;
 use crate::model::job::Job;
 use crate::model::observation::{Access, Process};
 use crate::model::policy::Durability;
@@ -99,6 +100,9 @@ pub struct Snapshot {
     /// What operators asked of single members, beside the configuration.
     #[serde(default, skip_serializing_if = "Wishes::is_empty")]
     pub wishes: Wishes,
+    /// Rebuilds operators asked for that are not under way, or not any more, and begin as soon as they can.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<Waiting>,
     pub vip: Option<VipAddress>,
     /// Who holds the VIP, by the agents' words.
     pub vip_on: Option<InstanceId>,
@@ -110,6 +114,14 @@ pub struct Snapshot {
     pub recovering: bool,
     /// Why this manager does not lead; absent while it does.
     pub not_leading: Option<String>,
+}
+
+/// A rebuild that has still to begin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    pub instance: InstanceId,
+    /// What it waits for.
+    pub why: String,
 }
 
 /// One member at that moment.
@@ -149,6 +161,7 @@ impl Snapshot {
     pub(super) fn new(
         view: &ClusterView,
         decision: Decision,
+        intents: &Intents,
         (now, at): (Moment, DateTime<Utc>),
         recovering: bool,
         not_leading: Option<String>,
@@ -187,6 +200,7 @@ impl Snapshot {
             degraded: record.and_then(|record| record.degraded.clone()),
             parked: record.map_or_else(Vec::new, |record| record.parked.clone()),
             wishes: record.map_or_else(Wishes::default, |record| record.wishes.clone()),
+            waiting: members.iter().filter_map(|member| waiting(view, intents, member, now)).collect(),
             vip: view.cluster.vip.clone(),
             vip_on: members.iter().find(|member| member.vip).map(|member| member.instance.clone()),
             evidence: decision.diagnosis.evidence,
@@ -204,6 +218,11 @@ impl Snapshot {
     pub fn stranger(&self, instance: &InstanceId) -> Option<Stranger> {
         Stranger::among(self.members.iter().map(|member| &member.instance), &self.cluster, instance)
     }
+}
+
+fn waiting(view: &ClusterView, intents: &Intents, member: &MemberSnapshot, now: Moment) -> Option<Waiting> {
+    let instance = member.instance.clone();
+    rejoin::waits(view, intents, &instance, now).map(|why| Waiting { instance, why })
 }
 
 fn member_snapshot(

@@ -32,6 +32,7 @@ pub(in crate::manager) fn blank(name: &ClusterName) -> Snapshot {
         degraded: None,
         parked: Vec::new(),
         wishes: Default::default(),
+        waiting: Vec::new(),
         vip: None,
         vip_on: None,
         evidence: Vec::new(),

@@ -106,6 +106,7 @@ pub(crate) fn healthy() -> Snapshot {
         degraded: None,
         parked: vec![],
         wishes: Wishes::default(),
+        waiting: vec![],
         vip: Some(VipAddress { address: [10, 0, 0, 100].into(), prefix: 24, interface: "eth0".to_owned() }),
         vip_on: Some(host("db1")),
         evidence: vec!["db1 answers".to_owned()],

@@ -77,6 +77,7 @@ pub(crate) fn perform(world: &mut Option<World>, line: &str) -> Done {
         [name, "binlog", rest @ ..] => planned::binlog_filter(world, name, &rest.join(" ")),
         ["operator", "asks", "nothing"] => asks_nothing(world),
         ["operator", "asks", "unpark", name] => extra::asks_unpark(world, instance(name)?),
+        ["operator", "asks", "what", name, "waits", "for"] => extra::asks_what_waits(world, instance(name)?),
         ["operator", "asks", "about", name, rest @ ..] => extra::asks_about(world, instance(name)?, rest),
         ["operator", "asks", "rejoin", rest @ ..] => extra::asks(world, rest),
         ["doubted", name] => extra::doubted(world, name),

@@ -130,6 +130,13 @@ pub(crate) fn asks_about(world: &mut World, instance: InstanceId, words: &[&str]
     Ok(())
 }
 
+/// `operator asks what db3 waits for`: a rebuild that has still to begin, as `mhactl status` tells it.
+pub(crate) fn asks_what_waits(world: &mut World, instance: InstanceId) -> Done {
+    let why = rejoin::waits(&world.view, &world.intents, &instance, world.now);
+    world.answer = Some(why.unwrap_or_else(|| "nothing".to_owned()));
+    Ok(())
+}
+
 /// `doubted db1`: what only it has may have been acknowledged.
 pub(crate) fn doubted(world: &mut World, name: &str) -> Done {
     let instance = world.host(name)?.instance.clone();
