@@ -17,6 +17,7 @@ use mha::agent::client::{AgentClient, Connections};
 use mha::agent::wire::{Claim, Claimed};
 use mha::decide::plan::{Proof, Step};
 use mha::model::ballot::Generation;
+use mha::model::instance::InstanceId;
 use mha::model::observation::{Access, AgentStatus, Process};
 
 use cluster::{Cluster, db, orders, vip};
@@ -281,6 +282,7 @@ async fn a_crashed_replica_boots_fenced(cluster: &Cluster) {
         .unwrap();
     ask("kill9 db3").await;
     until("a dead replica's port is closed", SOON, || !reaches("db3")).await;
+    nobody_starts_beside_another(cluster, &db3).await;
     let seen = cluster.done(Step::StartServer { instance: db3.clone(), as_replica: true }).await;
     let agent = seen.agent.unwrap();
     assert!(agent.access == Access::Closed && agent.fenced.is_some(), "{agent:?}");
@@ -295,6 +297,21 @@ async fn a_crashed_replica_boots_fenced(cluster: &Cluster) {
     cluster.done(Step::Fence { instance: db3.clone(), generation: Generation(2) }).await;
     assert!(!reaches("db3") && !reaches_port("db3", 3307));
     cluster.done(Step::Admit { instance: db3 }).await;
+}
+
+/// As one that somebody else has just started, before its pid file tells of it.
+async fn nobody_starts_beside_another(cluster: &Cluster, at: &InstanceId) {
+    let data = PathBuf::from(std::env::var("AGENT_TEST_DIR").unwrap()).join(&at.host).join("data/foreign");
+    let file = std::fs::File::create(&data).unwrap();
+    let mut other = std::process::Command::new("sleep").arg("60").stdin(file).spawn().unwrap();
+    let start = Step::StartServer { instance: at.clone(), as_replica: true };
+    let refused = cluster.of(&at.host).step(&cluster.token, &start, Duration::from_secs(2)).await;
+    let why = refused.unwrap_err().to_string();
+    assert!(why.contains("(sleep) writes to") && why.contains("foreign"), "{why}");
+    assert!(!reaches(&at.host));
+    other.kill().unwrap();
+    other.wait().unwrap();
+    std::fs::remove_file(data).unwrap();
 }
 
 /// A client that waits for an answer through the VIP must hear of the fence: the sockets go before the address.
