@@ -24,6 +24,7 @@ use crate::model::events::EventsPolicy;
 use crate::model::instance::InstanceId;
 use crate::model::job::Phase;
 use crate::model::observation::{Access, Process};
+use crate::model::report::ThreadState;
 use crate::mysql::control::{self, ControlError};
 use crate::mysql::events;
 use crate::mysql::fault::ClientError;
@@ -123,7 +124,7 @@ pub(super) async fn apply(shared: &Arc<Shared>, request: &StepRequest) -> Result
         Step::PointReplica { source, .. } => {
             let _alone = turn(shared, step, deadline).await?;
             unblock(shared, source).await?;
-            sql(shared, step, deadline).await?;
+            leaving(shared, source, sql(shared, step, deadline)).await?;
             true
         }
         Step::StopReplicating { .. } => {
@@ -446,6 +447,26 @@ async fn deafen(shared: &Shared, source: &InstanceId) {
             tracing::warn!(%source, error = %error, "stopping may take longer");
         }
     }
+}
+
+/// The same of the source that is left for another, while that is done: to a server that stands still a receiver says goodbye for as long
+/// as `replica_net_timeout`, and commits may wait for it at its new place.
+async fn leaving(
+    shared: &Shared,
+    source: &InstanceId,
+    turn: impl Future<Output = Result<(), StepError>>,
+) -> Result<(), StepError> {
+    let left = {
+        let seen = shared.seen();
+        let channel = seen.server.as_ref().ok().and_then(|report| report.channel());
+        let channel = channel.filter(|of| of.source != *source && of.receiver != ThreadState::Stopped);
+        channel.map(|channel| channel.source.clone())
+    };
+    let Some(left) = left else { return turn.await };
+    deafen(shared, &left).await;
+    let turned = turn.await;
+    unblock(shared, &left).await?;
+    turned
 }
 
 pub(super) async fn unblock(shared: &Shared, source: &InstanceId) -> Result<(), StepError> {
