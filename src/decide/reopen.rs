@@ -1,5 +1,7 @@
 //! The recorded primary serves again, where it is: closed and whole, dead with no failover allowed, or without its address.
 
+use std::time::Duration;
+
 use super::candidate::is_passed_over;
 use super::failover::{acks_in_force, next_generation};
 use super::guard::Blocker;
@@ -16,19 +18,37 @@ use crate::model::report::{Report, ThreadState};
 use crate::model::time::Moment;
 use crate::model::view::{ClusterView, Seen};
 
+/// So long a member has had what the primary lacks when it is believed that the primary has lost it: what is being written now is with
+/// the acknowledging ones a moment before it counts as executed.
+const STEADY: Duration = Duration::from_secs(1);
+
+/// Why the recorded primary is not opened where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum NotOpened {
+    Wait(String),
+    /// Others have what it wrote itself and has lost, such as with a disk that lied about what it holds: they have the whole.
+    LostTail(String),
+}
+
+impl<T: Into<String>> From<T> for NotOpened {
+    fn from(why: T) -> Self {
+        Self::Wait(why.into())
+    }
+}
+
 /// The recorded primary runs and is closed. If it has everything every member that answers has, it leads again under its
 /// own generation (design section 4, isolation; F124).
-pub(super) fn reopen(view: &ClusterView, intents: &Intents, now: Moment) -> Result<Plan, String> {
+pub(super) fn reopen(view: &ClusterView, intents: &Intents, now: Moment) -> Result<Plan, NotOpened> {
     let record = view.record.as_ref().ok_or("the cluster is not adopted")?;
     let primary = &record.primary;
     if let Some((remaining, why)) = intents.pause(primary, now) {
-        return Err(format!("the last attempt failed ({why}), next in {} s", remaining.as_secs() + 1));
+        return Err(format!("the last attempt failed ({why}), next in {} s", remaining.as_secs() + 1).into());
     }
     let seen = view.of(primary).ok_or("the recorded primary is no member")?;
     let agent = seen.agent_now().ok_or("no word from its agent")?;
     let asked_at = seen.agent.as_ref().map(|said| said.at.back(said.status.server_age));
     if intents.settled_at.is_some_and(|settled| asked_at.is_none_or(|asked| asked <= settled)) {
-        return Err("a recovery has just ended; it is looked at again first".to_owned());
+        return Err("a recovery has just ended; it is looked at again first".into());
     }
     let report =
         agent.server.as_ref().map_err(|unseen| format!("its server does not answer its agent: {unseen}"))?;
@@ -36,6 +56,7 @@ pub(super) fn reopen(view: &ClusterView, intents: &Intents, now: Moment) -> Resu
     let adopt = |primary: &InstanceId| format!("\"mhactl adopt {} --primary {primary}\"", view.cluster.name);
     // A parked member's history is a person's to judge, and was when it was parked.
     let judged = |instance: &InstanceId| record.parked.iter().any(|parked| parked.instance == *instance);
+    let mut lost = None;
     for (instance, replica) in view.replicas() {
         let Some(other) = replica.latest() else { continue };
         let fenced = replica.agent_now().is_some_and(|agent| agent.access == Access::Closed);
@@ -43,7 +64,8 @@ pub(super) fn reopen(view: &ClusterView, intents: &Intents, now: Moment) -> Resu
             return Err(format!(
                 "opening {primary} beside {instance} would make two writers; make {instance} read-only, or run {}",
                 adopt(instance)
-            ));
+            )
+            .into());
         }
         let extra: GtidSet = of_ours(other, report).minus(&report.executed);
         // Its own sessions wait for the acknowledgement, which comes once it is open.
@@ -51,10 +73,17 @@ pub(super) fn reopen(view: &ClusterView, intents: &Intents, now: Moment) -> Resu
             continue;
         }
         if !extra.is_empty() && !judged(instance) && !is_passed_over(view, instance, replica) {
-            return Err(format!(
-                "{instance} has what {primary} lacks: {extra}; to go on from it run {}",
-                adopt(instance)
-            ));
+            let had = replica.moved_at.zip(asked_at).is_some_and(|(at, asked)| asked.since(at) >= STEADY);
+            let is_tail = extra.minus(&extra.written_by(&report.identity)).is_empty()
+                && extra.minus(&other.executed).is_empty();
+            if !had || !is_tail {
+                return Err(format!(
+                    "{instance} has what {primary} lacks: {extra}; to go on from it run {}",
+                    adopt(instance)
+                )
+                .into());
+            }
+            lost.get_or_insert_with(|| format!("{instance} has what {primary} wrote and has lost: {extra}"));
         }
     }
     if let Some(channel) = report.channel().filter(|channel| channel.receiver != ThreadState::Stopped) {
@@ -62,7 +91,11 @@ pub(super) fn reopen(view: &ClusterView, intents: &Intents, now: Moment) -> Resu
             "{primary} replicates from {}: the topology was changed by hand; run {}",
             channel.source,
             adopt(&channel.source)
-        ));
+        )
+        .into());
+    }
+    if let Some(lost) = lost {
+        return Err(NotOpened::LostTail(lost));
     }
     Ok(reopen_plan(view, record, report, generation))
 }

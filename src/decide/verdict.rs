@@ -14,7 +14,7 @@ use super::guard::{self, Blocker};
 use super::plan::Plan;
 use super::prospect::prospect;
 use super::rejoin;
-use super::reopen;
+use super::reopen::{self, NotOpened};
 use crate::model::cluster::Mode;
 use crate::model::instance::InstanceId;
 use crate::model::intent::{FailoverAsk, Intents};
@@ -99,7 +99,10 @@ fn act(
         Verdict::ClosedPrimary if view.cluster.mode != Mode::Observe => {
             match reopen::reopen(view, intents, now) {
                 Ok(plan) => Action::Act(plan),
-                Err(why) => Action::Wait { why },
+                Err(NotOpened::Wait(why)) => Action::Wait { why },
+                Err(NotOpened::LostTail(why)) => {
+                    go_on_from_the_whole(unplanned(view, intents, diagnosis, ranking, now, wall), why)
+                }
             }
         }
         Verdict::UnreachablePrimary | Verdict::Starting => {
@@ -116,6 +119,18 @@ fn act(
         | Verdict::BlockedForAcks
         | Verdict::ClosedPrimary
         | Verdict::SplitBrain => Action::Rest,
+    }
+}
+
+/// The primary has lost what others have: a failover is due, for that reason.
+fn go_on_from_the_whole(action: Action, why: String) -> Action {
+    match action {
+        Action::Act(plan) => Action::Act(Plan { title: format!("{why}; {}", plan.title), ..plan }),
+        Action::Refuse { blockers } => {
+            let reasons: Vec<String> = blockers.iter().map(ToString::to_string).collect();
+            Action::Wait { why: format!("{why}; no failover: {}", reasons.join("; ")) }
+        }
+        Action::Rest | Action::Wait { .. } => Action::Wait { why },
     }
 }
 
