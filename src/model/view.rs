@@ -36,7 +36,10 @@ pub struct Seen {
     pub stream_moved_at: Option<Moment>,
     /// When its server was last seen to have restarted; `None` if it never did while we looked.
     pub restarted_at: Option<Moment>,
-    /// It has been level with the primary since that restart.
+    /// What the primary had when it was first asked after that restart: all that this server may have acknowledged before it.
+    #[serde(default)]
+    pub to_reach: Option<GtidSet>,
+    /// It has been level with the primary since that restart: it has all of `to_reach`.
     pub level_since_restart: bool,
     /// Transactions it executed that the primary, asked later, did not have.
     pub errant: Option<GtidSet>,
@@ -61,6 +64,7 @@ impl Seen {
             let elapsed = at.since(*before_at);
             if report.uptime + RESTART_SLACK < before.uptime + elapsed {
                 self.restarted_at = Some(at);
+                self.to_reach = None;
                 self.level_since_restart = false;
             }
             if report.executed != before.executed {
@@ -77,6 +81,21 @@ impl Seen {
             self.stream_moved_at = Some(at);
         }
         self.last_report = Some((at, report.clone()));
+    }
+
+    /// A restart may have lost what was acknowledged before it, so that only an answer the primary gives later tells what has to be
+    /// there. That one answer stands: under load no two looks at two servers ever show the same.
+    fn note_level(&mut self, primary: Option<&(Moment, GtidSet)>) {
+        let Some(restarted_at) = self.restarted_at.filter(|_| !self.level_since_restart) else { return };
+        if self.to_reach.is_none() {
+            self.to_reach =
+                primary.filter(|(at, _)| *at > restarted_at).map(|(_, executed)| executed.clone());
+        }
+        let Some((_, report)) = &self.last_report else { return };
+        if self.to_reach.as_ref().is_some_and(|all| report.known().contains(all)) {
+            self.level_since_restart = true;
+            self.to_reach = None;
+        }
     }
 
     /// Its acknowledgements still stand: it did not restart since, or has been level since (S13).
@@ -173,24 +192,22 @@ impl ClusterView {
     /// After a new report of `instance`: what the others have that the primary, asked later, has not, and who is level again.
     fn compare(&mut self, instance: &InstanceId) {
         let Some(primary) = self.primary().cloned() else { return };
+        let told = self.seen.get(&primary).and_then(|seen| seen.last_report.as_ref());
+        let told = told.map(|(at, report)| (*at, report.executed.clone()));
         if *instance != primary {
+            if let Some(seen) = self.seen.get_mut(instance) {
+                seen.note_level(told.as_ref());
+            }
             return;
         }
-        let Some((asked_at, executed)) = self
-            .seen
-            .get(&primary)
-            .and_then(|seen| seen.last_report.as_ref())
-            .map(|(at, report)| (*at, report.executed.clone()))
-        else {
-            return;
-        };
+        let Some(told) = told else { return };
         for (_, seen) in self.seen.iter_mut().filter(|(other, _)| **other != primary) {
             let Some((at, report)) = &seen.last_report else { continue };
-            if *at <= asked_at {
-                let extra = report.executed.minus(&executed);
+            if *at <= told.0 {
+                let extra = report.executed.minus(&told.1);
                 seen.errant = (!extra.is_empty()).then_some(extra);
             }
-            seen.level_since_restart |= report.known().contains(&executed);
+            seen.note_level(Some(&told));
         }
     }
 
