@@ -48,12 +48,23 @@ write_server_config() { # host
     # server keeps the lock: mysqld itself, started beside another, waits 100 s
     # for that one's files and then goes on with what it read before, which is
     # how a binary log falls out of its index and rows that were acknowledged
-    # are rolled back.
+    # are rolled back. A server that is ending lets go of the lock last; one
+    # that is starting is there when its pid file is.
     cat >"$dir/start-server" <<END
 #!/bin/sh
-pid=\$(cat $dir/run/server.pid 2>/dev/null) && [ -n "\$pid" ] && grep -q '^State:[[:space:]]*[^ZX]' /proc/\$pid/status 2>/dev/null && exit 0
+runs() {
+    pid=\$(cat $dir/run/server.pid 2>/dev/null) && [ -n "\$pid" ] \\
+        && grep -q '^State:[[:space:]]*[^ZX]' /proc/\$pid/status 2>/dev/null
+}
 exec 9>$dir/run/start.lock
-flock --nonblock 9 || exit 0
+tries=0
+until flock --nonblock 9; do
+    runs && exit 0
+    tries=\$((tries + 1))
+    [ \$tries -lt 600 ] || { echo "somebody has held $dir/run/start.lock for 30 s, and no server runs" >&2; exit 1; }
+    sleep 0.05
+done
+runs && exit 0
 setsid $(server_binary) --defaults-file=$dir/server.cnf "\$@" </dev/null >>$dir/run/error.log 2>&1 &
 END
     chmod 755 "$dir/start-server"
