@@ -363,7 +363,9 @@ pub(super) async fn open(
     ordered?;
     let mut conn =
         conn.map_err(|error| StepError::unseen(&error.unseen, env.statement, error.to_string()))?;
-    let decided = |shared: &Shared| holds(shared, generation) || !asks_for(shared, generation);
+    let gone = |shared: &Shared| matches!(shared.seen().process, ServerProcess::Gone(_));
+    let decided =
+        |shared: &Shared| holds(shared, generation) || !asks_for(shared, generation) || gone(shared);
     wait_for(shared, deadline, decided).await.map_err(|_| {
         StepError::Failed(format!("no majority of voters granted generation {generation} in time"))
     })?;
@@ -371,6 +373,9 @@ pub(super) async fn open(
         return Err(StepError::Deposed(format!(
             "a majority of voters can no longer grant generation {generation}"
         )));
+    }
+    if gone(shared) {
+        return Err(StepError::Failed("its server died while the voters were asked".to_owned()));
     }
     let by = deadline.min(Instant::now() + env.statement);
     let written = control::set_read_only(&mut conn, false, by).await;

@@ -25,6 +25,8 @@ const FORWARD_TRIES: u32 = 10;
 const PLANNED_TRIES: u32 = 3;
 /// No try begins later than this after the stage's first: a new primary that hangs is replaced in turn, and that waits for this.
 const FORWARD_FOR: Duration = Duration::from_secs(10);
+/// The same in a planned change: one statement's time.
+const PLANNED_FOR: Duration = Duration::from_secs(5);
 /// Between two such tries.
 const FORWARD_PAUSE: Duration = Duration::from_millis(300);
 
@@ -244,12 +246,16 @@ impl<W: World, J: Journal> Run<'_, W, J> {
                 self.write().await?;
                 self.stage(stage, again == Some(index), committed).await
             };
+            let (most, longest) = match self.earlier {
+                Some(_) => (PLANNED_TRIES, PLANNED_FOR),
+                None => (FORWARD_TRIES, FORWARD_FOR),
+            };
             let mut tries = 1;
             while committed
                 && stage.on_failure == OnFailure::Abort
                 && trouble.is_some()
-                && tries < (if self.earlier.is_some() { PLANNED_TRIES } else { FORWARD_TRIES })
-                && since.elapsed() < FORWARD_FOR
+                && tries < most
+                && since.elapsed() < longest
             {
                 sleep(FORWARD_PAUSE).await;
                 trouble = self.stage(stage, true, committed).await;
