@@ -81,6 +81,30 @@ pub(crate) fn liveness(
     Liveness::Unknown
 }
 
+/// Why too few hosts could confirm that `primary`'s host has fallen silent, if it did now: those whose agent is not heard.
+pub(super) fn cannot_confirm(view: &ClusterView, primary: &InstanceId) -> Option<String> {
+    let needed = view.cluster.majority()?;
+    let is_heard = |voter: &&Voter| {
+        let member = view.cluster.members.iter().find(|member| member.instance.host == voter.host);
+        match member.and_then(|member| view.of(&member.instance)) {
+            Some(seen) => seen.agent_now().is_some(),
+            None => view.grants.contains_key(&voter.host),
+        }
+    };
+    let others = view.cluster.voters.iter().filter(|voter| voter.host != primary.host);
+    let (heard, deaf): (Vec<&Voter>, Vec<&Voter>) = others.partition(is_heard);
+    if heard.len() >= needed || deaf.is_empty() {
+        return None;
+    }
+    let deaf: Vec<&str> = deaf.iter().map(|voter| voter.host.as_str()).collect();
+    Some(format!(
+        "{} of the {needed} hosts needed could confirm its silence, there is no word from the agent on {}; start that, or make sure that \
+         {primary} is dead and run \"mhactl failover --old-primary-is-dead\"",
+        heard.len(),
+        deaf.join(", ")
+    ))
+}
+
 /// The replica's stream comes from a server in between: that it moves or stands still says nothing of the primary.
 fn follows_another(seen: &Seen, primary: &InstanceId) -> bool {
     seen.latest().and_then(Report::channel).is_some_and(|channel| channel.source != *primary)

@@ -1,6 +1,7 @@
 //! "If the primary died now": who would lead and what would be lost, told while there is still time to mend it. Never acts.
 
 use super::diagnose::Diagnosis;
+use super::evidence::cannot_confirm;
 use super::failover::{Isolation, promote};
 use super::guard::Blocker;
 use super::plan::{Plan, Step};
@@ -18,9 +19,14 @@ pub(super) fn prospect(view: &ClusterView, diagnosis: &Diagnosis) -> String {
     let server = Isolation::supposed(view, primary);
     let fenced = server.fenced;
     let host = Isolation { fenced: false, log_readable: false, ..server.clone() };
-    match promote(view, &host, None) {
-        Ok(plan) => format!("if {primary} died now: {}", outcome(view, primary, &plan)),
-        Err(blockers) if fenced => match promote(view, &server, None) {
+    match (promote(view, &host, None), cannot_confirm(view, primary)) {
+        (Ok(plan), Some(why)) if fenced => format!(
+            "if {primary}'s server died now: {}; if its host did: nobody would lead by itself: {why}",
+            outcome(view, primary, &plan)
+        ),
+        (Ok(_), Some(why)) => format!("if {primary} died now: nobody would lead by itself: {why}"),
+        (Ok(plan), None) => format!("if {primary} died now: {}", outcome(view, primary, &plan)),
+        (Err(blockers), _) if fenced => match promote(view, &server, None) {
             Ok(plan) => format!(
                 "if {primary}'s server died now: {}; if its host did: nobody would lead: {}",
                 outcome(view, primary, &plan),
@@ -28,7 +34,7 @@ pub(super) fn prospect(view: &ClusterView, diagnosis: &Diagnosis) -> String {
             ),
             Err(blockers) => format!("if {primary} died now: nobody would lead: {}", told(&blockers)),
         },
-        Err(blockers) => format!("if {primary} died now: nobody would lead: {}", told(&blockers)),
+        (Err(blockers), _) => format!("if {primary} died now: nobody would lead: {}", told(&blockers)),
     }
 }
 
