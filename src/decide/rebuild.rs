@@ -8,16 +8,18 @@ use super::candidate::{Against, Candidate, rank};
 use super::extra::Returned;
 use super::plan::{Plan, PlanKind, Stage, Step};
 use super::rejoin::{park, plan};
+use super::topology;
 use crate::model::cluster::Promotion;
 use crate::model::extra::Remedy;
 use crate::model::instance::{Flavor, InstanceId};
 use crate::model::intent::Intents;
 use crate::model::job::{Phase, Task};
-use crate::model::observation::{Access, AgentStatus};
+use crate::model::observation::{Access, AgentStatus, Process};
 use crate::model::policy::Durability;
 use crate::model::record::ClusterRecord;
-use crate::model::report::Report;
+use crate::model::report::{Report, ThreadState};
 use crate::model::view::{ClusterView, Seen};
+use crate::model::wishes::Threads;
 
 /// After so many copies in a row that came to nothing a person is asked.
 const TRIES: u32 = 3;
@@ -27,6 +29,9 @@ const PAUSE: Duration = Duration::from_secs(5);
 const DONOR_WITHIN: Duration = Duration::from_secs(120);
 /// How long the exchange may take: a stop, two renames, a start with its recovery.
 const EXCHANGE_WITHIN: Duration = Duration::from_secs(300);
+
+/// How long the other ackers may take to have what it acknowledged.
+const LEVEL_WITHIN: Duration = Duration::from_secs(30);
 
 /// How a server's rebuild stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -302,10 +307,34 @@ fn put_in_place(
 ) -> Plan {
     let fence = Step::Fence { instance: instance.clone(), generation: record.generation };
     let exchange = Step::Exchange { instance: instance.clone(), within: EXCHANGE_WITHIN };
-    let stages = vec![Stage::new("fence", vec![fence]), Stage::new("exchange", vec![exchange])];
+    let mut stages = leaves_ackers(view, record, instance);
+    stages.extend([Stage::new("fence", vec![fence]), Stage::new("exchange", vec![exchange])]);
     let whose = from.map_or_else(String::new, |from| format!(" of {from}"));
     let title = format!("the copy{whose} takes the place of {instance}'s data");
     plan(view, PlanKind::Rejoin, title, stages)
+}
+
+/// What it has acknowledged goes with its data: before that the others have all of it, and it is no acker of the record, or no failover
+/// could be until it has come back. Where too few others acknowledge it stays one: nothing is lost, and nobody leads meanwhile.
+fn leaves_ackers(view: &ClusterView, record: &ClusterRecord, instance: &InstanceId) -> Vec<Stage> {
+    let others = topology::ackers_beside(view, record, instance).len();
+    let Some(seen) = view.of(instance).filter(|_| others >= record.acks as usize) else { return Vec::new() };
+    let gone = seen.agent_now().is_some_and(|agent| matches!(agent.process, Process::Gone { .. }));
+    let receiving = match (gone, seen.latest()) {
+        (true, _) => None,
+        (false, Some(report)) => report.channel().filter(|channel| channel.receiver != ThreadState::Stopped),
+        // Whether it acknowledges is not known.
+        (false, None) => return Vec::new(),
+    };
+    let [level, register] = topology::leaves_ackers(view, record, instance, LEVEL_WITHIN);
+    let halt = receiving.filter(|_| !register.is_empty()).map(|channel| {
+        let instance = instance.clone();
+        let back =
+            Step::PointReplica { instance: instance.clone(), source: channel.source.clone(), acker: true };
+        let halt = Step::Halt { instance, threads: Threads::Receiver, within: LEVEL_WITHIN };
+        Stage::new("stop", vec![halt]).with_undo(vec![back])
+    });
+    halt.into_iter().chain(level).chain(register).collect()
 }
 
 /// What follows a copy when it is ready, for whoever asks beforehand.

@@ -83,7 +83,8 @@ fn a_copy_brings_back_what_no_log_can(flavor: &str) {
     dies_during_a_copy(&lab, &second, third, &old);
     lab.run(&["ctl", "ack"]);
     dies_during_a_copy(&lab, &old, &second, &second);
-    let last = second;
+    lab.run(&["ctl", "ack"]);
+    let last = lost_during_an_exchange(&lab, &second, third);
     let found = lab.check(&last, fault, 1);
     for wrong in ["lost", "duplicated"] {
         assert_eq!(found[wrong], 0, "{found}");
@@ -113,6 +114,28 @@ fn dies_during_a_copy(lab: &Lab, primary: &str, rebuilt: &str, heir: &str) {
             && ["db1", "db2", "db3"].iter().all(|host| settled(lab, host))
             && (heir == rebuilt) == (data(lab, rebuilt) == was)
     });
+}
+
+/// The primary's host is lost while a copy takes the place of the other replica's data: what that one had acknowledged is with the third
+/// server, which leads.
+fn lost_during_an_exchange(lab: &Lab, primary: &str, rebuilt: &str) -> String {
+    lab.run(&["ctl", "rejoin", rebuilt, "--how", "rebuild", "--yes", "--detach"]);
+    lab.wait("the copy takes its place", SOON, |lab| {
+        lab.status().is_some_and(|status| status.to_string().contains("\"phase\":\"exchang"))
+    });
+    let lost = Instant::now();
+    lab.run(&["freeze", primary]);
+    let heir = other_primary(lab, primary);
+    println!(
+        "{heir} leads {} ms after its host was lost, {rebuilt} being exchanged",
+        lost.elapsed().as_millis()
+    );
+    assert_ne!(heir, rebuilt);
+    lab.run(&["thaw", primary]);
+    lab.wait("all three well again", SOON, |lab| {
+        lab.is_healthy() && ["db1", "db2", "db3"].iter().all(|host| settled(lab, host))
+    });
+    heir
 }
 
 /// The data directory, as told from one put in its place.
