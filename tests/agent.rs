@@ -303,7 +303,7 @@ async fn a_crashed_replica_boots_fenced(cluster: &Cluster) {
 async fn nobody_starts_beside_another(cluster: &Cluster, at: &InstanceId) {
     let data = PathBuf::from(std::env::var("AGENT_TEST_DIR").unwrap()).join(&at.host).join("data/foreign");
     let file = std::fs::File::create(&data).unwrap();
-    let mut other = std::process::Command::new("sleep").arg("60").stdin(file).spawn().unwrap();
+    let mut other = Command::new("sleep").arg("60").stdin(file).spawn().unwrap();
     let start = Step::StartServer { instance: at.clone(), as_replica: true };
     let refused = cluster.of(&at.host).step(&cluster.token, &start, Duration::from_secs(2)).await;
     let why = refused.unwrap_err().to_string();

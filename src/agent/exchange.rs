@@ -35,10 +35,12 @@ pub(super) async fn exchange(shared: &Shared, deadline: Instant) -> Result<(), S
     let rebuild = shared.jobs.rebuild().ok_or_else(|| failed("no copy is beside its data".to_owned()))?;
     match rebuild.phase {
         Phase::Exchanged => return Ok(()),
-        Phase::Ready if shared.jobs.was_called_off() => {
-            return Err(failed(format!("the copy was called off: {}", shared.jobs.reason())));
+        Phase::Ready => {
+            if let Some(why) = shared.jobs.called_off() {
+                return Err(failed(format!("the copy was called off: {why}")));
+            }
         }
-        Phase::Ready | Phase::Exchanging => {}
+        Phase::Exchanging => {}
         Phase::Copying | Phase::Preparing | Phase::Failed { .. } => {
             return Err(failed("the copy is not whole".to_owned()));
         }

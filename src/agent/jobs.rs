@@ -196,15 +196,14 @@ impl Jobs {
         Some(task.to_string())
     }
 
-    /// Why it was called off.
-    pub(super) fn reason(&self) -> String {
-        let reason = self.lock().as_ref().and_then(|current| current.called_off.clone());
-        reason.unwrap_or_else(|| "the agent is stopping".to_owned())
+    /// Why somebody ended it, if anybody did.
+    pub(super) fn called_off(&self) -> Option<String> {
+        self.lock().as_ref().and_then(|current| current.called_off.clone())
     }
 
-    /// Somebody ended it.
-    pub(super) fn was_called_off(&self) -> bool {
-        self.lock().as_ref().is_some_and(|current| current.called_off.is_some())
+    /// Why it ends.
+    pub(super) fn reason(&self) -> String {
+        self.called_off().unwrap_or_else(|| "the agent is stopping".to_owned())
     }
 
     /// Ends giving a copy away: this host is needed for something more urgent.

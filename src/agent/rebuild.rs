@@ -362,18 +362,17 @@ pub(super) async fn run(shared: Arc<Shared>) {
             Phase::Failed { .. } => {
                 let told = shared.jobs.shown().is_none_or(|job| job.age > TOLD_FOR);
                 // Of one that leads nobody wants it any more.
-                failure.is_over(serves(&shared), told || shared.jobs.was_called_off() || leads(&shared))
-            }
-            Phase::Ready if shared.jobs.was_called_off() || leads(&shared) => {
-                let reason = shared.jobs.was_called_off().then(|| shared.jobs.reason());
-                let why = reason.unwrap_or_else(|| "its server leads".to_owned());
-                if let Err(error) = discard(&shared, &rebuild, why).await {
-                    tracing::warn!(error, "something of the copy is left");
-                }
-                false
+                failure.is_over(serves(&shared), told || shared.jobs.called_off().is_some() || leads(&shared))
             }
             Phase::Copying | Phase::Preparing | Phase::Ready | Phase::Exchanging => {
                 failure = Failure::default();
+                let no_more = || leads(&shared).then(|| "its server leads".to_owned());
+                if rebuild.phase == Phase::Ready
+                    && let Some(why) = shared.jobs.called_off().or_else(no_more)
+                    && let Err(error) = discard(&shared, &rebuild, why).await
+                {
+                    tracing::warn!(error, "something of the copy is left");
+                }
                 false
             }
         };

@@ -101,12 +101,12 @@ fn sight(snapshot: &Snapshot, instance: &InstanceId) -> Sight {
     let Some(member) = snapshot.members.iter().find(|member| member.instance == *instance) else {
         return Sight::Ended(format!("{instance} is no member any more"));
     };
-    if member.role == "primary" {
+    if snapshot.primary.as_ref() == Some(instance) {
         return Sight::Ended(format!("{instance} leads now, and is not rebuilt"));
     }
     let job = member.job.as_ref().filter(|job| job.is_rebuild());
     if let Some(waiting) = snapshot.waiting.iter().find(|waiting| waiting.instance == *instance) {
-        return Sight::Waits(match &job {
+        return Sight::Waits(match job {
             Some(Job { phase: Phase::Failed { why }, .. }) => {
                 format!("the copy failed ({why}); {}", waiting.why)
             }

@@ -114,6 +114,11 @@ impl fmt::Display for Blocker {
     }
 }
 
+/// Blockers in a row.
+pub(super) fn told(blockers: &[Blocker]) -> String {
+    blockers.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
 /// Names in a row, or "nobody".
 pub(crate) fn names(instances: &[InstanceId]) -> String {
     if instances.is_empty() {

@@ -3,7 +3,7 @@
 use super::diagnose::Diagnosis;
 use super::evidence::cannot_confirm;
 use super::failover::{Isolation, promote};
-use super::guard::Blocker;
+use super::guard::told;
 use super::plan::{Plan, Step};
 use super::proof::{Promise, promise};
 use crate::model::gtid::GtidSet;
@@ -36,10 +36,6 @@ pub(super) fn prospect(view: &ClusterView, diagnosis: &Diagnosis) -> String {
         },
         (Err(blockers), _) => format!("if {primary} died now: nobody would lead: {}", told(&blockers)),
     }
-}
-
-fn told(blockers: &[Blocker]) -> String {
-    blockers.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 fn serves(verdict: Verdict) -> bool {

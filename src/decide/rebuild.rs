@@ -29,7 +29,6 @@ const PAUSE: Duration = Duration::from_secs(5);
 const DONOR_WITHIN: Duration = Duration::from_secs(120);
 /// How long the exchange may take: a stop, two renames, a start with its recovery.
 const EXCHANGE_WITHIN: Duration = Duration::from_secs(300);
-
 /// How long the other ackers may take to have what it acknowledged.
 const LEVEL_WITHIN: Duration = Duration::from_secs(30);
 

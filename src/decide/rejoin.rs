@@ -138,6 +138,16 @@ pub fn about(view: &ClusterView, intents: &Intents, instance: &InstanceId, now: 
     })
 }
 
+/// The members whose rebuild has still to begin, each with what it waits for.
+pub fn waiting(
+    view: &ClusterView,
+    intents: &Intents,
+    now: Moment,
+) -> impl Iterator<Item = (InstanceId, String)> {
+    let members = view.cluster.members.iter().map(|member| &member.instance);
+    members.filter_map(move |instance| Some((instance.clone(), waits(view, intents, instance, now)?)))
+}
+
 /// What a rebuild waits for that an operator asked for, and that is not under way, or not any more: the word stands until it is done,
 /// called off, or its server leads.
 pub fn waits(view: &ClusterView, intents: &Intents, instance: &InstanceId, now: Moment) -> Option<String> {

@@ -127,8 +127,7 @@ fn go_on_from_the_whole(action: Action, why: String) -> Action {
     match action {
         Action::Act(plan) => Action::Act(Plan { title: format!("{why}; {}", plan.title), ..plan }),
         Action::Refuse { blockers } => {
-            let reasons: Vec<String> = blockers.iter().map(ToString::to_string).collect();
-            Action::Wait { why: format!("{why}; no failover: {}", reasons.join("; ")) }
+            Action::Wait { why: format!("{why}; no failover: {}", guard::told(&blockers)) }
         }
         Action::Rest | Action::Wait { .. } => Action::Wait { why },
     }
@@ -277,8 +276,7 @@ fn sentence(view: &ClusterView, diagnosis: &Diagnosis, action: &Action) -> Strin
         Action::Wait { why } if about.contains(why.as_str()) => format!("{about}; waiting"),
         Action::Wait { why } => format!("{about}; waiting: {why}"),
         Action::Refuse { blockers } => {
-            let reasons: Vec<String> = blockers.iter().map(ToString::to_string).collect();
-            format!("{about}; nothing is done: {}", reasons.join("; "))
+            format!("{about}; nothing is done: {}", guard::told(blockers))
         }
         Action::Act(plan) => format!("{about}; {}", plan.title),
     }

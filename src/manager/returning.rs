@@ -11,6 +11,7 @@ use super::cluster_task::ClusterTask;
 use super::event::{Ask, Event, Proposal, Started};
 use crate::agent::wire::CallOffRequest;
 use crate::clock;
+use crate::decide::guard::names;
 use crate::decide::plan::{Plan, Step};
 use crate::decide::rebuild;
 use crate::decide::rejoin::{self, Not};
@@ -220,19 +221,14 @@ impl ClusterTask {
             let _ = answer.send(told.map_err(|error| error.to_string()));
         });
     }
-}
 
-impl ClusterTask {
     /// The rebuilds that have still to begin are not wanted any more.
     fn call_off_waiting(&mut self) -> Option<String> {
-        let now = clock::now();
-        let waits =
-            |instance: &&InstanceId| rejoin::waits(&self.view, &self.intents, instance, now).is_some();
-        let waiting: Vec<InstanceId> = self.view.seen.keys().filter(waits).cloned().collect();
+        let waiting = rejoin::waiting(&self.view, &self.intents, clock::now());
+        let waiting: Vec<InstanceId> = waiting.map(|(instance, _)| instance).collect();
         waiting.iter().for_each(|instance| self.intents.forget_word(instance));
-        let names: Vec<String> = waiting.iter().map(ToString::to_string).collect();
-        (!names.is_empty())
-            .then(|| format!("the rebuild of {}, which had not begun: called off", names.join(", ")))
+        (!waiting.is_empty())
+            .then(|| format!("the rebuild of {}, which had not begun: called off", names(&waiting)))
     }
 }
 

@@ -200,7 +200,9 @@ impl Snapshot {
             degraded: record.and_then(|record| record.degraded.clone()),
             parked: record.map_or_else(Vec::new, |record| record.parked.clone()),
             wishes: record.map_or_else(Wishes::default, |record| record.wishes.clone()),
-            waiting: members.iter().filter_map(|member| waiting(view, intents, member, now)).collect(),
+            waiting: rejoin::waiting(view, intents, now)
+                .map(|(instance, why)| Waiting { instance, why })
+                .collect(),
             vip: view.cluster.vip.clone(),
             vip_on: members.iter().find(|member| member.vip).map(|member| member.instance.clone()),
             evidence: decision.diagnosis.evidence,
@@ -218,11 +220,6 @@ impl Snapshot {
     pub fn stranger(&self, instance: &InstanceId) -> Option<Stranger> {
         Stranger::among(self.members.iter().map(|member| &member.instance), &self.cluster, instance)
     }
-}
-
-fn waiting(view: &ClusterView, intents: &Intents, member: &MemberSnapshot, now: Moment) -> Option<Waiting> {
-    let instance = member.instance.clone();
-    rejoin::waits(view, intents, &instance, now).map(|why| Waiting { instance, why })
 }
 
 fn member_snapshot(

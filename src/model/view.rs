@@ -192,6 +192,10 @@ impl ClusterView {
     /// After a new report of `instance`: what the others have that the primary, asked later, has not, and who is level again.
     fn compare(&mut self, instance: &InstanceId) {
         let Some(primary) = self.primary().cloned() else { return };
+        // Sets are long: they are copied only where something is compared with them.
+        if *instance != primary && self.of(instance).is_none_or(Seen::is_in_good_standing) {
+            return;
+        }
         let told = self.seen.get(&primary).and_then(|seen| seen.last_report.as_ref());
         let told = told.map(|(at, report)| (*at, report.executed.clone()));
         if *instance != primary {

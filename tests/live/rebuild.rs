@@ -60,9 +60,7 @@ fn a_copy_brings_back_what_no_log_can(flavor: &str) {
     let began = Instant::now();
     lab.run(&["ctl", "rejoin", &old, "--how", "rebuild", "--yes", "--detach"]);
     // Its agent dies while the copy takes the place of the data, or just after: the next one ends it.
-    lab.wait("the copy takes its place", SOON, |lab| {
-        lab.status().is_some_and(|status| status.to_string().contains("\"phase\":\"exchang"))
-    });
+    lab.wait("the copy takes its place", SOON, takes_its_place);
     lab.run(&["kill-agent", &old]);
     lab.run(&["start-agent", &old]);
     lab.wait("rebuilt after a crash", SOON, |lab| lab.is_healthy() && settled(lab, &old));
@@ -109,20 +107,14 @@ fn dies_during_a_copy(lab: &Lab, primary: &str, rebuilt: &str, heir: &str) {
     println!("{heir} leads {} ms after a crash during a copy for {rebuilt}", killed.elapsed().as_millis());
     assert!(killed.elapsed().as_secs() < 10);
     // An operator's word stands until it is done, unless its server leads.
-    lab.wait("all three well", SOON, |lab| {
-        lab.is_healthy()
-            && ["db1", "db2", "db3"].iter().all(|host| settled(lab, host))
-            && (heir == rebuilt) == (data(lab, rebuilt) == was)
-    });
+    lab.wait("all three well", SOON, |lab| all_well(lab) && (heir == rebuilt) == (data(lab, rebuilt) == was));
 }
 
 /// The primary's host is lost while a copy takes the place of the other replica's data: what that one had acknowledged is with the third
 /// server, which leads.
 fn lost_during_an_exchange(lab: &Lab, primary: &str, rebuilt: &str) -> String {
     lab.run(&["ctl", "rejoin", rebuilt, "--how", "rebuild", "--yes", "--detach"]);
-    lab.wait("the copy takes its place", SOON, |lab| {
-        lab.status().is_some_and(|status| status.to_string().contains("\"phase\":\"exchang"))
-    });
+    lab.wait("the copy takes its place", SOON, takes_its_place);
     let lost = Instant::now();
     lab.run(&["freeze", primary]);
     let heir = other_primary(lab, primary);
@@ -132,10 +124,16 @@ fn lost_during_an_exchange(lab: &Lab, primary: &str, rebuilt: &str) -> String {
     );
     assert_ne!(heir, rebuilt);
     lab.run(&["thaw", primary]);
-    lab.wait("all three well again", SOON, |lab| {
-        lab.is_healthy() && ["db1", "db2", "db3"].iter().all(|host| settled(lab, host))
-    });
+    lab.wait("all three well again", SOON, all_well);
     heir
+}
+
+fn all_well(lab: &Lab) -> bool {
+    lab.is_healthy() && ["db1", "db2", "db3"].iter().all(|host| settled(lab, host))
+}
+
+fn takes_its_place(lab: &Lab) -> bool {
+    lab.status().is_some_and(|status| status.to_string().contains("\"phase\":\"exchang"))
 }
 
 /// The data directory, as told from one put in its place.

@@ -22,9 +22,9 @@ pub struct Writer {
 /// When the directory or `/proc` cannot be read.
 pub fn writer_in(directory: &Path) -> io::Result<Option<Writer>> {
     let directory = fs::canonicalize(directory)?;
-    let pids =
+    let mut pids =
         fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    Ok(pids.filter_map(|pid| writes(pid, &directory)).next())
+    Ok(pids.find_map(|pid| writes(pid, &directory)))
 }
 
 fn writes(pid: u32, directory: &Path) -> Option<Writer> {

@@ -8,8 +8,8 @@ use crate::mysql::client::Connection;
 /// `ER_OPTION_PREVENTS_STATEMENT`.
 const PREVENTED: u16 = 1290;
 
-/// From its next start on the server is read-only (not `super_read_only`: a package that alters an account at its upgrade would hang), and with `quiet` runs no scheduled event, until somebody says otherwise at run time:
-/// only on whichever leads that is done. Of a replica, which is so already: persisting changes nothing that runs. MariaDB keeps nothing;
+/// From its next start on the server is read-only (not `super_read_only`: a package that alters an account at its upgrade would
+/// hang), and with `quiet` runs no scheduled event, until somebody says otherwise at run time: only on whichever leads that is done. Of a replica, which is so already: persisting changes nothing that runs. MariaDB keeps nothing;
 /// there the configuration must say so.
 ///
 /// # Errors
