@@ -91,9 +91,9 @@ pub(super) fn remedy(of: Returned<'_>, extra: &GtidSet, under: Under) -> Option<
 }
 
 /// The operator's word, else the policy's, and why.
-fn chosen(Returned { view, record, intents, instance, .. }: Returned<'_>) -> (Remedy, String) {
+fn chosen(Returned { view, record, instance, .. }: Returned<'_>) -> (Remedy, String) {
     let policy = &view.cluster.policy;
-    if let Some(remedy) = intents.remedy(instance) {
+    if let Some(remedy) = record.wishes.remedy(instance) {
         return (remedy, format!("an operator asked for {remedy}"));
     }
     let doubted = policy.durability == Durability::Lossless && record.doubted.contains(instance);

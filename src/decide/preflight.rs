@@ -10,6 +10,7 @@ use super::proof::{majority, second_writer};
 use super::switchover::Surveys;
 use super::{guard, issues};
 use crate::model::cluster::Mode;
+use crate::model::extra::Remedy;
 use crate::model::instance::InstanceId;
 use crate::model::intent::SwitchoverAsk;
 use crate::model::report::{Replication, Report};
@@ -65,17 +66,11 @@ fn choose(
     found: &mut Vec<Obstacle>,
 ) -> Option<InstanceId> {
     let Some(wanted) = &ask.to else {
-        // One that keeps up before one that has as much and stands still.
-        let runs = |candidate: &&Candidate| {
-            let report = view.of(&candidate.instance).and_then(Seen::latest);
-            report.and_then(Report::channel).is_some_and(Replication::is_running)
-        };
-        let keeps_up = ranking.candidates.iter().filter(|candidate| candidate.is_eligible()).find(runs);
-        let best = keeps_up.or(ranking.best()).map(|best| best.instance.clone());
+        let best = best(view, ranking);
         if best.is_none() {
             found.extend(guard::nobody(ranking).map(Obstacle::Other));
         }
-        return best;
+        return best.cloned();
     };
     if wanted == primary {
         found.push(Obstacle::IsPrimary(wanted.clone()));
@@ -85,14 +80,37 @@ fn choose(
         found.push(Obstacle::NotMember(stranger));
         return None;
     }
-    let reasons = match ranking.candidates.iter().find(|candidate| candidate.instance == *wanted) {
+    let mut reasons = match ranking.candidates.iter().find(|candidate| candidate.instance == *wanted) {
         Some(candidate) => candidate.against.iter().map(ToString::to_string).collect(),
         None => vec!["it is no replica".to_owned()],
     };
+    if is_to_be_rebuilt(view, wanted) {
+        reasons.push(
+            "an operator asked that its data be replaced, which a primary's never is (\"mhactl abort\" calls that off)"
+                .to_owned(),
+        );
+    }
     if !reasons.is_empty() {
         found.push(Obstacle::NotEligible { instance: wanted.clone(), reasons });
     }
     Some(wanted.clone())
+}
+
+/// Whom a planned change takes where nobody is named: one that keeps up before one that has as much and stands still, who is to be
+/// rebuilt last.
+pub(super) fn best<'a>(view: &ClusterView, ranking: &'a Ranking) -> Option<&'a InstanceId> {
+    let stays = |candidate: &&Candidate| {
+        let report = view.of(&candidate.instance).and_then(Seen::latest);
+        report.and_then(Report::channel).is_some_and(Replication::is_running)
+            && !is_to_be_rebuilt(view, &candidate.instance)
+    };
+    let stays = ranking.candidates.iter().filter(|candidate| candidate.is_eligible()).find(stays);
+    stays.or(ranking.best()).map(|best| &best.instance)
+}
+
+fn is_to_be_rebuilt(view: &ClusterView, instance: &InstanceId) -> bool {
+    let record = view.record.as_ref();
+    record.is_some_and(|record| record.wishes.remedy(instance) == Some(Remedy::Rebuild))
 }
 
 fn at_primary(

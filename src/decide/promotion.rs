@@ -395,6 +395,10 @@ impl<'a> Promotion<'a> {
                 lines.push(format!("{} has the most: {}", self.feeding.holder, self.feeding.target));
             }
         }
+        let word = self.view.record.as_ref().and_then(|record| record.wishes.remedy(&self.leader()));
+        lines.extend(word.map(|how| {
+            format!("an operator asked for {how} of {}: that is off, it leads instead", self.leader())
+        }));
         if self.feeding.salvage_required {
             lines.push(format!(
                 "acknowledged rows may be in {old}'s log alone: only with that log read to its end"

@@ -45,8 +45,8 @@ pub(super) enum Under {
     Ready,
 }
 
-pub(super) fn under_way(intents: &Intents, instance: &InstanceId, agent: &AgentStatus) -> Under {
-    let wanted = match intents.remedy(instance) {
+pub(super) fn under_way(record: &ClusterRecord, instance: &InstanceId, agent: &AgentStatus) -> Under {
+    let wanted = match record.wishes.remedy(instance) {
         Some(Remedy::Rebuild) => Under::Wanted,
         Some(Remedy::Flashback | Remedy::Park) | None => Under::No,
     };
@@ -66,7 +66,7 @@ pub(super) fn of_one_that_is_gone(
     agent: &AgentStatus,
     primary: &Report,
 ) -> Option<Option<Plan>> {
-    match under_way(intents, instance, agent) {
+    match under_way(record, instance, agent) {
         Under::Ready => Some(Some(exchange(view, record, instance, agent))),
         Under::Wanted if intents.failures(instance) > 0 => {
             if primary.identity.flavor == Flavor::MySql {
@@ -84,9 +84,9 @@ pub(super) fn of_one_that_is_gone(
 
 /// It cannot follow: rebuilt where policy says so, else left to a person, who is told how.
 pub(super) fn instead_of_parking(of: Returned<'_>, why: &str) -> Option<Plan> {
-    let Returned { view, record, intents, instance, .. } = of;
+    let Returned { view, record, instance, .. } = of;
     let doubted = view.cluster.policy.durability == Durability::Lossless && record.doubted.contains(instance);
-    let rebuilds = match (intents.remedy(instance), view.cluster.policy.extra_transactions) {
+    let rebuilds = match (record.wishes.remedy(instance), view.cluster.policy.extra_transactions) {
         (Some(Remedy::Rebuild), _) => true,
         (Some(Remedy::Flashback | Remedy::Park), _) => false,
         (None, Remedy::Rebuild) => !doubted,
@@ -159,7 +159,7 @@ fn copy(
         let why = format!("{why}; {TRIES} copies in a row came to nothing{last}");
         return Some(park(view, instance, &why));
     }
-    let (from, reason) = match donor(view, record, instance, intents.donor(instance)) {
+    let (from, reason) = match donor(view, record, instance) {
         Ok(found) => found,
         // Who gave it may be back in a moment, or lead now and its predecessor follow.
         Err(_) if agent.job.as_ref().is_some_and(|job| job.age < DONOR_WITHIN) => return None,
@@ -174,14 +174,14 @@ fn copy(
 
 /// Why an operator's rebuild could not begin, for want of somebody to copy from: told before anything else of it is done.
 pub(super) fn no_donor(
-    (view, record, intents): (&ClusterView, &ClusterRecord, &Intents),
+    (view, record): (&ClusterView, &ClusterRecord),
     instance: &InstanceId,
     agent: &AgentStatus,
 ) -> Option<String> {
-    if under_way(intents, instance, agent) != Under::Wanted {
+    if under_way(record, instance, agent) != Under::Wanted {
         return None;
     }
-    let reasons = donor(view, record, instance, intents.donor(instance)).err()?;
+    let reasons = donor(view, record, instance).err()?;
     Some(nobody(&reasons))
 }
 
@@ -194,7 +194,6 @@ fn donor(
     view: &ClusterView,
     record: &ClusterRecord,
     instance: &InstanceId,
-    asked: Option<&InstanceId>,
 ) -> Result<(InstanceId, String), Vec<String>> {
     let ranking = rank(view, |of| view.of(of).and_then(Seen::latest));
     let judged = |candidate: &Candidate| -> Result<(), String> {
@@ -204,7 +203,7 @@ fn donor(
             None => fit(view, instance, &candidate.instance),
         }
     };
-    if let Some(asked) = asked {
+    if let Some(asked) = record.wishes.donor(instance) {
         if *asked == record.primary {
             fit(view, instance, asked).and_then(|()| commits(view, record)).map_err(|why| vec![why])?;
             return Ok((asked.clone(), "asked for, though it leads".to_owned()));

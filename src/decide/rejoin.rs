@@ -37,7 +37,7 @@ pub fn rejoin(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan
         }
         // One that is well stays in automatic hands, although nobody can give it the copy an operator wants.
         let is_well = seen.agent_now().is_some_and(|agent| agent.access != Access::Closed)
-            && intents.remedy(instance) == Some(Remedy::Rebuild);
+            && record.wishes.remedy(instance) == Some(Remedy::Rebuild);
         step(view, record, intents, (instance, seen), now).filter(|plan| !is_well || parking(plan).is_none())
     };
     // Starting a server takes long: first those that run.
@@ -89,7 +89,7 @@ pub fn not_parked(view: &ClusterView, instance: &InstanceId) -> Option<String> {
 /// Why nothing is to be done, or nothing yet.
 pub fn about(view: &ClusterView, intents: &Intents, instance: &InstanceId, now: Moment) -> Result<Plan, Not> {
     let never = |why: String| Err(Not::Ever(why));
-    let donor = intents.donor(instance);
+    let donor = view.record.as_ref().and_then(|record| record.wishes.donor(instance));
     if let Some(stranger) =
         [Some(instance), donor].into_iter().flatten().find_map(|it| view.cluster.stranger(it))
     {
@@ -118,12 +118,12 @@ pub fn about(view: &ClusterView, intents: &Intents, instance: &InstanceId, now: 
     if view.of(&record.primary).is_none_or(|primary| primary.report().is_none()) {
         return never(format!("{} does not answer: there is nothing to compare it with", record.primary));
     }
-    if let Some(why) = rebuild::no_donor((view, record, intents), instance, agent) {
+    if let Some(why) = rebuild::no_donor((view, record), instance, agent) {
         return never(format!("{instance} cannot be rebuilt now: {why}"));
     }
     let next = step(view, record, intents, (instance, seen), now);
     let refused =
-        next.as_ref().and_then(parking).filter(|_| intents.remedy(instance) == Some(Remedy::Rebuild));
+        next.as_ref().and_then(parking).filter(|_| record.wishes.remedy(instance) == Some(Remedy::Rebuild));
     if let Some(why) = refused {
         return never(format!("{instance} cannot be rebuilt now: {why}"));
     }
@@ -131,7 +131,7 @@ pub fn about(view: &ClusterView, intents: &Intents, instance: &InstanceId, now: 
         Access::Closed => {
             Not::Yet(format!("{instance} is fenced, and not compared with {} yet", record.primary))
         }
-        Access::Admitted | Access::Held { .. } if intents.remedy(instance) == Some(Remedy::Rebuild) => {
+        Access::Admitted | Access::Held { .. } if record.wishes.remedy(instance) == Some(Remedy::Rebuild) => {
             Not::Yet(format!("{instance} is not compared with {} yet", record.primary))
         }
         Access::Admitted | Access::Held { .. } => Not::Ever(left_alone(view, record, instance, now)),
@@ -152,7 +152,7 @@ pub fn waiting(
 /// called off, or its server leads.
 pub fn waits(view: &ClusterView, intents: &Intents, instance: &InstanceId, now: Moment) -> Option<String> {
     let (record, seen) = (view.record.as_ref()?, view.of(instance)?);
-    if intents.remedy(instance) != Some(Remedy::Rebuild)
+    if record.wishes.remedy(instance) != Some(Remedy::Rebuild)
         || record.parked.iter().any(|parked| parked.instance == *instance)
     {
         return None;
@@ -160,7 +160,7 @@ pub fn waits(view: &ClusterView, intents: &Intents, instance: &InstanceId, now: 
     let Some(agent) = seen.agent_now() else {
         return Some(format!("no word from the agent on {}", instance.host));
     };
-    if rebuild::under_way(intents, instance, agent) != Under::Wanted {
+    if rebuild::under_way(record, instance, agent) != Under::Wanted {
         return None;
     }
     if let Some((_, why)) = intents.pause(instance, now) {
@@ -168,7 +168,7 @@ pub fn waits(view: &ClusterView, intents: &Intents, instance: &InstanceId, now: 
     }
     let next = step(view, record, intents, (instance, seen), now);
     let why = next.as_ref().and_then(parking).map(ToOwned::to_owned);
-    let no_donor = || rebuild::no_donor((view, record, intents), instance, agent);
+    let no_donor = || rebuild::no_donor((view, record), instance, agent);
     Some(why.or_else(no_donor).unwrap_or_else(|| "it is begun in a moment".to_owned()))
 }
 
@@ -239,7 +239,7 @@ fn returning(
     (asked_at, primary): (Moment, &Report),
 ) -> Option<Plan> {
     let fenced = agent.access == Access::Closed;
-    let under = rebuild::under_way(intents, instance, agent);
+    let under = rebuild::under_way(record, instance, agent);
     // Whoever stops it starts it, and then it is looked at.
     if under == Under::Copying || agent.leaving.is_some() {
         return None;

@@ -9,7 +9,7 @@ use super::failover::{Isolation, next_generation};
 use super::feeding::Feeding;
 use super::obstacle::Obstacle;
 use super::plan::{Evidence, Plan, PlanKind, Proof, Stage, Step, TrafficOrder};
-use super::preflight::preflight;
+use super::preflight::{best, preflight};
 use super::promotion::{Handover, Promotion, direct};
 use crate::model::cluster::Mode;
 use crate::model::gtid::GtidSet;
@@ -89,7 +89,7 @@ pub fn target_of(plan: &Plan) -> Option<InstanceId> {
 pub fn target(view: &ClusterView, ask: &SwitchoverAsk) -> Option<InstanceId> {
     ask.to.clone().or_else(|| {
         let ranking = rank(view, |instance| view.of(instance).and_then(|seen| seen.latest()));
-        ranking.best().map(|best| best.instance.clone())
+        best(view, &ranking).cloned()
     })
 }
 

@@ -361,9 +361,9 @@ impl ClusterTask {
             Ok(record) => self.view.record = record,
             Err(error) => tracing::error!(%error, "the record could not be read back"),
         }
-        // How it was to come back is of no account for one that leads, nor when it comes back some other day.
+        // How often it was tried is of no account for one that leads, nor when it comes back some other day.
         if let Some(record) = &self.view.record {
-            self.intents.forget_word(&record.primary);
+            self.intents.forget_rebuilds(&record.primary);
         }
         let name = &self.view.cluster.name;
         // A planned change that was called off is no reason to leave a primary alone that dies now.
@@ -381,7 +381,7 @@ impl ClusterTask {
                     self.intents.note_rebuild(about);
                 }
                 if ended.as_ref().is_some_and(|ended| settles(ended)) {
-                    self.intents.forget_word(about);
+                    self.brought_back(about).await;
                 }
             }
             Ok(Outcome::Undone { why, left }) => {

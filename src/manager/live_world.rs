@@ -5,33 +5,29 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::direct::Direction;
 use super::fenced::Fenced;
 use crate::agent::client::AgentClient;
-use crate::agent::wire::{BringRequest, SalvageRequest};
 use crate::clock;
-use crate::decide::plan::{Evidence, Salvaged, Step};
+use crate::decide::plan::{Evidence, Step};
 use crate::execute::world::{StepError, Token, World};
 use crate::model::ballot::Generation;
 use crate::model::cluster::Cluster;
 use crate::model::events::EventsPolicy;
-use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
 use crate::model::record::{ClusterRecord, Degraded, Parked};
 use crate::model::report::Report;
 use crate::model::sessions::Sessions;
 use crate::model::wishes::Wish;
-use crate::mysql::control::{self, ControlEnv, ControlError};
+use crate::mysql::control::{self, ControlEnv};
 use crate::mysql::{Account, Connection, Target, Tls, events, probe, sessions};
 use crate::store::Store;
 
 /// How much longer than the agent works on a block its answer is waited for.
 const BLOCK_GRACE: Duration = Duration::from_millis(500);
-/// The same of a wait until something is applied.
-const ANSWER: Duration = Duration::from_millis(250);
 /// Longest start of a server: crash recovery included.
 const SERVER_START: Duration = Duration::from_secs(300);
 
@@ -196,7 +192,7 @@ impl LiveWorld {
         }
     }
 
-    async fn at_server(&self, step: &Step, token: &Token) -> Result<Evidence, StepError> {
+    pub(super) async fn at_server(&self, step: &Step, token: &Token) -> Result<Evidence, StepError> {
         let within = self.patience(step);
         let Some(agent) = self.agents.get(step.instance()) else { return self.directly(step, within).await };
         let seen = agent.step(token, step, within).await?;
@@ -237,7 +233,11 @@ impl LiveWorld {
         Ok(Evidence { furnished, ..self.report(&mut connection, deadline).await? })
     }
 
-    async fn connect(&self, instance: &InstanceId, deadline: Instant) -> Result<Connection, StepError> {
+    pub(super) async fn connect(
+        &self,
+        instance: &InstanceId,
+        deadline: Instant,
+    ) -> Result<Connection, StepError> {
         let within = deadline.saturating_duration_since(Instant::now());
         let opened = Connection::open(&Target::from(instance), &self.admin, &self.tls, None, deadline).await;
         opened.map_err(|error| StepError::unseen(&error.unseen, within, error.to_string()))
@@ -283,77 +283,6 @@ impl LiveWorld {
                 self.report(&mut connection, deadline).await
             }
         }
-    }
-
-    /// Waits for a moment when the replica is close. For a while a better one than needed is waited for: writers pay for it.
-    async fn keep_up(
-        &self,
-        instance: &InstanceId,
-        source: &InstanceId,
-        closely: Duration,
-        within: Duration,
-    ) -> Result<Evidence, StepError> {
-        let began = Instant::now();
-        let (deadline, statement) = (began + within, self.cluster.policy.statement);
-        let (mut writes, mut applies) =
-            tokio::try_join!(self.connect(source, deadline), self.connect(instance, deadline))?;
-        loop {
-            let by = Instant::now() + statement;
-            let set = probe::report(&mut writes, by).await.map_err(failed)?.executed;
-            let asked = Instant::now();
-            let left = deadline.saturating_duration_since(asked);
-            let applied = Step::WaitApplied { instance: instance.clone(), set, within: left };
-            let done = control::apply(&mut applies, &applied, &self.env).await;
-            let behind = asked.elapsed();
-            let wanted = if began.elapsed() < (closely * 4).min(within / 2) { closely / 25 } else { closely };
-            match done {
-                Ok(()) if behind <= wanted => {
-                    return Ok(Evidence { behind: Some(behind), ..Evidence::default() });
-                }
-                Ok(()) if Instant::now() < deadline => {}
-                Ok(()) | Err(ControlError::NotApplied { .. }) => {
-                    return Err(StepError::Failed(format!(
-                        "it was not close at any moment within {} s; wait for a quieter hour, lighten its load, or raise \
-                         --wait-lag and --write-block",
-                        within.as_secs()
-                    )));
-                }
-                Err(error) => return Err(failed(error)),
-            }
-        }
-    }
-
-    /// Stopped first, then awaited at the new source: MariaDB refuses for good a replica that asks for what its source lacks.
-    async fn turn(
-        &self,
-        instance: &InstanceId,
-        from: &InstanceId,
-        (to, acker): (&InstanceId, bool),
-        within: Duration,
-        token: &Token,
-    ) -> Result<Evidence, StepError> {
-        let deadline = Instant::now() + within;
-        let left = || deadline.saturating_duration_since(Instant::now());
-        let stop = Step::StopReceiving { instance: instance.clone(), source: from.clone() };
-        let stopped = self.at_server(&stop, token).await?;
-        let set = stopped
-            .report
-            .map(|report| report.known())
-            .ok_or_else(|| StepError::NoEffect("what it received was not read".to_owned()))?;
-        let applied = |instance: &InstanceId| Step::WaitApplied {
-            instance: instance.clone(),
-            set: set.clone(),
-            within: left(),
-        };
-        let (here, there) = (applied(instance), applied(to));
-        // It replicates from nobody meanwhile, and commits may wait for it: a server that hangs is not waited for any longer.
-        let both = async { tokio::try_join!(self.at_server(&here, token), self.at_server(&there, token)) };
-        timeout_at(deadline + ANSWER, both).await.map_err(|_| StepError::NoAnswer {
-            within,
-            what: format!("{to} or {instance} does not say that it has applied all of it"),
-        })??;
-        let point = Step::PointReplica { instance: instance.clone(), source: to.clone(), acker };
-        self.at_server(&point, token).await
     }
 
     async fn register(
@@ -423,54 +352,6 @@ impl LiveWorld {
         self.store.save_record(&self.cluster.name, &record).await.map_err(failed)?;
         Ok(Evidence { record: Some(record), ..Evidence::default() })
     }
-
-    /// Reads at the dead server's host, writes at the candidate. Never a failure of its own: whether it had to succeed, the step says.
-    async fn salvage(
-        &self,
-        from: &InstanceId,
-        to: &InstanceId,
-        beyond: &GtidSet,
-        within: Duration,
-        token: &Token,
-    ) -> Result<Evidence, StepError> {
-        let (Some(reader), Some(writer)) = (self.agents.get(from), self.agents.get(to)) else {
-            return Ok(salvaged(false, 0, "no agent beside it".to_owned()));
-        };
-        let deadline = Instant::now() + within;
-        let request = SalvageRequest { token: token.clone(), beyond: beyond.clone(), within };
-        let log = match timeout(within, reader.salvage(&request)).await {
-            Ok(Ok(log)) => log,
-            Ok(Err(error)) => return Ok(salvaged(false, 0, error.to_string())),
-            Err(_) => return Ok(salvaged(false, 0, format!("not read within {} ms", within.as_millis()))),
-        };
-        if log.transactions == 0 {
-            return Ok(salvaged(log.complete, 0, log.trouble));
-        }
-        // What is brought comes after everything received: the candidate has applied that first, which the failover waits for anyway.
-        let owed = self.cluster.policy.catch_up;
-        let applied = Step::WaitApplied { instance: to.clone(), set: beyond.clone(), within: owed };
-        if let Err(error) = writer.step(token, &applied, owed + self.cluster.policy.statement).await {
-            return Ok(salvaged(false, 0, error.to_string()));
-        }
-        let left = deadline.saturating_duration_since(Instant::now()).max(self.cluster.policy.statement);
-        let bring = BringRequest { token: token.clone(), statements: log.statements, within: left };
-        match writer.bring(&bring).await {
-            Ok(evidence) => {
-                let salvage =
-                    Salvaged { complete: log.complete, transactions: log.transactions, trouble: log.trouble };
-                Ok(Evidence { salvage: Some(salvage), ..evidence })
-            }
-            Err(error) => Ok(salvaged(
-                false,
-                0,
-                format!("{} transaction(s) read, not written: {error}", log.transactions),
-            )),
-        }
-    }
-}
-
-fn salvaged(complete: bool, transactions: u64, trouble: String) -> Evidence {
-    Evidence { salvage: Some(Salvaged { complete, transactions, trouble }), ..Evidence::default() }
 }
 
 pub(super) fn failed(error: impl std::fmt::Display) -> StepError {

@@ -3,6 +3,7 @@
 mod agents;
 mod claim;
 mod cluster_task;
+mod composed;
 mod direct;
 pub mod event;
 mod fenced;

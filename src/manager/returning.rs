@@ -21,7 +21,7 @@ use crate::model::instance::InstanceId;
 use crate::model::intent::{How, Intents};
 use crate::model::job::{Job, Phase};
 use crate::model::observation::{AgentStatus, Process};
-use crate::model::record::Parked;
+use crate::model::record::{ClusterRecord, Parked};
 use crate::model::view::Seen;
 
 /// How long the agent may take to say what is in extra transactions.
@@ -79,10 +79,10 @@ impl ClusterTask {
     ) -> Result<Plan, Not> {
         let mut view = self.view.clone();
         if let Some(record) = &mut view.record {
-            record.parked.retain(|parked| parked.instance != *instance);
+            note_word(record, instance, how, from);
         }
         intents.note_done(instance);
-        note_word(&mut intents, instance, how, from);
+        intents.forget_rebuilds(instance);
         rejoin::about(&view, &intents, instance, clock::now())
     }
 
@@ -171,10 +171,22 @@ impl ClusterTask {
         how: How,
         from: Option<&InstanceId>,
     ) -> Result<(), String> {
-        self.amend(|record| record.parked.retain(|parked| parked.instance != *instance)).await?;
+        self.amend(|record| note_word(record, instance, how, from)).await?;
         self.intents.note_done(instance);
-        note_word(&mut self.intents, instance, how, from);
+        self.intents.forget_rebuilds(instance);
         Ok(())
+    }
+
+    /// Nothing is left to do of how it was to be brought back.
+    pub(super) async fn brought_back(&mut self, instance: &InstanceId) {
+        self.intents.forget_rebuilds(instance);
+        let word = self.view.record.as_ref().and_then(|record| record.wishes.remedy(instance));
+        if word.is_none() {
+            return;
+        }
+        if let Err(why) = self.amend(|record| record.wishes.bring_back(instance, None, None)).await {
+            tracing::error!(%instance, why, "what was asked about it, and is done, stays recorded");
+        }
     }
 
     /// Ends the rebuild of a member that goes on by itself, and leaves the member to a person.
@@ -188,7 +200,7 @@ impl ClusterTask {
         });
         let agent = found.as_ref().and_then(|(instance, _)| self.world.agents.get(instance).cloned());
         let (Some((instance, job)), Some(agent)) = (found, agent) else {
-            let _ = answer.send(self.call_off_waiting().ok_or_else(|| "nothing is running".to_owned()));
+            let _ = answer.send(self.call_off_waiting().await);
             return;
         };
         let why = "its rebuild was called off by an operator".to_owned();
@@ -203,11 +215,15 @@ impl ClusterTask {
             return;
         }
         let leads = self.view.record.as_ref().is_some_and(|record| record.primary == instance);
-        if !leads && let Err(error) = self.amend(|record| record.parked.push(parked)).await {
+        let off = |record: &mut ClusterRecord| {
+            note_word(record, &instance, How::Auto, None);
+            record.parked.extend((!leads).then_some(parked));
+        };
+        if let Err(error) = self.amend(off).await {
             let _ = answer.send(Err(error));
             return;
         }
-        note_word(&mut self.intents, &instance, How::Auto, None);
+        self.intents.forget_rebuilds(&instance);
         let token = Token {
             ballot: self.leadership.ballot(),
             recovery: String::new(),
@@ -223,17 +239,23 @@ impl ClusterTask {
     }
 
     /// The rebuilds that have still to begin are not wanted any more.
-    fn call_off_waiting(&mut self) -> Option<String> {
+    async fn call_off_waiting(&mut self) -> Result<String, String> {
         let waiting = rejoin::waiting(&self.view, &self.intents, clock::now());
         let waiting: Vec<InstanceId> = waiting.map(|(instance, _)| instance).collect();
-        waiting.iter().for_each(|instance| self.intents.forget_word(instance));
-        (!waiting.is_empty())
-            .then(|| format!("the rebuild of {}, which had not begun: called off", names(&waiting)))
+        if waiting.is_empty() {
+            return Err("nothing is running".to_owned());
+        }
+        let off = |record: &mut ClusterRecord| {
+            waiting.iter().for_each(|instance| record.wishes.bring_back(instance, None, None));
+        };
+        self.amend(off).await?;
+        waiting.iter().for_each(|instance| self.intents.forget_rebuilds(instance));
+        Ok(format!("the rebuild of {}, which was not under way: called off", names(&waiting)))
     }
 }
 
-fn note_word(intents: &mut Intents, instance: &InstanceId, how: How, from: Option<&InstanceId>) {
-    intents.forget_word(instance);
-    intents.note_remedy(instance, how.remedy());
-    intents.note_donor(instance, from.cloned());
+/// It is in automatic hands, to be brought back as asked.
+fn note_word(record: &mut ClusterRecord, instance: &InstanceId, how: How, from: Option<&InstanceId>) {
+    record.parked.retain(|parked| parked.instance != *instance);
+    record.wishes.bring_back(instance, how.remedy(), from);
 }

@@ -117,12 +117,6 @@ pub struct Intents {
     /// What taking a recovery back could not do, as its outcome says it: each line begins with whom it is about.
     #[serde(default)]
     pub left: Vec<String>,
-    /// What an operator wants done with a member's extra transactions, instead of what policy says.
-    #[serde(default)]
-    pub remedies: Vec<(InstanceId, Remedy)>,
-    /// Whose copy an operator wants a member rebuilt from.
-    #[serde(default)]
-    pub donors: Vec<(InstanceId, InstanceId)>,
     /// How many rebuilds of a member were begun in a row.
     #[serde(default)]
     pub rebuilds: Vec<(InstanceId, u32)>,
@@ -147,28 +141,6 @@ impl Intents {
         self.undone.iter().find(|undone| undone.instance == *instance).map_or(0, |undone| undone.times)
     }
 
-    /// What an operator wants done with what only `instance` has.
-    pub fn remedy(&self, instance: &InstanceId) -> Option<Remedy> {
-        self.remedies.iter().find(|(about, _)| about == instance).map(|(_, remedy)| *remedy)
-    }
-
-    /// Notes an operator's word, or forgets it.
-    pub fn note_remedy(&mut self, instance: &InstanceId, remedy: Option<Remedy>) {
-        self.remedies.retain(|(about, _)| about != instance);
-        self.remedies.extend(remedy.map(|remedy| (instance.clone(), remedy)));
-    }
-
-    /// From whom an operator wants `instance` rebuilt.
-    pub fn donor(&self, instance: &InstanceId) -> Option<&InstanceId> {
-        self.donors.iter().find(|(about, _)| about == instance).map(|(_, donor)| donor)
-    }
-
-    /// Notes whom an operator named, or nobody.
-    pub fn note_donor(&mut self, instance: &InstanceId, donor: Option<InstanceId>) {
-        self.donors.retain(|(about, _)| about != instance);
-        self.donors.extend(donor.map(|donor| (instance.clone(), donor)));
-    }
-
     /// How many rebuilds of `instance` were begun since it last followed, or an operator last spoke of it.
     pub fn rebuilds(&self, instance: &InstanceId) -> u32 {
         self.rebuilds.iter().find(|(about, _)| about == instance).map_or(0, |(_, times)| *times)
@@ -183,13 +155,6 @@ impl Intents {
 
     pub fn forget_rebuilds(&mut self, instance: &InstanceId) {
         self.rebuilds.retain(|(about, _)| about != instance);
-    }
-
-    /// Nothing of what an operator wanted of `instance` is left to do.
-    pub fn forget_word(&mut self, instance: &InstanceId) {
-        self.note_remedy(instance, None);
-        self.note_donor(instance, None);
-        self.forget_rebuilds(instance);
     }
 
     /// How long to leave the events of `instance` alone.

@@ -57,6 +57,11 @@ pub struct Replication {
 }
 
 impl Replication {
+    /// Its receiver has not reached that source yet, or lost it.
+    pub fn is_reaching_for(&self, source: &InstanceId) -> bool {
+        self.source == *source && self.receiver == ThreadState::Connecting
+    }
+
     /// Both threads run.
     pub fn is_running(&self) -> bool {
         self.receiver == ThreadState::Running && self.applier == ThreadState::Running

@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::cluster::Member;
+use super::extra::Remedy;
 use super::instance::InstanceId;
 
 /// Which of a replica's two threads.
@@ -64,6 +65,16 @@ pub struct Stopped {
     pub by: String,
 }
 
+/// A member that is to be brought back otherwise than policy says; until it was, or leads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BroughtBack {
+    pub instance: InstanceId,
+    pub how: Remedy,
+    /// Of a rebuild: whose data is copied, where that was said.
+    #[serde(default)]
+    pub from: Option<InstanceId>,
+}
+
 /// All that holds until it is asked otherwise.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -74,6 +85,7 @@ pub struct Wishes {
     pub removed: Vec<InstanceId>,
     pub below: Vec<Below>,
     pub stopped: Vec<Stopped>,
+    pub brought_back: Vec<BroughtBack>,
 }
 
 /// One of them, about one member.
@@ -123,6 +135,23 @@ impl Wishes {
 
     pub fn stopped(&self, instance: &InstanceId) -> Option<&Stopped> {
         self.stopped.iter().find(|stopped| stopped.instance == *instance)
+    }
+
+    /// What is done with what only it has, instead of what policy says.
+    pub fn remedy(&self, instance: &InstanceId) -> Option<Remedy> {
+        self.brought_back.iter().find(|it| it.instance == *instance).map(|it| it.how)
+    }
+
+    /// From whom it is to be rebuilt.
+    pub fn donor(&self, instance: &InstanceId) -> Option<&InstanceId> {
+        self.brought_back.iter().find(|it| it.instance == *instance)?.from.as_ref()
+    }
+
+    /// It is to be brought back so; as policy says with none.
+    pub fn bring_back(&mut self, instance: &InstanceId, how: Option<Remedy>, from: Option<&InstanceId>) {
+        self.brought_back.retain(|it| it.instance != *instance);
+        let from = from.cloned();
+        self.brought_back.extend(how.map(|how| BroughtBack { instance: instance.clone(), how, from }));
     }
 
     /// What is wished of its threads now, as a wish: to take another one back.
@@ -177,6 +206,7 @@ impl Wishes {
     pub fn forget(&mut self, instance: &InstanceId) {
         self.below.retain(|below| below.instance != *instance);
         self.stopped.retain(|stopped| stopped.instance != *instance);
+        self.brought_back.retain(|it| it.instance != *instance);
     }
 
     /// Who is a member: the configured ones without the removed, then the added. A member that is configured by now is as configured.

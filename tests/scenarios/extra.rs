@@ -101,11 +101,9 @@ pub(crate) fn asks(world: &mut World, words: &[&str]) -> Done {
         _ => return Err("flashback, park or rebuild".to_owned()),
     };
     let instance = world.host(name)?.instance.clone();
-    if let Some(record) = &mut world.view.record {
-        record.parked.retain(|parked| parked.instance != instance);
-    }
-    world.intents.note_remedy(&instance, Some(remedy));
-    world.intents.note_donor(&instance, from);
+    let record = world.view.record.as_mut().ok_or("not adopted")?;
+    record.parked.retain(|parked| parked.instance != instance);
+    record.wishes.bring_back(&instance, Some(remedy), from.as_ref());
     world.intents.forget_rebuilds(&instance);
     Ok(())
 }
@@ -119,13 +117,12 @@ pub(crate) fn asks_unpark(world: &mut World, instance: InstanceId) -> Done {
 
 /// `operator asks about db3`, `operator asks about db3 rebuild db9`: what would be done, as the manager's loop asks for it.
 pub(crate) fn asks_about(world: &mut World, instance: InstanceId, words: &[&str]) -> Done {
-    let mut intents = world.intents.clone();
-    if let ["rebuild", rest @ ..] = words {
-        intents.note_remedy(&instance, Some(Remedy::Rebuild));
+    let mut view = world.view.clone();
+    if let (["rebuild", rest @ ..], Some(record)) = (words, &mut view.record) {
         let from = rest.first().map(|name| name.parse::<InstanceId>().map_err(|error| error.to_string()));
-        intents.note_donor(&instance, from.transpose()?);
+        record.wishes.bring_back(&instance, Some(Remedy::Rebuild), from.transpose()?.as_ref());
     }
-    let next = rejoin::about(&world.view, &intents, &instance, world.now);
+    let next = rejoin::about(&view, &world.intents, &instance, world.now);
     world.answer = Some(next.map_or_else(|why| why.to_string(), |plan| plan.title));
     Ok(())
 }

@@ -13,6 +13,7 @@ use mha::decide::plan::{Evidence, Proof, Salvaged, Step, Votes};
 use mha::execute::world::{StepError, Token, World};
 use mha::model::ballot::Generation;
 use mha::model::instance::InstanceId;
+use mha::model::report::Report;
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout};
@@ -348,12 +349,31 @@ impl SimWorld {
         let stopped = self.command(&stop, token).await?;
         let set = stopped.report.map(|report| report.known());
         let set = set.ok_or_else(|| StepError::NoEffect("not read".to_owned()))?;
+        let applied = |instance: &InstanceId| Step::WaitApplied {
+            instance: instance.clone(),
+            set: set.clone(),
+            within,
+        };
         for instance in [instance, to] {
-            let applied = Step::WaitApplied { instance: instance.clone(), set: set.clone(), within };
-            self.command(&applied, token).await?;
+            self.command(&applied(instance), token).await?;
         }
         let point = Step::PointReplica { instance: instance.clone(), source: to.clone(), acker };
-        self.command(&point, token).await
+        let mut seen = self.command(&point, token).await?;
+        let arrives = async {
+            while seen
+                .report
+                .as_ref()
+                .and_then(Report::channel)
+                .is_some_and(|channel| channel.is_reaching_for(to))
+            {
+                sleep(Duration::from_millis(10)).await;
+                seen = self.command(&applied(instance), token).await?;
+            }
+            Ok(seen)
+        };
+        timeout(within, arrives)
+            .await
+            .unwrap_or_else(|_| Err(StepError::Failed(format!("it has not reached {to}"))))
     }
 
     async fn done(&self, step: &Step, token: &Token) -> Result<Evidence, StepError> {

@@ -11,7 +11,7 @@ use crate::model::instance::InstanceId;
 use crate::model::job::{Phase, Task};
 use crate::model::observation::{Access, AgentStatus, Process};
 use crate::model::record::ClusterRecord;
-use crate::model::report::{Report, ThreadState};
+use crate::model::report::{Replication, Report, ThreadState};
 use crate::model::time::millis;
 use crate::model::wishes::Threads;
 
@@ -116,7 +116,10 @@ impl Step {
             Self::PointReplica { source, acker, .. } => {
                 report.is_some_and(|report| follows(report, source, *acker))
             }
-            Self::Turn { to, acker, .. } => report.is_some_and(|report| follows(report, to, *acker)),
+            // Where it came from it served: it does so at its new place before anybody counts on that.
+            Self::Turn { to, acker, .. } => report.is_some_and(|report| {
+                follows(report, to, *acker) && report.channel().is_some_and(Replication::is_running)
+            }),
             Self::AckersAttached { acks, .. } => {
                 report.is_some_and(|report| report.semi_sync.clients >= *acks)
             }
