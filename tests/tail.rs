@@ -81,7 +81,7 @@ impl Server {
         let more: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         let by = Find::Socket(self.path("sock"));
         let log = self.path("log");
-        self.process = Some(service.start(&more, &by, Some(&log), PATIENCE).await.unwrap());
+        self.process = Some(service.start(&more, &by, (Some(&log), None), PATIENCE).await.unwrap());
         while !self.sql("select 1", &[]).0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -325,7 +325,7 @@ async fn a_killed_mysql_server_with_tagged_gtids() {
     }
     let (by, log) = (Find::PidFile(path("pid")), path("log"));
     let service = Service::Command { start, stop: None };
-    let process = service.start(&[], &by, Some(&log), PATIENCE).await.unwrap();
+    let process = service.start(&[], &by, (Some(&log), None), PATIENCE).await.unwrap();
     let sql = |text: &str| {
         let output = Command::new(bin.join("mysql"))
             .args(["--no-defaults", "--user=root", "--batch", "--skip-column-names", "--execute", text])

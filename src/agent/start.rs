@@ -4,13 +4,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use super::hands::Hands;
-use super::host::process::{Find, ProcessState, find};
+use super::host::process::{Find, ProcessState, Watch, find};
 use super::host::service::Service;
-use super::host::writers::{Writer, writer_in};
+use super::host::writers::{Writer, writer};
 use super::lease_loop::OrderError;
 use super::ports;
 use super::sql::fresh_report;
@@ -39,7 +38,9 @@ pub(super) async fn server(shared: &Shared, as_replica: bool, deadline: Instant)
         ServerProcess::Running(watch) => matches!(watch.state(), ProcessState::Running { .. }),
         ServerProcess::Gone(_) | ServerProcess::Unknown(_) => false,
     };
-    if !running {
+    let started = if running {
+        None
+    } else {
         let service = server.service.as_ref().ok_or("agent.toml says no `service` to start the server by")?;
         close(shared, hands, as_replica).await?;
         let identity = last_identity(shared);
@@ -51,18 +52,27 @@ pub(super) async fn server(shared: &Shared, as_replica: bool, deadline: Instant)
             let gone = ending.confirm_gone(deadline.saturating_duration_since(Instant::now())).await;
             gone.map_err(|error| format!("the server that ended holds its files: {error}"))?;
         }
+        let data = data_directory(shared, server);
         // Units are systemd's to start, one at a time.
-        if let (Service::Command { .. }, Some(data)) = (&service, data_directory(shared, server)) {
-            nobody_else(&data, &find, deadline).await?;
+        if let (Service::Command { .. }, Some(data)) = (&service, &data) {
+            nobody_else(data, &find, deadline).await?;
         }
         let within = deadline.saturating_duration_since(Instant::now());
-        service.start(&arguments, &find, log, within).await.map_err(|error| error.to_string())?;
-    }
+        let files = (log, data.as_deref());
+        Some(service.start(&arguments, &find, files, within).await.map_err(|error| error.to_string())?)
+    };
     loop {
         match fresh_report(shared, &shared.spare, deadline).await {
             Ok(_) => break,
             Err(unseen) if Instant::now() + LOOK_EVERY > deadline => {
                 return Err(format!("it was started and does not answer: {unseen}"));
+            }
+            Err(unseen)
+                if started.as_ref().is_some_and(|process| matches!(Watch::open(process), Ok(None))) =>
+            {
+                return Err(format!(
+                    "it was started and ended before it answered ({unseen}); its error log says why"
+                ));
             }
             Err(_) => tokio::time::sleep(LOOK_EVERY).await,
         }
@@ -87,10 +97,8 @@ async fn nobody_else(data: &Path, server: &Find, deadline: Instant) -> Result<()
         if find(server).await.is_ok_and(|found| found.is_some()) {
             return Ok(());
         }
-        let directory = data.to_owned();
-        let looked = spawn_blocking(move || writer_in(&directory)).await;
         // A directory that cannot be read is for the server itself to complain of.
-        let Ok(Ok(Some(Writer { pid, name, file }))) = looked else { return Ok(()) };
+        let Ok(Some(Writer { pid, name, file })) = writer(data).await else { return Ok(()) };
         if Instant::now() + LOOK_EVERY > deadline {
             return Err(format!(
                 "process {pid} ({name}) writes to {}, and is not the server by `pid_file` and `socket`; a second server beside it would \

@@ -4,6 +4,7 @@ use super::candidate::errant;
 use super::events;
 use super::proof::{Promise, promise};
 use crate::model::instance::InstanceId;
+use crate::model::job::{Job, Phase};
 use crate::model::observation::{Access, Leaving, Process};
 use crate::model::policy::Durability;
 use crate::model::report::{Replication, Report, ThreadState};
@@ -69,8 +70,13 @@ pub(super) fn about(view: &ClusterView, instance: &InstanceId, now: Moment) -> V
 }
 
 fn replica_issues(view: &ClusterView, instance: &InstanceId, seen: &Seen, now: Moment) -> Vec<String> {
-    let job = seen.agent_now().and_then(|agent| agent.job.as_ref()).filter(|job| job.is_rebuild());
-    let job = job.map(|job| format!("{instance} is {job}"));
+    let agent = seen.agent_now();
+    let job = agent.and_then(|agent| agent.job.as_ref()).filter(|job| job.is_rebuild());
+    let wanted = view.record.as_ref().is_some_and(|record| record.wishes.remedy(instance).is_some());
+    let open = agent.is_some_and(|agent| agent.access == Access::Admitted);
+    // One that failed, of a replica that is well, matters to whoever wants another.
+    let past = |job: &Job| matches!(job.phase, Phase::Failed { .. }) && open && !wanted;
+    let job = job.filter(|job| !past(job)).map(|job| format!("{instance} is {job}"));
     job.into_iter().chain(state_issues(view, instance, seen, now)).collect()
 }
 

@@ -156,7 +156,10 @@ fn copy(
     }
     if intents.rebuilds(instance) >= TRIES {
         let last = agent.job.as_ref().map_or_else(String::new, |job| format!(", the last time it was {job}"));
-        let why = format!("{why}; {TRIES} copies in a row came to nothing{last}");
+        let why = format!(
+            "{why}; {TRIES} copies in a row came to nothing{last}, and no more is begun by itself; mend that, then run \"mhactl rejoin \
+             {instance} --how rebuild\""
+        );
         return Some(park(view, instance, &why));
     }
     let (from, reason) = match donor(view, record, instance) {
@@ -168,7 +171,7 @@ fn copy(
         }
     };
     let step = Step::Rebuild { instance: instance.clone(), from: from.clone(), keep };
-    let title = format!("{instance} is rebuilt from {from} ({reason}): {why}");
+    let title = format!("the rebuild of {instance} from {from} begins ({reason}): {why}");
     Some(plan(view, PlanKind::Rejoin, title, vec![Stage::new("copy", vec![step])]))
 }
 

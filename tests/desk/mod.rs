@@ -366,7 +366,8 @@ async fn answer(
             }
             Ask::Rejoin { instance, how: How::Rebuild, from, then: Then::Propose(answer), .. } => {
                 let from = from.unwrap_or_else(|| host("db2"));
-                let sentence = format!("{instance} is rebuilt from {from}: an operator asked for it");
+                let sentence =
+                    format!("the rebuild of {instance} from {from} begins: an operator asked for it");
                 let steps = [
                     Step::Rebuild { instance: instance.clone(), from, keep: false },
                     Step::Exchange { instance, within: Duration::from_secs(300) },

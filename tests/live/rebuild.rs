@@ -29,7 +29,10 @@ fn a_copy_brings_back_what_no_log_can(flavor: &str) {
 
     // From the replica, not from the primary; and shown before.
     let shown = lab.run(&["ctl", "rejoin", "db3", "--how", "rebuild", "--dry-run"]);
-    assert!(shown.contains("rebuilt from db2") && shown.contains("takes the place of db3's data"), "{shown}");
+    assert!(
+        shown.contains("rebuild of db3 from db2") && shown.contains("takes the place of db3's data"),
+        "{shown}"
+    );
     lab.run(&["ctl", "rejoin", "db3", "--how", "rebuild", "--yes", "--detach"]);
     let said = lab.run(&["ctl", "abort"]);
     assert!(said.contains("called off, and db3 is parked"), "{said}");

@@ -87,7 +87,7 @@ pub(crate) fn rebuilt(world: &mut World, name: &str, from: &str, how: &[&str]) -
     Ok(())
 }
 
-/// `operator asks rejoin db1 flashback`, `operator asks rejoin db3 rebuild db1`
+/// `operator asks rejoin db1 flashback`, `operator asks rejoin db3 rebuild db1`, `operator asks rejoin db3 auto`: as policy says
 pub(crate) fn asks(world: &mut World, words: &[&str]) -> Done {
     let (name, how, from) = match words {
         [name, how] => (name, how, None),
@@ -95,15 +95,16 @@ pub(crate) fn asks(world: &mut World, words: &[&str]) -> Done {
         _ => return Err("rejoin HOST HOW [FROM]".to_owned()),
     };
     let remedy = match *how {
-        "flashback" => Remedy::Flashback,
-        "park" => Remedy::Park,
-        "rebuild" => Remedy::Rebuild,
-        _ => return Err("flashback, park or rebuild".to_owned()),
+        "auto" => None,
+        "flashback" => Some(Remedy::Flashback),
+        "park" => Some(Remedy::Park),
+        "rebuild" => Some(Remedy::Rebuild),
+        _ => return Err("auto, flashback, park or rebuild".to_owned()),
     };
     let instance = world.host(name)?.instance.clone();
     let record = world.view.record.as_mut().ok_or("not adopted")?;
     record.parked.retain(|parked| parked.instance != instance);
-    record.wishes.bring_back(&instance, Some(remedy), from.as_ref());
+    record.wishes.bring_back(&instance, remedy, from.as_ref());
     world.intents.forget_rebuilds(&instance);
     Ok(())
 }

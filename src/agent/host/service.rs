@@ -11,11 +11,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
+use tokio::time::Instant;
 
 use super::process::{Find, Process, ProcessError, Watch, find};
+use super::writers::writer;
 
 /// How often the server's process is looked for while it starts.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// A start command that has ended well has left a server behind it that has its files open by then, however long its recovery takes.
+const BEHIND: Duration = Duration::from_secs(10);
 /// How much of the output an error quotes.
 const QUOTE: u64 = 2_000;
 /// How long asking systemd about a unit may take.
@@ -42,6 +46,12 @@ pub enum ServiceError {
     Empty(&'static str),
     #[error("{program} could not be run: {source}")]
     Run { program: String, source: io::Error },
+    #[error(
+        "starting the server: {program} ended well, and {} s later no server is found and nobody writes to {}; start it by hand as that \
+         command does and see what it says, then put `service` in agent.toml right; it said last: {output}",
+        BEHIND.as_secs(), data.display()
+    )]
+    NobodyBehind { program: String, data: PathBuf, output: String },
     #[error("{doing}: {program} ended with {status}; it said last: {output}")]
     Failed { doing: &'static str, program: String, status: String, output: String },
     #[error("{doing}: not done within {} s; it said last: {output}", deadline.as_secs_f64())]
@@ -64,7 +74,8 @@ pub enum ServiceError {
 
 impl Service {
     /// Starts the server with `extra_args` behind its own and returns its process once `server` finds it. A program's
-    /// output goes to `log`, or nowhere. One that runs already is returned as it is, arguments or not.
+    /// output goes to `log`, or nowhere; with `data` one that ends well and leaves nobody there is not waited for. One that runs already
+    /// is returned as it is, arguments or not.
     ///
     /// # Errors
     /// When the program fails, or the process is not there within `deadline`; the error quotes the output's end.
@@ -72,7 +83,7 @@ impl Service {
         &self,
         extra_args: &[String],
         server: &Find,
-        log: Option<&Path>,
+        (log, data): (Option<&Path>, Option<&Path>),
         deadline: Duration,
     ) -> Result<Process, ServiceError> {
         if let Some(process) = find(server).await? {
@@ -80,7 +91,9 @@ impl Service {
         }
         match self {
             Self::Unit { name } => start_unit(name, extra_args, server, deadline).await,
-            Self::Command { start, .. } => start_command(start, extra_args, server, log, deadline).await,
+            Self::Command { start, .. } => {
+                start_command(start, extra_args, server, (log, data), deadline).await
+            }
         }
     }
 
@@ -187,7 +200,7 @@ async fn start_command(
     start: &[String],
     extra_args: &[String],
     server: &Find,
-    log: Option<&Path>,
+    (log, data): (Option<&Path>, Option<&Path>),
     deadline: Duration,
 ) -> Result<Process, ServiceError> {
     let doing = "starting the server";
@@ -205,6 +218,7 @@ async fn start_command(
         .map_err(|source| ServiceError::Run { program: format!("setsid {program}"), source })?;
     let appears = async {
         let mut every = tokio::time::interval(LOOK_EVERY);
+        let mut alone_since: Option<Instant> = None;
         loop {
             every.tick().await;
             if let Some(process) = find(server).await? {
@@ -217,6 +231,16 @@ async fn start_command(
             if let Some(status) = ended.filter(|status| !status.success()) {
                 return Err(Halt::Ended(status.to_string()));
             }
+            let (Some(_), Some(data)) = (ended, data) else { continue };
+            let since = *alone_since.get_or_insert_with(Instant::now);
+            if since.elapsed() < BEHIND {
+                continue;
+            }
+            match writer(data).await {
+                Ok(None) => return Err(Halt::NobodyBehind(data.to_owned())),
+                // It starts. A directory that cannot be read is for the server to complain of.
+                Ok(Some(_)) | Err(_) => alone_since = None,
+            }
         }
     };
     match tokio::time::timeout(deadline, appears).await {
@@ -224,6 +248,9 @@ async fn start_command(
         Ok(Err(Halt::Error(error))) => Err(error),
         Ok(Err(Halt::Ended(status))) => {
             Err(ServiceError::Failed { doing, program, status, output: output.last() })
+        }
+        Ok(Err(Halt::NobodyBehind(data))) => {
+            Err(ServiceError::NobodyBehind { program, data, output: output.last() })
         }
         Err(_) => Err(ServiceError::Late { doing, deadline, output: output.last() }),
     }
@@ -233,6 +260,8 @@ async fn start_command(
 enum Halt {
     Error(ServiceError),
     Ended(String),
+    /// Its program ended well, and nobody is there.
+    NobodyBehind(PathBuf),
 }
 
 impl From<ProcessError> for Halt {
@@ -378,14 +407,14 @@ mod tests {
         let by = Find::PidFile(file.clone());
         let service = shell(&format!("echo got $1; echo $$ > {}; exec sleep 60", file.display()));
         let role = words(&["--init-rpl-role=SLAVE"]);
-        let process = service.start(&role, &by, Some(&log), Duration::from_secs(5)).await.unwrap();
+        let process = service.start(&role, &by, (Some(&log), None), Duration::from_secs(5)).await.unwrap();
         assert_eq!(std::fs::read_to_string(&log).unwrap(), "got --init-rpl-role=SLAVE\n");
         let own = std::fs::read_to_string("/proc/self/stat").unwrap();
         let its = std::fs::read_to_string(format!("/proc/{}/stat", process.pid)).unwrap();
         let session =
             |stat: &str| stat.rsplit_once(')').unwrap().1.split_whitespace().nth(3).unwrap().to_owned();
         assert_ne!(session(&own), session(&its), "a session of its own");
-        let again = service.start(&[], &by, Some(&log), Duration::from_secs(5)).await.unwrap();
+        let again = service.start(&[], &by, (Some(&log), None), Duration::from_secs(5)).await.unwrap();
         assert_eq!(again, process, "a running server is left alone");
         let watch = Watch::open(&process).unwrap().unwrap();
         service.stop(&watch, Duration::from_secs(5)).await.unwrap();
@@ -400,13 +429,34 @@ mod tests {
         let by = Find::PidFile(directory.path().join("pid"));
         let start = |text: &'static str, deadline| {
             let (by, log) = (by.clone(), log.clone());
-            async move { shell(text).start(&[], &by, Some(&log), deadline).await.unwrap_err().to_string() }
+            async move { shell(text).start(&[], &by, (Some(&log), None), deadline).await.unwrap_err().to_string() }
         };
         let text = start("echo no space left >&2; exit 3", Duration::from_secs(5)).await;
         assert!(text.contains("no space left") && text.contains("3") && !text.contains("earlier"), "{text}");
         let text = start("echo thinking; exec sleep 1", Duration::from_millis(200)).await;
         assert!(text.contains("thinking") && text.contains("0.2 s"), "{text}");
         let nobody = Service::Command { start: Vec::new(), stop: None };
-        assert!(nobody.start(&[], &by, None, Duration::from_secs(1)).await.is_err());
+        assert!(nobody.start(&[], &by, (None, None), Duration::from_secs(1)).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_command_that_leaves_nobody_behind_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let (data, log) = (directory.path().join("data"), directory.path().join("log"));
+        std::fs::create_dir(&data).unwrap();
+        let by = Find::PidFile(directory.path().join("pid"));
+        let within = Duration::from_secs(300);
+        let start = async |text: &str, within| {
+            let files = (Some(log.as_path()), Some(data.as_path()));
+            shell(text).start(&[], &by, files, within).await.unwrap_err().to_string()
+        };
+        let starting =
+            format!("sleep 60 > {}/ibdata1 & echo $! > {}/other", data.display(), directory.path().display());
+        let slowly = start(&starting, BEHIND + Duration::from_secs(2)).await;
+        assert!(slowly.contains("not done within"), "it recovers: {slowly}");
+        let starts = find(&Find::PidFile(directory.path().join("other"))).await.unwrap().unwrap();
+        Watch::open(&starts).unwrap().unwrap().kill().unwrap();
+        let text = start("echo well", within).await;
+        assert!(text.contains("ended well") && text.ends_with("well"), "{text}");
     }
 }

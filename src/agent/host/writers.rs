@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use tokio::task::spawn_blocking;
+
 /// A process that has a file open for writing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Writer {
@@ -14,17 +16,22 @@ pub struct Writer {
     pub file: PathBuf,
 }
 
+fn writer_in(directory: &Path) -> io::Result<Option<Writer>> {
+    let directory = fs::canonicalize(directory)?;
+    let mut pids =
+        fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    Ok(pids.find_map(|pid| writes(pid, &directory)))
+}
+
 /// Some process that may write to a file below `directory`, as this process sees it: one of another mount namespace counts where the
 /// file is the same, not where it has the same name. One that cannot be looked into is none. Reads `/proc` (proc(5)), which takes
 /// milliseconds on a busy host.
 ///
 /// # Errors
 /// When the directory or `/proc` cannot be read.
-pub fn writer_in(directory: &Path) -> io::Result<Option<Writer>> {
-    let directory = fs::canonicalize(directory)?;
-    let mut pids =
-        fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    Ok(pids.find_map(|pid| writes(pid, &directory)))
+pub async fn writer(directory: &Path) -> io::Result<Option<Writer>> {
+    let directory = directory.to_owned();
+    spawn_blocking(move || writer_in(&directory)).await.map_err(io::Error::other)?
 }
 
 fn writes(pid: u32, directory: &Path) -> Option<Writer> {

@@ -105,7 +105,7 @@ impl fmt::Display for Step {
             }
             Self::Direct { instance, order, .. } => write!(f, "{instance}: {order}"),
             Self::Rebuild { instance, from, keep } => {
-                write!(f, "{instance} has a copy of {from}'s data made beside its own")?;
+                write!(f, "{instance} has begun a copy of {from}'s data beside its own")?;
                 f.write_str(if *keep { ", which is kept" } else { "" })
             }
             Self::Exchange { instance, .. } => {
