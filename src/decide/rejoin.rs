@@ -304,9 +304,16 @@ fn returning(
         None if moves => GtidSet::empty(report.identity.flavor),
         Some(_) | None => of_ours(report, primary).minus(&primary.executed),
     };
-    if is_on_its_way(primary, &extra, fenced) {
-        return None;
-    }
+    let extra = if is_on_its_way(primary, &extra, fenced) {
+        // A commit may wait for the acknowledgement of this very one, which it gives when it has come: then only one that is closed, or
+        // is to lose its data, is left until the primary has it.
+        if fenced || wanted || primary.semi_sync.waiting == 0 {
+            return None;
+        }
+        GtidSet::empty(report.identity.flavor)
+    } else {
+        extra
+    };
     if !extra.is_empty() {
         if !due {
             return None;

@@ -228,6 +228,9 @@ impl Sim {
             self.stores[m].unfinished().and_then(|r| r.ask.as_ref()).is_some_and(|ask| ask.accept_loss);
         let lossless =
             plan.steps().any(|step| matches!(step, Step::Register { acks, degraded: None, .. } if *acks > 0));
+        // What a parked one has alone is saved and told, and waits for a person.
+        let parked = |s: &usize| record.parked.iter().any(|parked| parked.instance == self.instance(*s));
+        let stopped = self.stopped[m].iter().filter(|(s, _)| !parked(s)).cloned().collect();
         let basis = Basis {
             lossless,
             proof,
@@ -236,7 +239,7 @@ impl Sim {
             degraded: record.degraded.is_some() || record.acks == 0,
             loss_accepted,
             planned: self.stores[m].unfinished().is_some_and(|r| r.kind == PlanKind::Switchover),
-            stopped: self.stopped[m].clone(),
+            stopped,
         };
         self.bases.insert(generation.0, basis);
         self.say(format!("m{m} plan: {}", plan.basis.join("; ")));
