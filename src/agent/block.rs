@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::sql::connect_admin;
 use super::state::Shared;
-use super::steps;
+use super::streams;
 use crate::decide::lease::holder::Input;
 use crate::execute::world::StepError;
 use crate::model::ballot::Generation;
@@ -36,7 +36,7 @@ pub(super) async fn block(
         .first()
         .and_then(|row| row.number("id"))
         .ok_or_else(|| StepError::Failed("the server does not say which session this is".to_owned()))?;
-    steps::spare_replicas(shared).await;
+    streams::spare_replicas(shared).await;
     let by = deadline.checked_sub(RESERVE).unwrap_or(deadline);
     // Commits in flight end and are answered; what begins after them is refused. Whoever waits here with them waits for `by` only.
     if let Err(error) = control::set_read_only(&mut conn, true, by).await {

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::host::process::ProcessState;
 use super::state::{Leave, ServerProcess, Shared};
 use super::steps;
+use super::streams;
 use super::wire::Stops;
 use crate::clock;
 use crate::config::OnStop;
@@ -61,7 +62,7 @@ fn runs(shared: &Shared) -> bool {
 
 /// Closed as when it ends: it asks for no lease until it was started again, and then leads again by itself.
 async fn restart(shared: &Shared, window: Duration) -> Result<String, String> {
-    steps::spare_replicas(shared).await;
+    streams::spare_replicas(shared).await;
     shared.order(Input::ServerGone).await.map_err(|error| error.to_string())?;
     shared.announce_change();
     let host = &shared.config.host;
@@ -99,7 +100,7 @@ async fn hand_over(
     if let Some(leave) = &mut shared.seen().leaving {
         leave.closed = true;
     }
-    steps::spare_replicas(shared).await;
+    streams::spare_replicas(shared).await;
     let fenced = shared.order(Input::Fence { generation }).await;
     shared.announce_change();
     fenced

@@ -21,7 +21,7 @@ use super::host::hexadecimal;
 use super::jobs::{self, Jobs, Rebuild};
 use super::sql::{connect_admin, mysql_account};
 use super::state::{ServerProcess, Shared};
-use super::steps::unblock;
+use super::streams::unblock;
 use super::wire::DonateRequest;
 use crate::execute::world::Token;
 use crate::model::gtid::GtidSet;

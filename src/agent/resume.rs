@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::opening;
 use super::state::Shared;
-use super::steps;
 use super::wire::Membership;
 use crate::clock;
 use crate::decide::lease::holder::{Input, Role};
@@ -83,7 +83,7 @@ pub(super) async fn by_hand(
         control::apply(&mut conn, &arm, &env).await.map_err(|error| failed(error.to_string()))?;
         shared.spare.give(conn).await;
     }
-    steps::open(shared, generation, Some(epoch), deadline).await?;
+    opening::open(shared, generation, Some(epoch), deadline).await?;
     if membership.vip.is_some() {
         shared.order(Input::TakeVip { generation }).await?;
     }

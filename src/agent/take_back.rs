@@ -9,8 +9,8 @@ use futures::future::join_all;
 use tokio::time::{Instant, sleep};
 
 use super::lease_loop::terms;
+use super::opening;
 use super::state::Shared;
-use super::steps;
 use super::voter::VoteError;
 use super::wire::{Claim, Claimed, Membership};
 use crate::decide::lease::Terms;
@@ -151,7 +151,7 @@ async fn ask(shared: &Shared, voter: &Voter, claim: &Claim) -> Option<Claimed> {
 async fn open(shared: &Shared, block: &Block, epoch: u64) -> Result<(), Trouble> {
     let later = |why: String| Trouble::Later(why);
     let deadline = Instant::now() + FOLLOW;
-    steps::open(shared, block.blocked.back, Some(epoch), deadline)
+    opening::open(shared, block.blocked.back, Some(epoch), deadline)
         .await
         .map_err(|error| later(error.to_string()))?;
     if block.otherwise.iter().any(|step| matches!(step, Step::HoldVip { .. })) {

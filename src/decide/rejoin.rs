@@ -1,10 +1,9 @@
 //! A server that returned, and a primary that was closed: compared first, then led back, or parked with the reason.
 
-use std::fmt;
+mod asked;
 
 use super::extra::{self, Returned};
 use super::failover::acks_in_force;
-use super::guard::names;
 use super::plan::{Plan, PlanKind, Stage, Step};
 use super::rebuild::{self, Under};
 use super::topology;
@@ -18,6 +17,8 @@ use crate::model::record::ClusterRecord;
 use crate::model::report::{Replication, Report, ThreadError, ThreadState};
 use crate::model::time::Moment;
 use crate::model::view::{ClusterView, Seen};
+
+pub use asked::{Not, about, not_parked, waiting, waits};
 
 /// After so many failed attempts in a row a returning server is left to a person (F096).
 pub(super) const ATTEMPTS: u32 = 5;
@@ -54,138 +55,6 @@ pub fn rejoin(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan
             && topology::has_orphans(view, record, instance, now)
     };
     first.or_else(|| view.replicas().filter(|replica| !feeds(replica)).find_map(next))
-}
-
-/// Why nothing is to be done about a member that was asked about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Not {
-    /// It is known in a moment: both servers are looked at first.
-    Yet(String),
-    Ever(String),
-}
-
-impl fmt::Display for Not {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Yet(why) | Self::Ever(why) => f.write_str(why),
-        }
-    }
-}
-
-/// Why a member cannot be given back into automatic hands: it is in them already. `None` where it is parked.
-pub fn not_parked(view: &ClusterView, instance: &InstanceId) -> Option<String> {
-    if let Some(stranger) = view.cluster.stranger(instance) {
-        return Some(format!("{stranger}; name one of them"));
-    }
-    let parked = view.record.iter().flat_map(|record| &record.parked).map(|parked| parked.instance.clone());
-    let parked: Vec<InstanceId> = parked.collect();
-    let no = !parked.contains(instance);
-    no.then(|| format!("{instance} is not parked, it is in automatic hands; parked: {}", names(&parked)))
-}
-
-/// What to do next about one member, whether it is parked or not.
-///
-/// # Errors
-/// Why nothing is to be done, or nothing yet.
-pub fn about(view: &ClusterView, intents: &Intents, instance: &InstanceId, now: Moment) -> Result<Plan, Not> {
-    let never = |why: String| Err(Not::Ever(why));
-    let donor = view.record.as_ref().and_then(|record| record.wishes.donor(instance));
-    if let Some(stranger) =
-        [Some(instance), donor].into_iter().flatten().find_map(|it| view.cluster.stranger(it))
-    {
-        return never(format!("{stranger}; name one of them"));
-    }
-    if donor == Some(instance) {
-        return never(format!("{instance} cannot be a copy of itself; name another with --from"));
-    }
-    let Some(record) = view.record.as_ref() else {
-        return never("the cluster is not adopted; run \"mhactl adopt\" first".to_owned());
-    };
-    if record.primary == *instance {
-        return never(format!("{instance} is the primary"));
-    }
-    let Some(seen) = view.of(instance) else { return never(format!("{instance} was never seen")) };
-    let Some(agent) = seen.agent_now() else {
-        return never(format!("no word from the agent on {}", instance.host));
-    };
-    if let Some((remaining, why)) = intents.pause(instance, now) {
-        let seconds = remaining.as_secs() + 1;
-        return never(format!("the last attempt failed ({why}), next in {seconds} s"));
-    }
-    if let Some(job) = agent.job.as_ref().filter(|job| job.is_rebuild() && job.is_running()) {
-        return never(format!("{instance} is {job}; \"mhactl abort\" calls that off"));
-    }
-    if view.of(&record.primary).is_none_or(|primary| primary.report().is_none()) {
-        return never(format!("{} does not answer: there is nothing to compare it with", record.primary));
-    }
-    if let Some(why) = rebuild::no_donor((view, record), instance, agent) {
-        return never(format!("{instance} cannot be rebuilt now: {why}"));
-    }
-    let next = step(view, record, intents, (instance, seen), now);
-    let refused =
-        next.as_ref().and_then(parking).filter(|_| record.wishes.remedy(instance) == Some(Remedy::Rebuild));
-    if let Some(why) = refused {
-        return never(format!("{instance} cannot be rebuilt now: {why}"));
-    }
-    next.ok_or_else(|| match agent.access {
-        Access::Closed => {
-            Not::Yet(format!("{instance} is fenced, and not compared with {} yet", record.primary))
-        }
-        Access::Admitted | Access::Held { .. } if record.wishes.remedy(instance) == Some(Remedy::Rebuild) => {
-            Not::Yet(format!("{instance} is not compared with {} yet", record.primary))
-        }
-        Access::Admitted | Access::Held { .. } => Not::Ever(left_alone(view, record, instance, now)),
-    })
-}
-
-/// The members whose rebuild has still to begin, each with what it waits for.
-pub fn waiting(
-    view: &ClusterView,
-    intents: &Intents,
-    now: Moment,
-) -> impl Iterator<Item = (InstanceId, String)> {
-    let members = view.cluster.members.iter().map(|member| &member.instance);
-    members.filter_map(move |instance| Some((instance.clone(), waits(view, intents, instance, now)?)))
-}
-
-/// What a rebuild waits for that an operator asked for, and that is not under way, or not any more: the word stands until it is done,
-/// called off, or its server leads.
-pub fn waits(view: &ClusterView, intents: &Intents, instance: &InstanceId, now: Moment) -> Option<String> {
-    let (record, seen) = (view.record.as_ref()?, view.of(instance)?);
-    if record.wishes.remedy(instance) != Some(Remedy::Rebuild)
-        || record.parked.iter().any(|parked| parked.instance == *instance)
-    {
-        return None;
-    }
-    let Some(agent) = seen.agent_now() else {
-        return Some(format!("no word from the agent on {}", instance.host));
-    };
-    if rebuild::under_way(record, instance, agent) != Under::Wanted {
-        return None;
-    }
-    if let Some((_, why)) = intents.pause(instance, now) {
-        return Some(format!("the last attempt failed: {why}"));
-    }
-    let next = step(view, record, intents, (instance, seen), now);
-    let why = next.as_ref().and_then(parking).map(ToOwned::to_owned);
-    let no_donor = || rebuild::no_donor((view, record), instance, agent);
-    Some(why.or_else(no_donor).unwrap_or_else(|| "it is begun in a moment".to_owned()))
-}
-
-/// Why nothing is done about one that is open for reads: all is well there, or what is the matter is a person's to judge.
-fn left_alone(view: &ClusterView, record: &ClusterRecord, instance: &InstanceId, now: Moment) -> String {
-    let issues = super::issues::about(view, instance, now);
-    if issues.is_empty() {
-        return format!("{instance} is where it belongs: nothing is to be done");
-    }
-    if record.wishes.stopped(instance).is_some() {
-        return issues.join("; ");
-    }
-    format!(
-        "{}; nothing is done about that by itself: mend it, or have its data replaced by a healthy server's, what it has alone being \
-         saved first (\"mhactl rejoin {instance} --how rebuild\")",
-        issues.join("; ")
-    )
 }
 
 /// Why a plan that only parks does so.
@@ -238,7 +107,6 @@ fn returning(
     (agent, home): (&AgentStatus, &InstanceId),
     (asked_at, primary): (Moment, &Report),
 ) -> Option<Plan> {
-    let fenced = agent.access == Access::Closed;
     let under = rebuild::under_way(record, instance, agent);
     // Whoever stops it starts it, and then it is looked at.
     if under == Under::Copying || agent.leaving.is_some() {
@@ -258,81 +126,122 @@ fn returning(
             .then(|| start(view, record, instance, agent));
     }
     let report = agent.server.as_ref().ok()?;
+    let at = Standing::of((view, record, intents), (instance, agent), (report, home), under);
     // A replica that follows its source with its source side left on in my.cnf never led: nobody waits on it.
-    let follows = report.channel().is_some_and(|c| c.source == *home && c.receiver == ThreadState::Running);
-    let led = report.semi_sync.source_enabled && (report.semi_sync.waiting > 0 || !follows);
+    let led = report.semi_sync.source_enabled && (report.semi_sync.waiting > 0 || !at.follows);
     if report.is_writable() || led {
         // It led once and its sockets may hold waiting commits: no clean stop, no switching off (S5, N2, N3).
         return Some(restart(view, record, instance));
     }
-    let astray =
-        report.channel().is_some_and(|channel| channel.source != *home && is_member(view, &channel.source));
-    // What somebody stopped by command stays where and as it is.
-    let stopped = record.wishes.stopped(instance).is_some();
-    // Closed, it is due whether it replicates or not: a server that starts its threads by itself would stay closed for ever.
-    let wanted = matches!(under, Under::Ready | Under::Wanted);
-    let joins = record.wishes.added.iter().any(|member| member.instance == *instance)
-        && (report.channel().is_none()
-            || !record.ackers.contains(instance) && topology::would_acknowledge(view, record, home, report));
-    // Below another one it acknowledges nothing, whatever an older record says.
-    let recorded = *home != record.primary && record.ackers.contains(instance);
-    // An order that came late, or somebody's hand, made it follow without acknowledging: commits may wait for nobody but it.
-    let mute = *home == record.primary
-        && record.acks > 0
-        && record.ackers.contains(instance)
-        && follows
-        && !report.semi_sync.replica_enabled;
-    let stands = joins || astray || recorded || mute || left_stopped(report, intents.was_left(instance));
-    let due = fenced || wanted || stands && !stopped;
-    if !due && (stopped || refusal(home, report).is_none()) {
+    if !at.due && (at.stopped || refusal(home, report).is_none()) {
         return None;
     }
     let (reported_at, report) = seen.last_report.as_ref()?;
-    // One that follows moves on between two looks: what was found when both were compared counts.
-    let moves = follows && !fenced;
     // What has not changed since then was so then: looks at two servers in one rhythm may never come in the order wanted here.
     let changed_at = seen.moved_at.max(seen.stream_moved_at).unwrap_or(*reported_at);
-    if changed_at.min(*reported_at) > asked_at && !moves {
+    if changed_at.min(*reported_at) > asked_at && !at.moves() {
         return None;
     }
-    let returned = Returned { view, record, intents, instance, agent, report, primary };
-    if let Some(plan) = extra::unfinished(returned).filter(|_| !wanted) {
+    compared(Returned { view, record, intents, instance, agent, report, primary }, at, &seen.errant, home)
+}
+
+/// How one that runs stands, by its own last word.
+#[derive(Debug, Clone, Copy)]
+struct Standing {
+    fenced: bool,
+    under: Under,
+    /// It receives from where it belongs.
+    follows: bool,
+    /// What somebody stopped by command stays where and as it is.
+    stopped: bool,
+    /// It was added by command, and does not take part yet.
+    joins: bool,
+    /// Something is to be done about it.
+    due: bool,
+}
+
+impl Standing {
+    fn of(
+        (view, record, intents): (&ClusterView, &ClusterRecord, &Intents),
+        (instance, agent): (&InstanceId, &AgentStatus),
+        (report, home): (&Report, &InstanceId),
+        under: Under,
+    ) -> Self {
+        let fenced = agent.access == Access::Closed;
+        let follows =
+            report.channel().is_some_and(|c| c.source == *home && c.receiver == ThreadState::Running);
+        let astray = report
+            .channel()
+            .is_some_and(|channel| channel.source != *home && is_member(view, &channel.source));
+        let stopped = record.wishes.stopped(instance).is_some();
+        let acknowledges = record.ackers.contains(instance);
+        let joins = record.wishes.added.iter().any(|member| member.instance == *instance)
+            && (report.channel().is_none()
+                || !acknowledges && topology::would_acknowledge(view, record, home, report));
+        // Below another one it acknowledges nothing, whatever an older record says.
+        let recorded = *home != record.primary && acknowledges;
+        // An order that came late, or somebody's hand, made it follow without acknowledging: commits may wait for nobody but it.
+        let mute = *home == record.primary
+            && record.acks > 0
+            && acknowledges
+            && follows
+            && !report.semi_sync.replica_enabled;
+        let stands = joins || astray || recorded || mute || left_stopped(report, intents.was_left(instance));
+        let wanted = matches!(under, Under::Ready | Under::Wanted);
+        // Closed, it is due whether it replicates or not: a server that starts its threads by itself would stay closed for ever.
+        let due = fenced || wanted || stands && !stopped;
+        Self { fenced, under, follows, stopped, joins, due }
+    }
+
+    /// One that follows moves on between two looks: what was found when both were compared counts.
+    fn moves(self) -> bool {
+        self.follows && !self.fenced
+    }
+
+    /// Its data is to be replaced.
+    fn is_wanted(self) -> bool {
+        matches!(self.under, Under::Ready | Under::Wanted)
+    }
+}
+
+/// What becomes of one that was compared with the primary.
+fn compared(of: Returned<'_>, at: Standing, errant: &Option<GtidSet>, home: &InstanceId) -> Option<Plan> {
+    let Returned { view, record, instance, agent, report, primary, .. } = of;
+    if let Some(plan) = extra::unfinished(of).filter(|_| !at.is_wanted()) {
         return Some(plan);
     }
-    let extra = match &seen.errant {
-        Some(errant) if moves => errant.clone(),
-        None if moves => GtidSet::empty(report.identity.flavor),
+    let nothing = || GtidSet::empty(report.identity.flavor);
+    let extra = match errant {
+        Some(errant) if at.moves() => errant.clone(),
+        None if at.moves() => nothing(),
         Some(_) | None => of_ours(report, primary).minus(&primary.executed),
     };
-    let extra = if is_on_its_way(primary, &extra, fenced) {
+    let extra = if is_on_its_way(primary, &extra, at.fenced) {
         // A commit may wait for the acknowledgement of this very one, which it gives when it has come: then only one that is closed, or
         // is to lose its data, is left until the primary has it.
-        if fenced || wanted || primary.semi_sync.waiting == 0 {
+        if at.fenced || at.is_wanted() || primary.semi_sync.waiting == 0 {
             return None;
         }
-        GtidSet::empty(report.identity.flavor)
+        nothing()
     } else {
         extra
     };
     if !extra.is_empty() {
-        if !due {
-            return None;
-        }
-        return extra::remedy(returned, &extra, under);
+        return at.due.then(|| extra::remedy(of, &extra, at.under))?;
     }
-    if under == Under::Ready {
+    if at.under == Under::Ready {
         return Some(rebuild::exchange(view, record, instance, agent));
     }
-    if under == Under::Wanted {
-        return rebuild::begin(returned, "an operator asked for it");
+    if at.under == Under::Wanted {
+        return rebuild::begin(of, "an operator asked for it");
     }
-    if let Some(why) = cannot_be_sent(view, (home, report), primary, joins) {
-        return rebuild::instead_of_parking(returned, &why);
+    if let Some(why) = cannot_be_sent(view, (home, report), primary, at.joins) {
+        return rebuild::instead_of_parking(of, &why);
     }
-    if !due {
+    if !at.due {
         return None;
     }
-    if stopped {
+    if at.stopped {
         return Some(topology::only_admit(view, record, instance));
     }
     if *home != record.primary {
