@@ -19,22 +19,22 @@ pub(super) fn prospect(view: &ClusterView, diagnosis: &Diagnosis) -> String {
     let server = Isolation::supposed(view, primary);
     let fenced = server.fenced;
     let host = Isolation { fenced: false, log_readable: false, ..server.clone() };
-    match (promote(view, &host, None), cannot_confirm(view, primary)) {
-        (Ok(plan), Some(why)) if fenced => format!(
-            "if {primary}'s server died now: {}; if its host did: nobody would lead by itself: {why}",
+    let of_host = match (promote(view, &host, None), cannot_confirm(view, primary)) {
+        (Ok(plan), None) => Ok(outcome(view, primary, &plan)),
+        (Ok(_), Some(why)) => Err(format!("nobody would lead by itself: {why}")),
+        (Err(blockers), _) => Err(format!("nobody would lead: {}", told(&blockers))),
+    };
+    let nobody = match of_host {
+        Ok(outcome) => return format!("if {primary} died now: {outcome}"),
+        Err(nobody) => nobody,
+    };
+    match promote(view, &server, None) {
+        Ok(plan) if fenced => format!(
+            "if {primary}'s server died now: {}; if its host did: {nobody}",
             outcome(view, primary, &plan)
         ),
-        (Ok(_), Some(why)) => format!("if {primary} died now: nobody would lead by itself: {why}"),
-        (Ok(plan), None) => format!("if {primary} died now: {}", outcome(view, primary, &plan)),
-        (Err(blockers), _) if fenced => match promote(view, &server, None) {
-            Ok(plan) => format!(
-                "if {primary}'s server died now: {}; if its host did: nobody would lead: {}",
-                outcome(view, primary, &plan),
-                told(&blockers)
-            ),
-            Err(blockers) => format!("if {primary} died now: nobody would lead: {}", told(&blockers)),
-        },
-        (Err(blockers), _) => format!("if {primary} died now: nobody would lead: {}", told(&blockers)),
+        Err(blockers) if fenced => format!("if {primary} died now: nobody would lead: {}", told(&blockers)),
+        Ok(_) | Err(_) => format!("if {primary} died now: {nobody}"),
     }
 }
 

@@ -328,13 +328,9 @@ fn leaves_ackers(view: &ClusterView, record: &ClusterRecord, instance: &Instance
         (false, None) => return Vec::new(),
     };
     let [level, register] = topology::leaves_ackers(view, record, instance, LEVEL_WITHIN);
-    let halt = receiving.filter(|_| !register.is_empty()).map(|channel| {
-        let instance = instance.clone();
-        let back =
-            Step::PointReplica { instance: instance.clone(), source: channel.source.clone(), acker: true };
-        let halt = Step::Halt { instance, threads: Threads::Receiver, within: LEVEL_WITHIN };
-        Stage::new("stop", vec![halt]).with_undo(vec![back])
-    });
+    let halt = receiving
+        .filter(|_| !register.is_empty())
+        .map(|channel| topology::stops(instance, Threads::Receiver, LEVEL_WITHIN, (&channel.source, true)));
     halt.into_iter().chain(level).chain(register).collect()
 }
 

@@ -19,7 +19,7 @@ use crate::model::record::ClusterRecord;
 use crate::model::report::{Report, ThreadState};
 use crate::model::time::Moment;
 use crate::model::view::ClusterView;
-use crate::model::wishes::{Change, ReplicaAsk};
+use crate::model::wishes::{Change, ReplicaAsk, Threads};
 
 pub(super) use self::back::{below, only_admit};
 pub(super) use self::home::{has_orphans, home, tier};
@@ -100,6 +100,24 @@ pub(super) fn ackers_beside<'v>(
         })
     };
     record.ackers.iter().filter(|acker| *acker != instance && hears(acker)).collect()
+}
+
+/// It stops, or only a part of it; taken back, it replicates as it did.
+pub(super) fn stops(
+    instance: &InstanceId,
+    threads: Threads,
+    within: Duration,
+    (source, acker): (&InstanceId, bool),
+) -> Stage {
+    let halt = Step::Halt { instance: instance.clone(), threads, within };
+    let back = Step::PointReplica { instance: instance.clone(), source: source.clone(), acker };
+    Stage::new("stop", vec![halt]).with_undo(vec![back])
+}
+
+/// It goes on receiving from `source`, and acknowledges no more.
+fn mute(instance: &InstanceId, source: &InstanceId) -> Stage {
+    let follow = |acker| Step::PointReplica { instance: instance.clone(), source: source.clone(), acker };
+    Stage::new("deaf", vec![follow(false)]).with_undo(vec![follow(true)])
 }
 
 /// After it acknowledges nothing any more: the others get all it had, then it is taken from the record.

@@ -1,6 +1,6 @@
 //! The stages of each change, once nothing is in its way.
 
-use super::{joins_ackers, leaves_ackers, would_acknowledge};
+use super::{joins_ackers, leaves_ackers, mute, stops, would_acknowledge};
 use crate::decide::plan::{Stage, Step};
 use crate::model::instance::{Flavor, InstanceId};
 use crate::model::record::ClusterRecord;
@@ -73,14 +73,12 @@ pub(super) fn stopped(
     let instance = &ask.instance;
     let acker = record.ackers.contains(instance);
     let source = report.channel().map_or(&record.primary, |channel| &channel.source);
-    let follow = |acker| Step::PointReplica { instance: instance.clone(), source: source.clone(), acker };
     let [level, register] = leaves_ackers(view, record, instance, ask.within);
-    let halt = Step::Halt { instance: instance.clone(), threads, within: ask.within };
-    let halt = Stage::new("stop", vec![halt]).with_undo(vec![follow(acker)]);
+    let halt = stops(instance, threads, ask.within, (source, acker));
     let mut stages = Vec::new();
     if acker && !threads.receives() {
         // It goes on receiving: it is told first that it acknowledges no more.
-        stages.push(Stage::new("deaf", vec![follow(false)]).with_undo(vec![follow(true)]));
+        stages.push(mute(instance, source));
         stages.extend(level);
         stages.push(halt);
     } else {
@@ -127,13 +125,10 @@ pub(super) fn removed(
     let channel = report.and_then(Report::channel);
     let mut stages = Vec::new();
     if let Some(channel) = channel {
-        let follow =
-            |acker| Step::PointReplica { instance: instance.clone(), source: channel.source.clone(), acker };
-        let halt = Step::Halt { instance: instance.clone(), threads: Threads::Both, within: ask.within };
         if !keep_running {
-            stages.push(Stage::new("stop", vec![halt]).with_undo(vec![follow(acker)]));
+            stages.push(stops(instance, Threads::Both, ask.within, (&channel.source, acker)));
         } else if acker {
-            stages.push(Stage::new("deaf", vec![follow(false)]).with_undo(vec![follow(true)]));
+            stages.push(mute(instance, &channel.source));
         }
     }
     let [level, register] = leaves_ackers(view, record, instance, ask.within);
