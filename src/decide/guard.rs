@@ -32,6 +32,8 @@ pub enum Blocker {
     Incomparable(Box<Incomparable>),
     /// `lossless`: acknowledged rows may be on servers that do not answer.
     Incomplete { heard: Vec<InstanceId>, missing: Vec<InstanceId>, needed: usize, acks: u32 },
+    /// `lossless`: what was acknowledged before this primary led is on no server that answers.
+    BeforeIt { primary: InstanceId, heard: Vec<InstanceId>, set: GtidSet },
     /// `lossless` is recorded, and the primary's last answer showed that it was not in force.
     NotInForce { primary: InstanceId, why: String },
     /// Too few voters can answer: nobody would get a lease.
@@ -82,6 +84,11 @@ impl fmt::Display for Blocker {
                 heard.len(),
                 names(heard),
                 names(missing)
+            ),
+            Self::BeforeIt { primary, heard, set } => write!(
+                f,
+                "acknowledged rows would be lost: {primary} had {set} when it began to lead, and nobody who is heard has ({}); bring {primary} or another that has it back, or accept the loss with \"mhactl failover --accept-loss\"",
+                names(heard)
             ),
             Self::NotInForce { primary, why } => write!(
                 f,

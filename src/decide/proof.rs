@@ -5,6 +5,7 @@ use super::evidence::assumed_dead;
 use super::failover::Isolation;
 use super::guard::Blocker;
 use super::plan::Proof;
+use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
 use crate::model::intent::FailoverAsk;
 use crate::model::observation::Access;
@@ -132,13 +133,31 @@ pub(super) fn completeness(
     let (heard, missing): (Vec<InstanceId>, Vec<InstanceId>) =
         record.ackers.iter().cloned().partition(standing);
     let needed = needed_ackers(record.ackers.len(), record.acks);
-    if heard.len() >= needed || accept_loss {
+    let before = before_it(view, isolation, record);
+    if heard.len() >= needed && before.is_none() || accept_loss {
         return Ok(false);
     }
     if isolation.log_readable {
         return Ok(true);
     }
-    Err(Blocker::Incomplete { heard, missing, needed, acks: record.acks })
+    Err(before.unwrap_or(Blocker::Incomplete { heard, missing, needed, acks: record.acks }))
+}
+
+/// What was acknowledged under an earlier primary is on this one, on those who acknowledge to it once they have caught up, and perhaps
+/// nowhere else: one that was registered a moment ago, or was away when it began to lead, speaks for nothing of it.
+fn before_it(view: &ClusterView, isolation: &Isolation, record: &ClusterRecord) -> Option<Blocker> {
+    let base = record.base.as_ref()?;
+    let members = view.cluster.members.iter().map(|member| &member.instance);
+    let heard: Vec<(&InstanceId, GtidSet)> = members
+        .filter(|instance| **instance != isolation.primary)
+        .filter_map(|instance| Some((instance, isolation.report_of(view, instance)?.known())))
+        .collect();
+    if heard.iter().any(|(_, known)| known.is_as_far_as(base)) {
+        return None;
+    }
+    let set = heard.iter().fold(base.clone(), |left, (_, known)| left.minus(known));
+    let heard = heard.into_iter().map(|(instance, _)| instance.clone()).collect();
+    Some(Blocker::BeforeIt { primary: record.primary.clone(), heard, set })
 }
 
 /// A claim and a lease need a majority of all voters. Hosts that are no members are taken to answer: they are asked when it is claimed.

@@ -206,6 +206,7 @@ fn unplanned(
         | Blocker::NobodyEligible { .. }
         | Blocker::Incomparable(_)
         | Blocker::Incomplete { .. }
+        | Blocker::BeforeIt { .. }
         | Blocker::NotFenced { .. }
         | Blocker::NotMember(_)
         | Blocker::NotEligible { .. }

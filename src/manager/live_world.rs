@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+use super::armed::Armed;
 use super::direct::Direction;
 use super::fenced::Fenced;
 use crate::agent::client::AgentClient;
@@ -17,6 +18,7 @@ use crate::execute::world::{StepError, Token, World};
 use crate::model::ballot::Generation;
 use crate::model::cluster::Cluster;
 use crate::model::events::EventsPolicy;
+use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
 use crate::model::record::{ClusterRecord, Degraded, Parked};
 use crate::model::report::Report;
@@ -47,6 +49,7 @@ pub(super) struct LiveWorld {
     pub(super) record: tokio::sync::Mutex<()>,
     pub(super) tracker: TaskTracker,
     pub(super) fenced: Fenced,
+    pub(super) armed: Armed,
     /// What the traffic program did last.
     pub(super) directed: std::sync::Mutex<Option<Direction>>,
 }
@@ -201,6 +204,9 @@ impl LiveWorld {
         {
             self.fenced.note(&token.recovery, instance);
         }
+        if let (Step::ArmSource { instance, .. }, Some(report)) = (step, &seen.report) {
+            self.armed.note(&token.recovery, instance, report.executed.clone());
+        }
         Ok(seen)
     }
 
@@ -309,8 +315,12 @@ impl LiveWorld {
             adopted_at: now,
             doubted: Vec::new(),
             wishes: Default::default(),
+            base: None,
             events: None,
         });
+        if old.as_ref().is_none_or(|old| old.promises_anew(primary, acks, degraded.is_some())) {
+            record.base = self.base(primary, token).await;
+        }
         record.note_doubt(primary, ackers, (acks, degraded.is_some()), token.automatic);
         if token.automatic && old.is_some_and(|old| old.primary != *primary) {
             record.failovers.push(now);
@@ -329,6 +339,22 @@ impl LiveWorld {
         record.ackers = ackers.to_vec();
         record.acks = acks;
         self.save(record).await
+    }
+
+    /// What `primary` had when it was armed; what it has now where nothing is known of that.
+    async fn base(&self, primary: &InstanceId, token: &Token) -> Option<GtidSet> {
+        if let Some(armed) = self.armed.of(&token.recovery, primary) {
+            return Some(armed);
+        }
+        let deadline = Instant::now() + self.cluster.policy.statement;
+        let look = async { self.report(&mut self.connect(primary, deadline).await?, deadline).await };
+        match look.await {
+            Ok(seen) => seen.report.map(|report| report.executed),
+            Err(error) => {
+                tracing::warn!(%primary, error = %error, "what it had when it began to lead is not known");
+                None
+            }
+        }
     }
 
     async fn park(&self, instance: &InstanceId, why: &str) -> Result<Evidence, StepError> {

@@ -93,6 +93,7 @@ impl Parts {
             record: Default::default(),
             tracker: tracker.clone(),
             fenced: Default::default(),
+            armed: Default::default(),
             directed: Default::default(),
         };
         Self { world: Arc::new(world), leadership, watchers, stop }

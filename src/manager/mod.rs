@@ -1,6 +1,7 @@
 //! The service; the only place where the parts meet.
 
 mod agents;
+mod armed;
 mod claim;
 mod cluster_task;
 mod composed;

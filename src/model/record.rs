@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ballot::{Ballot, Generation};
 use super::events::EventsWanted;
+use super::gtid::GtidSet;
 use super::instance::InstanceId;
 use super::wishes::Wishes;
 
@@ -34,12 +35,21 @@ pub struct ClusterRecord {
     /// What operators asked of single members, until they ask otherwise.
     #[serde(default)]
     pub wishes: Wishes,
+    /// What the primary had when its acknowledgements began to promise what they do: who only lacks what came later has all that was
+    /// acknowledged before. `None` where nobody could tell.
+    #[serde(default)]
+    pub base: Option<GtidSet>,
     /// What is wanted of scheduled events; `None` until the primary was asked, or where they are the operator's.
     #[serde(default)]
     pub events: Option<EventsWanted>,
 }
 
 impl ClusterRecord {
+    /// Whether acknowledgements promise something else than before, once this is recorded: another primary's, or of more hosts.
+    pub fn promises_anew(&self, primary: &InstanceId, acks: u32, degraded: bool) -> bool {
+        self.primary != *primary || self.degraded.is_some() && !degraded || self.acks == 0 && acks > 0
+    }
+
     /// Whose own log may hold what a client was told is kept, before `primary` is recorded with these ackers. An operator's word
     /// may have left rows behind; a span without lossless may have. Whoever follows again, and a primary whose acknowledgements are
     /// in force again, is doubted no more.

@@ -40,6 +40,7 @@ async fn what_was_written_is_there_after_reopening() {
         adopted_at: DateTime::UNIX_EPOCH,
         doubted: Vec::new(),
         wishes: Default::default(),
+        base: None,
         events: None,
     };
     let id = {

@@ -46,6 +46,7 @@ pub(crate) fn perform(world: &mut Option<World>, line: &str) -> Done {
         ["host-down", name] => host_down(world, name),
         ["cut", left, right] => cut(world, left, right),
         ["heal"] => heal(world),
+        ["base", "is", "of", name] => base_is_of(world, name),
         ["promoted", name] => promoted(world, name),
         ["returned", name, rest @ ..] => returned(world, name, rest),
         ["degraded", why @ ..] => degraded(world, &why.join(" ")),
@@ -178,11 +179,21 @@ fn cluster(line: &str) -> Result<World, String> {
         adopted_at: world.wall(),
         doubted: Vec::new(),
         wishes: Default::default(),
+        base: None,
         events: None,
     });
     arm(&mut world, &primary);
     world.wait(Duration::from_secs(5));
     Ok(world)
+}
+
+/// `base is of db2`: the primary began to lead with what that one has now.
+fn base_is_of(world: &mut World, name: &str) -> Done {
+    let instance = world.host(name)?.instance.clone();
+    let seen = world.view.of(&instance).and_then(|seen| seen.last_report.as_ref());
+    let base = seen.map(|(_, report)| report.executed.clone()).ok_or("not seen")?;
+    world.view.record.as_mut().ok_or("not adopted")?.base = Some(base);
+    Ok(())
 }
 
 fn configured(name: &str, ids: &[InstanceId], wanted: &Wanted) -> Result<Cluster, String> {

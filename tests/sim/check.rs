@@ -249,6 +249,7 @@ impl Sim {
         for blocker in blockers {
             match blocker {
                 Blocker::Incomplete { .. } => self.count("refused: incomplete"),
+                Blocker::BeforeIt { .. } => self.count("refused: lacks what came before"),
                 Blocker::NobodyEligible { .. } => self.count("refused: nobody eligible"),
                 Blocker::Incomparable(_) => self.count("refused: incomparable"),
                 Blocker::NotFenced { .. } => self.count("refused: not fenced"),

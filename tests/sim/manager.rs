@@ -14,6 +14,7 @@ use mha::execute::journal::{Entry, Journal, Recovery, What};
 use mha::execute::recovery;
 use mha::execute::world::Token;
 use mha::model::ballot::Ballot;
+use mha::model::gtid::GtidSet;
 use mha::model::instance::InstanceId;
 use mha::model::intent::{FailoverAsk, Intents};
 use mha::model::record::{ClusterRecord, Degraded, Parked};
@@ -399,6 +400,17 @@ impl Sim {
         record.is_some_and(|record| record.wishes.stopped(instance).is_some())
     }
 
+    /// As the live world finds it: what it had when it was armed, else what it has now.
+    fn base_of(&mut self, m: usize, primary: &InstanceId, token: &Token) -> GtidSet {
+        if let Some((recovery, armed, set)) = &self.armed[m]
+            && (recovery, armed) == (&token.recovery, primary)
+        {
+            return set.clone();
+        }
+        let marks = self.executed_marks(self.index(primary));
+        self.set_of(marks)
+    }
+
     /// The store's part of a plan, in one transaction.
     pub(crate) fn write_record(&mut self, m: usize, step: &Step, token: &Token) -> Option<ClusterRecord> {
         let now = wall(self.t);
@@ -408,6 +420,7 @@ impl Sim {
                 let promoted = old.as_ref().is_some_and(|old| old.primary != *primary);
                 let mut failovers = old.as_ref().map_or_else(Vec::new, |old| old.failovers.clone());
                 failovers.extend((promoted && token.automatic).then_some(now));
+                let degraded_now = degraded.is_some();
                 let degraded = degraded.clone().map(|why| Degraded { since: now, why });
                 self.say(format!(
                     "m{m} records {primary}, generation {generation}, acks {acks}, {} acker(s)",
@@ -432,6 +445,10 @@ impl Sim {
                         wishes.forget(primary);
                         wishes
                     }),
+                    base: match &old {
+                        Some(old) if !old.promises_anew(primary, *acks, degraded_now) => old.base.clone(),
+                        Some(_) | None => Some(self.base_of(m, primary, token)),
+                    },
                     events: old.as_ref().and_then(|old| old.events.clone()),
                     adopted_at: old.map_or(now, |old| old.adopted_at),
                 })

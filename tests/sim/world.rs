@@ -410,6 +410,12 @@ impl SimWorld {
                     };
                     sim.say(format!("m{} {step}: {said}", self.m));
                 });
+                if let (Step::ArmSource { instance, .. }, Ok(Evidence { report: Some(report), .. })) =
+                    (step, &result)
+                {
+                    let armed = (token.recovery.clone(), instance.clone(), report.executed.clone());
+                    self.shared.act(|sim| sim.armed[self.m] = Some(armed));
+                }
                 if let (Step::StopReceiving { .. }, Ok(_)) = (step, &result) {
                     self.shared.act(|sim| {
                         let s = sim.index(step.instance());

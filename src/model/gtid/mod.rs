@@ -83,6 +83,20 @@ impl GtidSet {
         }
     }
 
+    /// Whether nothing of `other` can have been after it. MariaDB numbers a domain through, whoever writes, and a server that was made
+    /// from a dump does not know who wrote what came before: there the newest number of each domain tells.
+    pub fn is_as_far_as(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::MariaDb(ours), Self::MariaDb(theirs)) => {
+                let ours = ours.newest_per_domain();
+                let reaches =
+                    |domain: &u32, number: u64| ours.get(domain).is_some_and(|(_, own)| *own >= number);
+                theirs.newest_per_domain().iter().all(|(domain, (_, number))| reaches(domain, *number))
+            }
+            (Self::MySql(_), _) | (_, Self::MySql(_)) => self.contains(other),
+        }
+    }
+
     /// All of both. Where one is empty, the other; an error where both hold something and are of two families.
     pub fn try_union(&self, other: &Self) -> Result<Self, GtidError> {
         match (self, other) {
