@@ -64,7 +64,7 @@ pub(super) fn rearm(view: &ClusterView, ranking: &Ranking, intents: &Intents, no
         .iter()
         .filter(follows)
         .map(|candidate| &candidate.instance)
-        .filter(|instance| is_admitted(view, instance))
+        .filter(|instance| is_admitted(view, instance) && hears(view, instance))
         .collect();
     if acks == 0 || ready.len() < acks as usize || intents.pause(primary, now).is_some() {
         return None;
@@ -103,6 +103,12 @@ fn is_fed(report: &Report, primary: &InstanceId) -> bool {
             && channel.receiver == ThreadState::Running
             && channel.applier == ThreadState::Running
     })
+}
+
+/// Connected it may be by its own word through a cut that the kernel has not noticed, and by its source's: its agent hears what comes.
+fn hears(view: &ClusterView, instance: &InstanceId) -> bool {
+    let still = view.of(instance).and_then(|seen| seen.agent_now()?.stream_still);
+    still.is_none_or(|still| still < view.cluster.policy.silence)
 }
 
 /// One that its agent still keeps closed is not led back yet.

@@ -142,7 +142,7 @@ fn returning(
     if changed_at.min(*reported_at) > asked_at && !at.moves() {
         return None;
     }
-    compared(Returned { view, record, intents, instance, agent, report, primary }, at, &seen.errant, home)
+    compared(Returned { view, record, intents, instance, agent, report, primary }, at, seen, home)
 }
 
 /// How one that runs stands, by its own last word.
@@ -205,21 +205,25 @@ impl Standing {
 }
 
 /// What becomes of one that was compared with the primary.
-fn compared(of: Returned<'_>, at: Standing, errant: &Option<GtidSet>, home: &InstanceId) -> Option<Plan> {
+fn compared(of: Returned<'_>, at: Standing, seen: &Seen, home: &InstanceId) -> Option<Plan> {
     let Returned { view, record, instance, agent, report, primary, .. } = of;
     if let Some(plan) = extra::unfinished(of).filter(|_| !at.is_wanted()) {
         return Some(plan);
     }
     let nothing = || GtidSet::empty(report.identity.flavor);
-    let extra = match errant {
+    let extra = match &seen.errant {
         Some(errant) if at.moves() => errant.clone(),
         None if at.moves() => nothing(),
         Some(_) | None => of_ours(report, primary).minus(&primary.executed),
     };
     let extra = if is_on_its_way(primary, &extra, at.fenced) {
-        // A commit may wait for the acknowledgement of this very one, which it gives when it has come: then only one that is closed, or
-        // is to lose its data, is left until the primary has it.
-        if at.fenced || at.is_wanted() || primary.semi_sync.waiting == 0 {
+        // A commit may wait for the acknowledgement of this very one, which it gives when it has come. One that is to lose its data is
+        // left until the primary has it, and so is one that is closed, unless that is the primary's own beyond doubt: written since
+        // they last had the same, by a server that has not restarted since, and so in its log still.
+        let own = seen
+            .held_in_common_at
+            .is_some_and(|then| view.of(&record.primary).is_some_and(|it| it.runs_since(then)));
+        if at.fenced && !own || at.is_wanted() || primary.semi_sync.waiting == 0 {
             return None;
         }
         nothing()

@@ -43,6 +43,9 @@ pub struct Seen {
     pub level_since_restart: bool,
     /// Transactions it executed that the primary, asked later, did not have.
     pub errant: Option<GtidSet>,
+    /// When it last said what it has, and the primary, asked later, had all of that: what it has beyond came to it since.
+    #[serde(default)]
+    pub held_in_common_at: Option<Moment>,
     pub agent: Option<AgentSeen>,
     /// Since when the agent's stream is broken. `None` while it is up, or without an agent.
     pub agent_lost_at: Option<Moment>,
@@ -96,6 +99,12 @@ impl Seen {
             self.level_since_restart = true;
             self.to_reach = None;
         }
+    }
+
+    /// It has run without a restart since then at least, by its own word.
+    pub fn runs_since(&self, then: Moment) -> bool {
+        let runs = |(at, report): &(Moment, Report)| report.uptime > at.since(then) + RESTART_SLACK;
+        self.last_report.as_ref().is_some_and(runs)
     }
 
     /// Its acknowledgements still stand: it did not restart since, or has been level since (S13).
@@ -209,6 +218,9 @@ impl ClusterView {
             let Some((at, report)) = &seen.last_report else { continue };
             if *at <= told.0 {
                 let extra = report.executed.minus(&told.1);
+                if extra.is_empty() && told.1.contains(&report.known()) {
+                    seen.held_in_common_at = Some(*at);
+                }
                 seen.errant = (!extra.is_empty()).then_some(extra);
             }
             seen.note_level(Some(&told));
