@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests: a failure is a panic that says where")]
 #![allow(clippy::disallowed_methods, reason = "a measurement of seconds, on a host that does not sleep")]
 
+#[path = "live/before_it.rs"]
+mod before_it;
 #[path = "live/blocked.rs"]
 mod blocked;
 #[path = "live/disk.rs"]

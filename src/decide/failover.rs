@@ -157,7 +157,7 @@ pub fn promote(
         blockers
     })?;
     let proof = proof(view, isolation, ask);
-    let completeness = completeness(view, isolation, ask);
+    let completeness = completeness(view, isolation, &feeding.target, ask);
     let others = [majority(view), second_writer(view, Some(&chosen.instance))].into_iter().flatten();
     match (proof, completeness) {
         (Ok(proof), Ok(required)) => {

@@ -33,7 +33,7 @@ pub enum Blocker {
     /// `lossless`: acknowledged rows may be on servers that do not answer.
     Incomplete { heard: Vec<InstanceId>, missing: Vec<InstanceId>, needed: usize, acks: u32 },
     /// `lossless`: what was acknowledged before this primary led is on no server that answers.
-    BeforeIt { primary: InstanceId, heard: Vec<InstanceId>, set: GtidSet },
+    BeforeIt { primary: InstanceId, set: GtidSet },
     /// `lossless` is recorded, and the primary's last answer showed that it was not in force.
     NotInForce { primary: InstanceId, why: String },
     /// Too few voters can answer: nobody would get a lease.
@@ -85,10 +85,9 @@ impl fmt::Display for Blocker {
                 names(heard),
                 names(missing)
             ),
-            Self::BeforeIt { primary, heard, set } => write!(
+            Self::BeforeIt { primary, set } => write!(
                 f,
-                "acknowledged rows would be lost: {primary} had {set} when it began to lead, and nobody who is heard has ({}); bring {primary} or another that has it back, or accept the loss with \"mhactl failover --accept-loss\"",
-                names(heard)
+                "acknowledged rows may be lost: {primary} had {set} when it began to lead, and whoever could lead now has not; bring {primary} or another that has it back, or accept the loss with \"mhactl failover --accept-loss\""
             ),
             Self::NotInForce { primary, why } => write!(
                 f,

@@ -111,10 +111,12 @@ pub(crate) fn needed_ackers(registered: usize, acks: u32) -> usize {
     (registered + 1).saturating_sub(acks as usize)
 }
 
-/// Whether everything acknowledged is known to be among what was heard. `Ok(true)`: only if the dead server's log is read to its end.
+/// Whether everything acknowledged is known to be among what was heard, of which the next primary has `target`. `Ok(true)`: only if the
+/// dead server's log is read to its end.
 pub(super) fn completeness(
     view: &ClusterView,
     isolation: &Isolation,
+    target: &GtidSet,
     ask: Option<&FailoverAsk>,
 ) -> Result<bool, Blocker> {
     let accept_loss = ask.is_some_and(|ask| ask.accept_loss);
@@ -133,7 +135,7 @@ pub(super) fn completeness(
     let (heard, missing): (Vec<InstanceId>, Vec<InstanceId>) =
         record.ackers.iter().cloned().partition(standing);
     let needed = needed_ackers(record.ackers.len(), record.acks);
-    let before = before_it(view, isolation, record);
+    let before = before_it(record, target);
     if heard.len() >= needed && before.is_none() || accept_loss {
         return Ok(false);
     }
@@ -145,19 +147,9 @@ pub(super) fn completeness(
 
 /// What was acknowledged under an earlier primary is on this one, on those who acknowledge to it once they have caught up, and perhaps
 /// nowhere else: one that was registered a moment ago, or was away when it began to lead, speaks for nothing of it.
-fn before_it(view: &ClusterView, isolation: &Isolation, record: &ClusterRecord) -> Option<Blocker> {
-    let base = record.base.as_ref()?;
-    let members = view.cluster.members.iter().map(|member| &member.instance);
-    let heard: Vec<(&InstanceId, GtidSet)> = members
-        .filter(|instance| **instance != isolation.primary)
-        .filter_map(|instance| Some((instance, isolation.report_of(view, instance)?.known())))
-        .collect();
-    if heard.iter().any(|(_, known)| known.is_as_far_as(base)) {
-        return None;
-    }
-    let set = heard.iter().fold(base.clone(), |left, (_, known)| left.minus(known));
-    let heard = heard.into_iter().map(|(instance, _)| instance.clone()).collect();
-    Some(Blocker::BeforeIt { primary: record.primary.clone(), heard, set })
+fn before_it(record: &ClusterRecord, target: &GtidSet) -> Option<Blocker> {
+    let base = record.base.as_ref().filter(|base| !target.is_as_far_as(base))?;
+    Some(Blocker::BeforeIt { primary: record.primary.clone(), set: base.minus(target) })
 }
 
 /// A claim and a lease need a majority of all voters. Hosts that are no members are taken to answer: they are asked when it is claimed.
