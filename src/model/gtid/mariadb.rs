@@ -55,6 +55,19 @@ impl MariaDbSet {
         newest
     }
 
+    /// Whether it has the newest of each domain of `other`, and with that all before. A server that was made from a dump knows nothing of
+    /// who wrote what the dump held: where it knows nothing at all of the one who wrote that newest, the number tells.
+    pub(super) fn is_as_far_as(&self, other: &Self) -> bool {
+        let ours = self.newest_per_domain();
+        other.newest_per_domain().into_iter().all(|(domain, (server, number))| {
+            let known = self.0.iter().find(|(origin, _)| **origin == Origin { domain, server });
+            match known.and_then(|(_, set)| set.newest()) {
+                Some(newest) => newest >= number,
+                None => ours.get(&domain).is_some_and(|(_, newest)| *newest >= number),
+            }
+        })
+    }
+
     /// What the server of that id wrote, in any domain.
     pub(super) fn written_by(&self, server: u32) -> Self {
         Self(self.0.under(|origin| origin.server == server))

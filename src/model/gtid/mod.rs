@@ -83,16 +83,10 @@ impl GtidSet {
         }
     }
 
-    /// Whether nothing of `other` can have been after it. MariaDB numbers a domain through, whoever writes, and a server that was made
-    /// from a dump does not know who wrote what came before: there the newest number of each domain tells.
+    /// Whether it has all that `other` has, by what a server knows of itself: see [`MariaDbSet::is_as_far_as`].
     pub fn is_as_far_as(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::MariaDb(ours), Self::MariaDb(theirs)) => {
-                let ours = ours.newest_per_domain();
-                let reaches =
-                    |domain: &u32, number: u64| ours.get(domain).is_some_and(|(_, own)| *own >= number);
-                theirs.newest_per_domain().iter().all(|(domain, (_, number))| reaches(domain, *number))
-            }
+            (Self::MariaDb(ours), Self::MariaDb(theirs)) => ours.is_as_far_as(theirs),
             (Self::MySql(_), _) | (_, Self::MySql(_)) => self.contains(other),
         }
     }

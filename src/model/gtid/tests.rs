@@ -184,3 +184,15 @@ fn a_mariadb_position_between_two_looks_is_a_history() {
     assert_eq!(between("0-1-5,1-7-3", "0-1-5,1-7-2", "0-1-9,1-7-4,2-1-1"), set("0-1-5,1-7-3"));
     assert_eq!(between("", "", "0-1-1"), set(""));
 }
+
+#[test]
+fn how_far_a_mariadb_server_is_rests_on_who_wrote_the_newest() {
+    let set = |text: &str| GtidSet::parse(Flavor::MariaDb, text).unwrap();
+    let base = set("0-7-1000,0-1-5000,1-1-3");
+    let far = |text: &str| set(text).is_as_far_as(&base);
+    assert!(far("0-7-1000,0-1-5000,1-1-3") && far("0-1-6000,0-2-6100,1-1-3"));
+    assert!(far("0-2-5100,1-1-3"), "made from a dump, it knows of nobody before");
+    assert!(!far("0-1-4999,1-1-3") && !far("0-1-5000"), "a domain it lacks counts too");
+    assert!(!far("0-1-4000,0-2-9000,1-1-3"), "an errant number of its own says nothing of what it lacks");
+    assert!(set("0-1-5").is_as_far_as(&GtidSet::empty(Flavor::MariaDb)));
+}
