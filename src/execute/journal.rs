@@ -9,7 +9,7 @@ use super::Outcome;
 use crate::decide::plan::{Plan, PlanKind};
 use crate::model::cluster::ClusterName;
 use crate::model::instance::InstanceId;
-use crate::model::intent::FailoverAsk;
+use crate::model::intent::{FailoverAsk, is_about};
 use crate::model::time::millis;
 
 /// One line of a recovery.
@@ -77,6 +77,22 @@ pub struct Recovery {
     pub ask: Option<FailoverAsk>,
     pub began_at: DateTime<Utc>,
     pub entries: Vec<Entry>,
+}
+
+/// What these recoveries, the newest first, could not take back and no later one of them mended: each line begins with whom it is about.
+pub fn left_behind(recoveries: &[Recovery]) -> Vec<String> {
+    let (mut left_behind, mut mended) = (Vec::new(), Vec::<&InstanceId>::new());
+    for recovery in recoveries {
+        match recovery.outcome() {
+            Some(Outcome::Done) => mended.push(&recovery.about),
+            Some(Outcome::Undone { left, .. }) => {
+                let open = |line: &&String| !mended.iter().any(|instance| is_about(line, instance));
+                left_behind.extend(left.iter().filter(open).cloned());
+            }
+            Some(Outcome::Failed { .. }) | None => {}
+        }
+    }
+    left_behind
 }
 
 impl Recovery {

@@ -24,7 +24,7 @@ use crate::decide::failover::{self, Isolation};
 use crate::decide::guard::looks_on;
 use crate::decide::plan::{Plan, PlanKind};
 use crate::decide::{Action, Decision, adopt, decide};
-use crate::execute::journal::Recovery;
+use crate::execute::journal::{Recovery, left_behind};
 use crate::execute::world::Token;
 use crate::execute::{Outcome, recovery};
 use crate::model::instance::InstanceId;
@@ -37,6 +37,8 @@ use crate::store::{RecoveryJournal, Store};
 const TICK: Duration = Duration::from_millis(100);
 /// How long a manager leaves the field to another before it asks for the lead again.
 const YIELD: Duration = Duration::from_secs(10);
+/// So many recoveries back it is looked for what was left behind.
+const REMEMBERED: u32 = 20;
 /// Events waiting to be taken in.
 pub(super) const EVENTS: usize = 256;
 
@@ -256,6 +258,7 @@ impl ClusterTask {
 
     /// Goes on with what an earlier manager had begun.
     async fn resume(&mut self) {
+        self.remember_left().await;
         let unfinished = match self.store.unfinished(&self.view.cluster.name).await {
             Ok(unfinished) => unfinished,
             Err(error) => {
@@ -263,22 +266,18 @@ impl ClusterTask {
                 return;
             }
         };
-        let Some(recovery) = unfinished.filter(|_| self.running.is_none()) else {
-            return self.remember_left().await;
-        };
+        let Some(recovery) = unfinished.filter(|_| self.running.is_none()) else { return };
         tracing::warn!(cluster = %self.view.cluster.name, recovery = recovery.id, "an earlier manager left this unfinished; going on");
         self.spawn(recovery.clone(), move |view, token, world, journal| async move {
             recovery::resume(&view, &recovery, &token, &*world, &journal).await
         });
     }
 
-    /// What the last recovery could not take back is still this manager's to mend.
+    /// What earlier recoveries could not take back is still this manager's to mend.
     async fn remember_left(&mut self) {
-        let last = self.store.history(&self.view.cluster.name, 1).await;
-        if let Ok([last]) = last.as_deref()
-            && let Some(Outcome::Undone { left, .. }) = last.outcome()
-        {
-            self.intents.note_left(left);
+        match self.store.history(&self.view.cluster.name, REMEMBERED).await {
+            Ok(recoveries) => self.intents.note_left(&left_behind(&recoveries)),
+            Err(error) => tracing::error!(%error, "what earlier recoveries left behind is not known"),
         }
     }
 

@@ -199,6 +199,7 @@ impl Intents {
     }
 }
 
-fn is_about(left: &str, instance: &InstanceId) -> bool {
+/// Whether a line about what was not taken back is about that one.
+pub(crate) fn is_about(left: &str, instance: &InstanceId) -> bool {
     left.strip_prefix(instance.to_string().as_str()).is_some_and(|rest| rest.starts_with(' '))
 }

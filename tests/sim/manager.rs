@@ -10,7 +10,7 @@ use mha::decide::plan::{Plan, PlanKind, Step};
 use mha::decide::topology;
 use mha::decide::{Action, adopt, decide};
 use mha::execute::Outcome;
-use mha::execute::journal::{Entry, Journal, Recovery, What};
+use mha::execute::journal::{Entry, Journal, Recovery, What, left_behind};
 use mha::execute::recovery;
 use mha::execute::world::Token;
 use mha::model::ballot::Ballot;
@@ -131,9 +131,9 @@ impl Manager {
         sleep(Duration::from_millis(50)).await;
         self.look(true).await;
         let unfinished = self.shared.act(|sim| sim.stores[self.m].unfinished().cloned());
-        match unfinished {
-            Some(recovery) => self.resume(&recovery).await,
-            None => self.remember_left(),
+        self.remember_left();
+        if let Some(recovery) = unfinished {
+            self.resume(&recovery).await;
         }
         let mut round = 0_u64;
         let mut said = String::new();
@@ -203,10 +203,9 @@ impl Manager {
     }
 
     fn remember_left(&mut self) {
-        let last = self.shared.act(|sim| sim.stores[self.m].recoveries.last().cloned());
-        if let Some(Outcome::Undone { left, .. }) = last.as_ref().and_then(Recovery::outcome) {
-            self.intents.note_left(left);
-        }
+        let recoveries: Vec<Recovery> =
+            self.shared.act(|sim| sim.stores[self.m].recoveries.iter().rev().take(20).cloned().collect());
+        self.intents.note_left(&left_behind(&recoveries));
     }
 
     /// Somebody obeys a later manager: this one leads again or not at all.
