@@ -64,7 +64,10 @@ pub enum ControlError {
     ApplierStopped { server: String, code: u32, text: String, missing: GtidSet },
     #[error("{server} has not applied {missing} within {within:?}; look at its applier and its load")]
     NotApplied { server: String, missing: GtidSet, within: Duration },
-    #[error("{server} has {have} of {want} acknowledging replicas after {within:?}")]
+    #[error(
+        "{server} has {have} of {want} acknowledging replicas after {within:?}; look at their receivers (SHOW REPLICA STATUS), and at the \
+         network from their hosts to it"
+    )]
     NotAttached { server: String, have: u32, want: u32, within: Duration },
     #[error(
         "{sessions} session(s) of {server} wait for an acknowledgement; switching it off would let them commit unseen"
