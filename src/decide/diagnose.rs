@@ -187,8 +187,11 @@ fn living(view: &ClusterView, primary: &InstanceId, seen: &Seen, report: &Report
             WithoutAckers::Degrade => format!("lossless is given up after {}", human(policy.silence)),
         };
         let text = format!(
-            "{primary}: {} session(s) wait for {} acknowledgement(s), {} acker(s) connected; {next}",
-            semi_sync.waiting, semi_sync.acks, semi_sync.clients
+            "{primary}: {} session(s) wait for {} acknowledgement(s), {} acker(s) connected; {next}{}",
+            semi_sync.waiting,
+            semi_sync.acks,
+            semi_sync.clients,
+            crowded_out(view, primary)
         );
         return Diagnosis::new(Verdict::BlockedForAcks, Some(primary), vec![text]);
     }
@@ -245,6 +248,26 @@ fn is_old(view: &ClusterView, age: Duration) -> bool {
 
 /// So many times `silence` may acknowledgements be slow: 36 s as it is shipped, past the 30 s that are none of our business (F013).
 const SLOW_ACKS: u32 = 12;
+
+/// Clients that wait take all places, and the ackers that would let them go find none (error 1040).
+fn crowded_out(view: &ClusterView, primary: &InstanceId) -> String {
+    const TOO_MANY_CONNECTIONS: u32 = 1040;
+    let refused = |seen: &Seen| {
+        let channel = seen.latest().and_then(Report::channel).filter(|channel| channel.source == *primary);
+        let error = channel.and_then(|channel| channel.receiver_error.as_ref());
+        error.is_some_and(|error| error.code == TOO_MANY_CONNECTIONS)
+    };
+    let refused: Vec<InstanceId> =
+        view.replicas().filter(|(_, seen)| refused(seen)).map(|(instance, _)| instance.clone()).collect();
+    if refused.is_empty() {
+        return String::new();
+    }
+    format!(
+        "; {} cannot connect (\"Too many connections\"): raise max_connections on {primary} at once with SET GLOBAL, or \"mhactl failover\" \
+         goes on elsewhere",
+        names(&refused)
+    )
+}
 
 /// Enough ackers are connected and hear the primary, so they have what its sessions wait for, and nothing has been committed for long:
 /// an acknowledgement was lost when its stream broke, and no later one comes to stand for it (F013, MySQL bug #104015).

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::candidate::{Candidate, Ranking, rank};
-use super::diagnose::diagnose;
+use super::diagnose::{Diagnosis, diagnose};
 use super::failover::agent_is_heard;
 use super::obstacle::Obstacle;
 use super::proof::{majority, second_writer};
@@ -16,6 +16,7 @@ use crate::model::intent::SwitchoverAsk;
 use crate::model::report::{Replication, Report};
 use crate::model::sessions::{Doing, Session};
 use crate::model::time::Moment;
+use crate::model::verdict::Verdict;
 use crate::model::view::{ClusterView, Seen};
 
 /// A heartbeat in flight for longer than this is a sign of a lock.
@@ -45,7 +46,7 @@ pub(super) fn preflight(
     }
     let ranking = rank(view, |instance| view.of(instance).and_then(|seen| seen.latest()));
     let target = choose(view, &ranking, &record.primary, ask, &mut found);
-    at_primary(view, &record.primary, ask, surveys, &mut found);
+    at_primary(view, &diagnosis, &record.primary, ask, surveys, &mut found);
     if let Some(target) = &target {
         at_target(view, &record.primary, target, ask, surveys, &mut found);
     }
@@ -96,16 +97,21 @@ fn choose(
     Some(wanted.clone())
 }
 
-/// Whom a planned change takes where nobody is named: one that keeps up before one that has as much and stands still, who is to be
-/// rebuilt last.
+/// Whom a planned change takes where nobody is named: one right below the primary that keeps up before one that is further down or
+/// stands still, who is to be rebuilt last.
 pub(super) fn best<'a>(view: &ClusterView, ranking: &'a Ranking) -> Option<&'a InstanceId> {
-    let stays = |candidate: &&Candidate| {
+    let keeps_up = |candidate: &&Candidate| {
         let report = view.of(&candidate.instance).and_then(Seen::latest);
         report.and_then(Report::channel).is_some_and(Replication::is_running)
             && !is_to_be_rebuilt(view, &candidate.instance)
     };
-    let stays = ranking.candidates.iter().filter(|candidate| candidate.is_eligible()).find(stays);
-    stays.or(ranking.best()).map(|best| &best.instance)
+    let is_near = |candidate: &&Candidate| {
+        let channel = view.of(&candidate.instance).and_then(Seen::latest).and_then(Report::channel);
+        channel.is_some_and(|channel| Some(&channel.source) == view.primary())
+    };
+    let eligible = || ranking.candidates.iter().filter(|candidate| candidate.is_eligible());
+    let best = eligible().filter(is_near).find(keeps_up).or_else(|| eligible().find(keeps_up));
+    best.or(ranking.best()).map(|best| &best.instance)
 }
 
 fn is_to_be_rebuilt(view: &ClusterView, instance: &InstanceId) -> bool {
@@ -115,6 +121,7 @@ fn is_to_be_rebuilt(view: &ClusterView, instance: &InstanceId) -> bool {
 
 fn at_primary(
     view: &ClusterView,
+    diagnosis: &Diagnosis,
     primary: &InstanceId,
     ask: &SwitchoverAsk,
     surveys: &Surveys,
@@ -131,6 +138,8 @@ fn at_primary(
                 .sessions
                 .iter()
                 .filter(|session| is_in_the_way(session, ask))
+                // A commit that waits for an acknowledgement is an open transaction to the server, and must not be ended (S5).
+                .filter(|_| diagnosis.verdict != Verdict::BlockedForAcks)
                 .map(|session| Obstacle::Busy { instance: primary.clone(), session: session.clone() }),
         ),
         Some(Err(why)) => {

@@ -33,6 +33,10 @@ pub(super) fn direct(primary: &InstanceId, order: TrafficOrder, generation: Gene
     Step::Direct { instance: primary.clone(), order, generation }
 }
 
+fn shut(instance: &InstanceId, generation: Generation) -> Step {
+    Step::Fence { instance: instance.clone(), generation }
+}
+
 /// No applier takes less for a transaction: so long the dead server's log can be read without anybody waiting for it.
 const APPLYING: Duration = Duration::from_micros(50);
 
@@ -210,7 +214,18 @@ impl<'a> Promotion<'a> {
         let both: BTreeSet<&InstanceId> = [&self.candidate.instance, &self.feeding.holder].into();
         let admit = |instance: &InstanceId| Step::Admit { instance: instance.clone() };
         let steps: Vec<Step> = both.into_iter().filter(closed).map(admit).collect();
-        (!steps.is_empty()).then(|| Stage::new("let in", steps))
+        let recorded = self.view.record.as_ref().map(|record| record.generation).unwrap_or_default();
+        let undo: Vec<Step> = self.feeds_only().map(|feeder| shut(feeder, recorded)).collect();
+        (!steps.is_empty()).then(|| Stage::new("let in", steps).with_undo(undo))
+    }
+
+    /// Who was let in to be caught up from, and follows nobody: closed again it is what it was, a server that returned.
+    fn feeds_only(&self) -> impl Iterator<Item = &InstanceId> {
+        let holder = &self.feeding.holder;
+        let agent = self.view.of(holder).and_then(Seen::agent_now);
+        let closed = agent.is_some_and(|agent| agent.access == Access::Closed);
+        let only = closed && *holder != self.candidate.instance && !self.followers.contains(holder);
+        only.then_some(holder).into_iter()
     }
 
     /// A candidate that is behind gets what it lacks from the most advanced one before it leads; what only the dead server's log
@@ -332,6 +347,8 @@ impl<'a> Promotion<'a> {
             stages.push(Stage::new("repoint", others).or_continue());
         }
         stages.extend(events::promoted(self.view, &self.leader()));
+        let closed_again = |feeder| Stage::new("close", vec![shut(feeder, self.generation)]).or_continue();
+        stages.extend(self.feeds_only().map(closed_again));
         let run = |instance: &InstanceId| Step::Wish { instance: instance.clone(), wish: Wish::Run };
         stages.extend(self.woken.iter().map(|woken| Stage::new("started", vec![run(woken)]).or_continue()));
         // What the program could not do at once is asked again when nobody waits for it, and a person is told if it fails for good.

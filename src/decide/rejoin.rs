@@ -189,7 +189,9 @@ impl Standing {
         let stands = joins || astray || recorded || mute || left_stopped(report, intents.was_left(instance));
         let wanted = matches!(under, Under::Ready | Under::Wanted);
         // Closed, it is due whether it replicates or not: a server that starts its threads by itself would stay closed for ever.
-        let due = fenced || wanted || stands && !stopped;
+        let asked = intents.asked.as_ref() == Some(instance)
+            && !report.channel().is_some_and(Replication::is_running);
+        let due = fenced || wanted || (stands || asked) && !stopped;
         Self { fenced, under, follows, stopped, joins, due }
     }
 

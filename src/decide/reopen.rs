@@ -151,25 +151,31 @@ fn reopen_plan(view: &ClusterView, record: &ClusterRecord, report: &Report, gene
     plan(view, PlanKind::Repair, format!("{primary} leads again, generation {generation}"), stages)
 }
 
-/// Another member serves by a later generation than the recorded one: a server that was blocked for a switchover was taken back by its
-/// agent after the switchover had ended, badly, for its manager. A majority of voters gave it that, so it is the primary, and recorded.
+/// A member serves by a later generation than the recorded one: a server that was blocked for a switchover was taken back by its agent
+/// after the switchover had ended, badly, for its manager, or the manager died before it was recorded. A majority of voters gave it
+/// that, and gives it still, so it is the primary, and recorded; what a claim that came to nothing left with some of them is no matter.
 pub(super) fn led_by_another(view: &ClusterView, intents: &Intents) -> Option<Plan> {
     let record = view.record.as_ref().filter(|_| view.cluster.mode != Mode::Observe)?;
-    let next = next_generation(view);
     let leads = |seen: &Seen| {
         let agent = seen.agent_now().filter(|_| is_heard_since(seen, intents))?;
         let open = matches!(agent.access, Access::Held { .. }) && seen.latest()?.is_writable();
-        agent.held.filter(|held| open && *held > record.generation && held.next() == next)
+        agent.held.filter(|held| open && *held > record.generation)
     };
-    let (primary, generation) =
-        view.replicas().find_map(|(instance, seen)| Some((instance, leads(seen)?)))?;
+    let leading = view.seen.iter().filter_map(|(instance, seen)| Some((instance, leads(seen)?)));
+    let (primary, generation) = leading.max_by_key(|(_, generation)| *generation)?;
     let follows = |seen: &Seen| {
         seen.latest().is_some_and(|report| {
             let source = report.channel().map(|channel| &channel.source);
             report.semi_sync.replica_enabled && source == Some(primary)
         })
     };
-    let acking = view.seen.iter().filter(|(_, seen)| follows(seen)).map(|(instance, _)| instance.clone());
+    // Those that were its ackers before may be again, though nobody sees it now.
+    let may_acknowledge = |instance: &InstanceId, seen: &Seen| {
+        instance != primary
+            && (record.ackers.contains(instance) || *instance == record.primary || follows(seen))
+    };
+    let acking = view.seen.iter().filter(|(instance, seen)| may_acknowledge(instance, seen));
+    let acking = acking.map(|(instance, _)| instance.clone());
     let register = Step::Register {
         primary: primary.clone(),
         generation,
@@ -178,8 +184,8 @@ pub(super) fn led_by_another(view: &ClusterView, intents: &Intents) -> Option<Pl
         degraded: record.degraded.as_ref().map(|degraded| degraded.why.clone()),
     };
     let title = format!(
-        "{primary} leads generation {generation} by a majority's word, {} was recorded: that is recorded now",
-        record.primary
+        "{primary} leads generation {generation} by a majority's word, {} with generation {} was recorded: that is recorded now",
+        record.primary, record.generation
     );
     Some(plan(view, PlanKind::Repair, title, vec![Stage::new("record", vec![register])]))
 }

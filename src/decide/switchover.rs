@@ -11,6 +11,7 @@ use super::obstacle::Obstacle;
 use super::plan::{Evidence, Plan, PlanKind, Proof, Stage, Step, TrafficOrder};
 use super::preflight::{best, preflight};
 use super::promotion::{Handover, Promotion, direct};
+use super::topology;
 use crate::model::cluster::Mode;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
@@ -149,6 +150,9 @@ pub fn block(
     let promotion = promote(view, &promotion)?;
     let spare = record.ackers.len().saturating_sub(record.acks as usize);
     let first: Vec<&InstanceId> = attached_first(&promotion).collect();
+    // One that the target itself is below feeds it until the block.
+    let (first, fed_by): (Vec<&InstanceId>, Vec<&InstanceId>) =
+        first.into_iter().partition(|instance| !topology::is_below(view, &target, instance));
     let (turn, later) = first.split_at(spare.min(first.len()));
     let turn: Vec<Step> = turn
         .iter()
@@ -166,7 +170,7 @@ pub fn block(
         acker: record.ackers.contains(step.instance()),
     });
     let turn = Stage::new("turn", turn.clone()).with_undo(turn_back.collect());
-    let close = std::iter::once(&target).chain(later.iter().copied());
+    let close = std::iter::once(&target).chain(later.iter().chain(&fed_by).copied());
     let close: Vec<Step> = close.map(|instance| keep_up(instance, soon)).collect();
     let quiet = Step::Quiet {
         instance: old.clone(),
@@ -174,7 +178,7 @@ pub fn block(
         end_older: ask.kill_long_transactions.then_some(ask.write_block),
     };
     let undo = serve_again(view, record);
-    let replicas = std::iter::once(&target).chain(first.iter().copied());
+    let replicas = std::iter::once(&target).chain(first.iter().chain(&fed_by).copied());
     let otherwise = alone(&undo, record, replicas);
     let (instance, generation, within) = (old.clone(), record.generation, ask.write_block);
     let block = Step::Block { instance, generation, within, otherwise };

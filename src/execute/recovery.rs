@@ -21,14 +21,15 @@ use crate::model::view::ClusterView;
 
 const NOTHING_READ: &str = "the old primary's set was not read after the block";
 
-/// Begins the recovery that `plan` (as decided from `view`) asks for, and sees it through.
+/// Begins the recovery that `plan` (as decided from `view`) asks for, and sees it through. A failover is taken back once `abort` is
+/// cancelled, unless it is past its commit point.
 ///
 /// # Errors
 /// The journal's: nothing is done that could not be written down first.
 pub async fn begin<W: World, J: Journal>(
     view: &ClusterView,
     plan: &Plan,
-    ask: Option<&FailoverAsk>,
+    (ask, abort): (Option<&FailoverAsk>, &CancellationToken),
     token: &Token,
     world: &W,
     journal: &J,
@@ -36,7 +37,8 @@ pub async fn begin<W: World, J: Journal>(
     let outcome = match accept(plan, journal).await? {
         Some(broken) => broken,
         None if plan.kind == PlanKind::Isolate => {
-            isolate_then_promote(view, plan, From::Start, ask, token, world, journal).await?
+            let asked = Asked { ask, bounds: Bounds { abort: abort.clone(), ..Bounds::default() } };
+            isolate_then_promote(view, plan, From::Start, asked, token, world, journal).await?
         }
         None => run(plan, From::Start, token, world, journal).await?.outcome,
     };
@@ -88,7 +90,8 @@ pub async fn resume<W: World, J: Journal>(
         let isolate = recovery.plan(PlanKind::Isolate);
         unwind(finished.outcome, isolate, &finished.silent, token, world, journal).await?
     } else if let Some((plan, at)) = resumed(PlanKind::Isolate) {
-        isolate_then_promote(view, plan, at, recovery.ask.as_ref(), token, world, journal).await?
+        let asked = Asked { ask: recovery.ask.as_ref(), bounds: Bounds::default() };
+        isolate_then_promote(view, plan, at, asked, token, world, journal).await?
     } else if let Some((plan, at)) = resumed(recovery.kind) {
         run(plan, at, token, world, journal).await?.outcome
     } else {
@@ -223,18 +226,25 @@ async fn was_taken_back<W: World>(plan: &Plan, world: &W) -> bool {
     world.observe(open).await.is_ok_and(|seen| open.is_satisfied(&seen))
 }
 
+/// What an operator said of a failover, and may say yet.
+struct Asked<'a> {
+    ask: Option<&'a FailoverAsk>,
+    bounds: Bounds,
+}
+
 async fn isolate_then_promote<W: World, J: Journal>(
     view: &ClusterView,
     plan: &Plan,
     from: From,
-    ask: Option<&FailoverAsk>,
+    Asked { ask, bounds }: Asked<'_>,
     token: &Token,
     world: &W,
     journal: &J,
 ) -> Result<Outcome, J::Error> {
     // Isolating again from its first stage is harmless, and a resumed manager needs all of its evidence.
     let from = if let From::Stage(_) = from { From::Stage(0) } else { from };
-    let isolated = run(plan, from, token, world, journal).await?;
+    let scope = || Scope { bounds: &bounds, earlier: None, said: Vec::new() };
+    let isolated = run_within(plan, from, scope(), token, world, journal).await?;
     if isolated.outcome != Outcome::Done {
         return Ok(isolated.outcome);
     }
@@ -247,7 +257,7 @@ async fn isolate_then_promote<W: World, J: Journal>(
         Ok(plan) => match accept(&plan, journal).await? {
             Some(broken) => broken,
             None => {
-                let finished = run(&plan, From::Start, token, world, journal).await?;
+                let finished = run_within(&plan, From::Start, scope(), token, world, journal).await?;
                 silent.extend(finished.silent);
                 finished.outcome
             }

@@ -300,8 +300,9 @@ impl ClusterTask {
             });
             return Ok(id);
         }
+        let abort = self.abort.clone();
         self.spawn(recovery, move |view, token, world, journal| async move {
-            recovery::begin(&view, &plan, ask.as_ref(), &token, &*world, &journal).await
+            recovery::begin(&view, &plan, (ask.as_ref(), &abort), &token, &*world, &journal).await
         });
         Ok(id)
     }

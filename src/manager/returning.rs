@@ -83,6 +83,7 @@ impl ClusterTask {
         }
         intents.note_done(instance);
         intents.forget_rebuilds(instance);
+        intents.asked = Some(instance.clone());
         rejoin::about(&view, &intents, instance, clock::now())
     }
 

@@ -111,6 +111,9 @@ const LEFT: usize = 64;
 pub struct Intents {
     pub failover: Option<FailoverAsk>,
     pub undone: Vec<Undone>,
+    /// Whom an operator wants brought back now: it is, also where it would be left alone.
+    #[serde(default)]
+    pub asked: Option<InstanceId>,
     /// When the last recovery ended: what was seen before it is no reason for another.
     #[serde(default)]
     pub settled_at: Option<Moment>,

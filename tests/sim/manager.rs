@@ -222,7 +222,8 @@ impl Manager {
             let abort = self.called_off("return called off");
             recovery::begin_yielding(plan, &abort, &token, &world, &journal).await
         } else {
-            recovery::begin(&self.view, plan, ask.as_ref(), &token, &world, &journal).await
+            let abort = self.called_off("failover called off");
+            recovery::begin(&self.view, plan, (ask.as_ref(), &abort), &token, &world, &journal).await
         };
         self.finish(&recovery, outcome.unwrap_or_else(|never| match never {}));
     }

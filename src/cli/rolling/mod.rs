@@ -4,6 +4,8 @@
 mod order;
 mod run;
 
+pub(super) use self::run::rolling;
+
 use std::time::Duration;
 
 use clap::Args;
@@ -55,4 +57,9 @@ pub(super) struct Rolling {
     yes: bool,
 }
 
-pub(super) use self::run::rolling;
+impl Rolling {
+    /// As the options say where nothing is said.
+    const MAX_LAG: Duration = Duration::from_secs(5);
+    const WAIT: Duration = Duration::from_secs(10 * 60);
+    const COMMAND_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+}

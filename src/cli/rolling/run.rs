@@ -304,6 +304,20 @@ async fn end(child: &mut Child) {
     }
 }
 
+/// What was asked for otherwise than usual, as it was.
+fn options(ask: &Rolling) -> String {
+    let spans = [
+        ("--max-lag", ask.max_lag, Rolling::MAX_LAG),
+        ("--wait", ask.wait, Rolling::WAIT),
+        ("--command-timeout", ask.command_timeout, Rolling::COMMAND_TIMEOUT),
+    ];
+    let differs = spans.into_iter().filter(|(_, span, usual)| span != usual);
+    let spans = differs.map(|(option, span, _)| format!(" {option} {}ms", span.as_millis()));
+    let to = ask.to.iter().map(|to| format!(" --to {to}"));
+    let force = ask.force.then(|| " --force".to_owned());
+    spans.chain(to).chain(force).collect()
+}
+
 /// Where it stands, and how to go on.
 fn stopped(ask: &Rolling, cluster: &str, turns: &[Turn], index: usize, trouble: Trouble) -> CliError {
     let names = |turns: &[Turn]| {
@@ -318,6 +332,7 @@ fn stopped(ask: &Rolling, cluster: &str, turns: &[Turn], index: usize, trouble: 
     for instance in ask.skip.iter().chain(finished) {
         again.push_str(&format!(" --skip {instance}"));
     }
+    again.push_str(&options(ask));
     let next = if done == turns.len() {
         "every server had its turn; see \"mhactl status\" for what is left to mend".to_owned()
     } else {

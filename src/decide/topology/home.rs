@@ -152,7 +152,7 @@ pub(super) fn source_now<'v>(view: &'v ClusterView, instance: &InstanceId) -> Op
 }
 
 /// `instance` gets its stream from `top`, over however many others.
-pub(super) fn is_below(view: &ClusterView, instance: &InstanceId, top: &InstanceId) -> bool {
+pub(in crate::decide) fn is_below(view: &ClusterView, instance: &InstanceId, top: &InstanceId) -> bool {
     let mut at = instance;
     for _ in &view.cluster.members {
         match source_now(view, at) {

@@ -22,7 +22,7 @@ use crate::model::view::ClusterView;
 use crate::model::wishes::{Change, ReplicaAsk, Threads};
 
 pub(super) use self::back::{below, only_admit};
-pub(super) use self::home::{has_orphans, home, tier};
+pub(super) use self::home::{has_orphans, home, is_below, tier};
 
 /// A remaining acker that is no further behind than this has all that the leaving one acknowledged.
 const CLOSELY: Duration = Duration::from_millis(500);
