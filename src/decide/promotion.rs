@@ -10,6 +10,7 @@ use super::failover::{Isolation, acks_in_force, next_generation};
 use super::feeding::Feeding;
 use super::plan::{Plan, PlanKind, Proof, Stage, Step, TrafficOrder};
 use super::proof::{Promise, promise};
+use super::topology;
 use crate::model::ballot::Generation;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
@@ -111,7 +112,7 @@ impl<'a> Promotion<'a> {
         let left: Vec<(InstanceId, String)> =
             others.iter().filter_map(|other| Some((other.instance.clone(), why_left(other)?))).collect();
         others.retain(|other| why_left(other).is_none());
-        let ackers: Vec<InstanceId> = match policy.durability {
+        let mut ackers: Vec<InstanceId> = match policy.durability {
             Durability::Lossless => others
                 .iter()
                 .filter(|other| other.can_acknowledge() || woken.contains(&other.instance))
@@ -119,6 +120,8 @@ impl<'a> Promotion<'a> {
                 .collect(),
             Durability::Async => Vec::new(),
         };
+        // In a planned change those that do not feed the next primary can follow it before anybody waits.
+        ackers.sort_by_key(|acker| topology::is_below(view, &candidate.instance, acker));
         let short = policy.durability == Durability::Lossless && ackers.len() < wanted as usize;
         let (acks, degraded) = match (policy.durability, policy.without_ackers) {
             (Durability::Async, WithoutAckers::Block | WithoutAckers::Degrade) => (0, None),

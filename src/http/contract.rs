@@ -199,6 +199,18 @@ pub struct AbortRequest {
     pub by: String,
 }
 
+/// `POST …/rolling`: a command goes round the servers, said again and again while it does.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RollingRequest {
+    /// Whatever the one who runs it chose: the same in each.
+    pub id: String,
+    #[serde(default)]
+    pub by: String,
+    #[serde(default)]
+    pub ended: bool,
+}
+
 /// `POST …/adopt`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

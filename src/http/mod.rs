@@ -105,6 +105,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
     endpoint!(POST "/api/v1/clusters/{cluster}/switchover" Token planned::switchover, "change the primary, or say what it would do"),
     endpoint!(POST "/api/v1/clusters/{cluster}/handoff" Token planned::handoff, "another leads instead of that one, or say what it would do"),
     endpoint!(POST "/api/v1/clusters/{cluster}/abort" Token planned::abort, "call the running operation off"),
+    endpoint!(POST "/api/v1/clusters/{cluster}/rolling" Token planned::rolling, "a command goes round the servers, said while it does; one at a time"),
     endpoint!(GET "/api/v1/clusters/{cluster}/adopt" Token api::adopt_plan, "what adoption would change (?primary=)"),
     endpoint!(POST "/api/v1/clusters/{cluster}/adopt" Token api::adopt, "take the cluster into care"),
     endpoint!(POST "/api/v1/clusters/{cluster}/ack" Token api::acknowledge, "forget past automatic failovers"),

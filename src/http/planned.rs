@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use super::api::{Answer, answer, begun, shown_name};
 use super::contract::{
-    AbortRequest, Done, FailoverRequest, HandoffRequest, RejoinRequest, ReplicaRequest, SwitchoverRequest,
+    AbortRequest, Done, FailoverRequest, HandoffRequest, RejoinRequest, ReplicaRequest, RollingRequest,
+    SwitchoverRequest,
 };
 use super::error::ApiError;
 use super::order::Order;
+use crate::clock;
 use crate::decide::switchover::handoff as handoff_ask;
 use crate::manager::event::{Ask, Proposal, Then};
 use crate::manager::handle::ClusterHandle;
+use crate::manager::rolling::LASTS;
 use crate::model::intent::{FailoverAsk, How, SwitchoverAsk};
 use crate::model::wishes::{Change, ReplicaAsk};
 
@@ -149,6 +152,32 @@ pub(super) async fn rejoin(Order { handle, ask }: Order<RejoinRequest>) -> Answe
     };
     show_or_begin(&handle, dry_run, |then| Ask::Rejoin { instance, how, from, looks: LOOKS, then }, words)
         .await
+}
+
+/// Longest name a rolling change gives itself, in bytes.
+const LONGEST_ID: usize = 64;
+
+pub(super) async fn rolling(Order { handle, ask }: Order<RollingRequest>) -> Answer {
+    let RollingRequest { id, by, ended } = ask;
+    if id.is_empty() || id.len() > LONGEST_ID {
+        let next = format!("give it a name of at most {LONGEST_ID} bytes");
+        return Err(ApiError::bad_request("a rolling change needs an id", next));
+    }
+    if ended {
+        handle.rolling.ended(&id);
+        return answer(Done { done: "ended".to_owned() });
+    }
+    match handle.rolling.goes(&id, &shown_name(&by), (clock::now(), clock::wall())) {
+        Ok(()) => answer(Done { done: format!("noted for {} s", LASTS.as_secs()) }),
+        Err(why) => {
+            let next = "wait until that has ended, or end it where it runs (Ctrl-C)";
+            Err(ApiError::refused(
+                format!("one goes round the servers of {} already", handle.name),
+                next,
+                vec![why],
+            ))
+        }
+    }
 }
 
 pub(super) async fn abort(Order { handle, ask }: Order<AbortRequest>) -> Answer {

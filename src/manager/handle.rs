@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::event::{Ask, Event};
+use super::rolling::Rolling;
 use super::snapshot::Snapshot;
 use crate::execute::journal::Recovery;
 use crate::model::cluster::ClusterName;
@@ -22,6 +23,8 @@ pub struct ClusterHandle {
     pub board: watch::Receiver<Arc<Snapshot>>,
     /// The recovery that runs, or the last one since this manager started.
     pub recovery: watch::Receiver<Option<Arc<Recovery>>>,
+    /// Whether somebody's command goes round its servers.
+    pub rolling: Arc<Rolling>,
     pub(super) events: mpsc::Sender<Event>,
 }
 
@@ -33,7 +36,7 @@ impl ClusterHandle {
         recovery: watch::Receiver<Option<Arc<Recovery>>>,
         events: mpsc::Sender<Event>,
     ) -> Self {
-        Self { name, board, recovery, events }
+        Self { name, board, recovery, rolling: Arc::default(), events }
     }
 
     /// Sends an ask made with its answer's sender, and waits for the answer.

@@ -16,6 +16,7 @@ mod monitor;
 mod planned;
 pub mod reload;
 mod returning;
+pub mod rolling;
 mod scheduled;
 pub mod snapshot;
 mod teller;
@@ -157,5 +158,5 @@ async fn start_cluster(config: &ClusterConfig, common: &Arc<Common>) -> Result<C
     };
     tracker.spawn(task.run());
     tracker.spawn(teller::follow(shown.clone(), followed.clone(), notifier.clone(), stop.clone()));
-    Ok(ClusterHandle { name: cluster.name, board: shown, recovery: followed, events: own_events })
+    Ok(ClusterHandle::new(cluster.name, shown, followed, own_events))
 }

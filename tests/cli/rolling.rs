@@ -104,3 +104,35 @@ async fn a_server_that_leads_after_its_turn_is_told() {
     assert!(ran.0 == 1 && ran.2.contains("db3 leads by now: a switchover or failover came"), "{ran:?}");
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
 }
+
+#[tokio::test]
+async fn a_second_one_is_told_that_one_goes_round() {
+    let mut board = healthy();
+    let later = board.at + TimeDelta::hours(1);
+    board.members.iter_mut().for_each(|member| member.asked_at = Some(later));
+    let desk = Desk::new(board, Script::default());
+    let api = api(desk.state(None)).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("begun");
+    let command = format!("touch {}; exec sleep 60", file.display());
+    let mut first = mhactl(&api.url, &["rolling", "--command", &command, "--command-timeout", "4s", "--yes"])
+        .stderr(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    while !file.exists() {
+        assert!(first.try_wait().unwrap().is_none(), "it ended before its command began");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let again = ["rolling", "--command", "true", "--skip", "db1", "--yes"];
+    let (code, _, err) = run(&api.url, &again).await;
+    assert_eq!(code, 3, "{err}");
+    assert!(
+        err.contains("one goes round the servers of orders already") && err.contains("runs since"),
+        "{err}"
+    );
+    let said = first.wait_with_output().await.unwrap();
+    let said = String::from_utf8(said.stderr).unwrap();
+    assert!(said.contains("it was ended after 4.0 s") && said.contains("--command-timeout 4000ms"), "{said}");
+    assert_eq!(run(&api.url, &again).await.0, 0, "its place is free again");
+}

@@ -1,5 +1,6 @@
 //! Turn after turn: the command, the wait until its server is level again, the switchover. Ctrl-C ends it after the command that runs.
 
+use std::convert::Infallible;
 use std::os::fd::AsFd as _;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -16,10 +17,12 @@ use super::order::{Turn, Wanted, not_level, order};
 use crate::cli::commands::{Desk, Ended, caller, path};
 use crate::cli::error::{CliError, Exit};
 use crate::cli::output::Tone;
-use crate::http::contract::SwitchoverRequest;
+use crate::http::contract::{RollingRequest, SwitchoverRequest};
+use crate::manager::rolling::LASTS;
 use crate::manager::snapshot::Snapshot;
 use crate::model::instance::InstanceId;
 use crate::model::time::human;
+use crate::random;
 
 /// Between two looks at a server that is to be level again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -87,19 +90,71 @@ pub(in crate::cli) async fn rolling(desk: &Desk, ask: Rolling) -> Ended {
         return Ok(Exit::Done);
     }
     desk.agreed(ask.yes, "the rolling change", &format!("Run the command for these servers of {cluster}?"))?;
+    let mark = Mark::take(desk, &cluster).await?;
     let interrupt = signal(SignalKind::interrupt()).map_err(|error| {
         CliError::usage(format!("cannot hear Ctrl-C: {error}"), "run it without a shell that forbids that")
     })?;
     let mut run = Run { desk, cluster: &cluster, ask: &ask, interrupt, interrupted: false };
-    for (index, turn) in turns.iter().enumerate() {
-        if let Err(trouble) = run.turn((index, turns.len()), turn).await {
-            return Err(stopped(&ask, &cluster, &turns, index, trouble));
+    let all = async {
+        for (index, turn) in turns.iter().enumerate() {
+            if let Err(trouble) = run.turn((index, turns.len()), turn).await {
+                return Err(stopped(&ask, &cluster, &turns, index, trouble));
+            }
         }
-    }
+        Ok(())
+    };
+    let ended = tokio::select! {
+        ended = all => ended,
+        never = mark.renewed() => match never {},
+    };
+    mark.give_back().await;
+    ended?;
     if !desk.json {
         desk.screen.print(&desk.screen.paint(Tone::Good, "every server had its turn"));
     }
     Ok(Exit::Done)
+}
+
+/// That this one goes round, as the manager is told: another is refused meanwhile.
+struct Mark<'a> {
+    desk: &'a Desk,
+    cluster: &'a str,
+    id: String,
+}
+
+impl<'a> Mark<'a> {
+    async fn take(desk: &'a Desk, cluster: &'a str) -> Result<Self, CliError> {
+        let id = random::hex(8).map_err(|error| {
+            CliError::usage(format!("no random number could be read: {error}"), "mend /dev/urandom")
+        })?;
+        let mark = Self { desk, cluster, id };
+        mark.say(false).await?;
+        Ok(mark)
+    }
+
+    async fn say(&self, ended: bool) -> Result<(), CliError> {
+        let request = RollingRequest { id: self.id.clone(), by: caller(), ended };
+        self.desk.client.post(&path(self.cluster, &["rolling"]), &request).await.map(drop)
+    }
+
+    /// A manager that restarts has forgotten it, and one that is away is told when it is back.
+    async fn renewed(&self) -> Infallible {
+        let mut told = false;
+        loop {
+            sleep(LASTS / 4).await;
+            if let Err(error) = self.say(false).await
+                && error.exit == Exit::Refused
+                && !std::mem::replace(&mut told, true)
+            {
+                self.desk.screen.note(&format!("beside this one: {}", error.problem.reasons.join("; ")));
+            }
+        }
+    }
+
+    /// A manager that is not reached forgets it by itself.
+    async fn give_back(&self) {
+        let _ = self.say(true).await;
+    }
 }
 
 async fn snapshot(desk: &Desk, cluster: &str) -> Result<Snapshot, CliError> {
