@@ -83,7 +83,8 @@ impl GtidSet {
         }
     }
 
-    /// Whether it has all that `other` has, by what a server knows of itself: see [`MariaDbSet::is_as_far_as`].
+    /// Whether it has all that `other` has, by what a server knows of itself: a MariaDB server that was made from a dump does not know
+    /// who wrote what the dump held, and there the newest of each domain tells.
     pub fn is_as_far_as(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::MariaDb(ours), Self::MariaDb(theirs)) => ours.is_as_far_as(theirs),
