@@ -13,7 +13,7 @@ use chrono::TimeDelta;
 use desk::{Desk, Script, dead, ended, failover, healthy};
 use mha::execute::Outcome;
 use mha::http::{ApiState, serve};
-use mha::manager::snapshot::Waiting;
+use mha::manager::snapshot::{Snapshot, Waiting};
 use mha::model::job::{Job, Phase, Task};
 use mha::model::wishes::{Threads, Wish};
 use serde_json::Value;

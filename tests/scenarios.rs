@@ -1,6 +1,8 @@
 //! Plays: what happens, `----`, what the manager thinks and plans. Decision tests an operator can read, over virtual time; and
 //! properties that hold of every play nobody wrote. `UPDATE_PLAYS=1 cargo test --test scenarios` rewrites the expectations.
 
+#[path = "scenarios/cluster.rs"]
+mod cluster;
 #[path = "scenarios/commands.rs"]
 mod commands;
 #[path = "scenarios/events.rs"]

@@ -28,6 +28,7 @@ use crate::mysql::fault::ClientError;
 
 /// How long a killed process may take to be gone.
 const GONE_WITHIN: Duration = Duration::from_secs(2);
+
 impl From<OrderError> for StepError {
     fn from(error: OrderError) -> Self {
         match &error {

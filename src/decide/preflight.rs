@@ -10,7 +10,6 @@ use super::proof::{majority, second_writer};
 use super::switchover::Surveys;
 use super::{guard, issues};
 use crate::model::cluster::Mode;
-use crate::model::extra::Remedy;
 use crate::model::instance::InstanceId;
 use crate::model::intent::SwitchoverAsk;
 use crate::model::report::{Replication, Report};
@@ -115,8 +114,7 @@ pub(super) fn best<'a>(view: &ClusterView, ranking: &'a Ranking) -> Option<&'a I
 }
 
 fn is_to_be_rebuilt(view: &ClusterView, instance: &InstanceId) -> bool {
-    let record = view.record.as_ref();
-    record.is_some_and(|record| record.wishes.remedy(instance) == Some(Remedy::Rebuild))
+    view.record.as_ref().is_some_and(|record| record.wishes.is_to_be_rebuilt(instance))
 }
 
 fn at_primary(

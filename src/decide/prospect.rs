@@ -28,13 +28,16 @@ pub(super) fn prospect(view: &ClusterView, diagnosis: &Diagnosis) -> String {
         Ok(outcome) => return format!("if {primary} died now: {outcome}"),
         Err(nobody) => nobody,
     };
+    // Without its agent the one is as the other.
+    if !fenced {
+        return format!("if {primary} died now: {nobody}");
+    }
     match promote(view, &server, None) {
-        Ok(plan) if fenced => format!(
+        Ok(plan) => format!(
             "if {primary}'s server died now: {}; if its host did: {nobody}",
             outcome(view, primary, &plan)
         ),
-        Err(blockers) if fenced => format!("if {primary} died now: nobody would lead: {}", told(&blockers)),
-        Ok(_) | Err(_) => format!("if {primary} died now: {nobody}"),
+        Err(blockers) => format!("if {primary} died now: nobody would lead: {}", told(&blockers)),
     }
 }
 

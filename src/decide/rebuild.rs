@@ -45,6 +45,16 @@ pub(super) enum Under {
     Ready,
 }
 
+impl Under {
+    /// Its data is to be replaced, and that is not begun or has only to be put in place.
+    pub(super) fn is_wanted(self) -> bool {
+        match self {
+            Self::Wanted | Self::Ready => true,
+            Self::No | Self::Copying => false,
+        }
+    }
+}
+
 pub(super) fn under_way(record: &ClusterRecord, instance: &InstanceId, agent: &AgentStatus) -> Under {
     let wanted = match record.wishes.remedy(instance) {
         Some(Remedy::Rebuild) => Under::Wanted,

@@ -7,7 +7,6 @@ use super::failover::acks_in_force;
 use super::plan::{Plan, PlanKind, Stage, Step};
 use super::rebuild::{self, Under};
 use super::topology;
-use crate::model::extra::Remedy;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::{Flavor, InstanceId};
 use crate::model::intent::Intents;
@@ -38,7 +37,7 @@ pub fn rejoin(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan
         }
         // One that is well stays in automatic hands, although nobody can give it the copy an operator wants.
         let is_well = seen.agent_now().is_some_and(|agent| agent.access != Access::Closed)
-            && record.wishes.remedy(instance) == Some(Remedy::Rebuild);
+            && record.wishes.is_to_be_rebuilt(instance);
         step(view, record, intents, (instance, seen), now).filter(|plan| !is_well || parking(plan).is_none())
     };
     // Starting a server takes long: first those that run.
@@ -187,11 +186,10 @@ impl Standing {
             && follows
             && !report.semi_sync.replica_enabled;
         let stands = joins || astray || recorded || mute || left_stopped(report, intents.was_left(instance));
-        let wanted = matches!(under, Under::Ready | Under::Wanted);
-        // Closed, it is due whether it replicates or not: a server that starts its threads by itself would stay closed for ever.
         let asked = intents.asked.as_ref() == Some(instance)
             && !report.channel().is_some_and(Replication::is_running);
-        let due = fenced || wanted || (stands || asked) && !stopped;
+        // Closed, it is due whether it replicates or not: a server that starts its threads by itself would stay closed for ever.
+        let due = fenced || under.is_wanted() || (stands || asked) && !stopped;
         Self { fenced, under, follows, stopped, joins, due }
     }
 
@@ -199,17 +197,12 @@ impl Standing {
     fn moves(self) -> bool {
         self.follows && !self.fenced
     }
-
-    /// Its data is to be replaced.
-    fn is_wanted(self) -> bool {
-        matches!(self.under, Under::Ready | Under::Wanted)
-    }
 }
 
 /// What becomes of one that was compared with the primary.
 fn compared(of: Returned<'_>, at: Standing, seen: &Seen, home: &InstanceId) -> Option<Plan> {
     let Returned { view, record, instance, agent, report, primary, .. } = of;
-    if let Some(plan) = extra::unfinished(of).filter(|_| !at.is_wanted()) {
+    if let Some(plan) = extra::unfinished(of).filter(|_| !at.under.is_wanted()) {
         return Some(plan);
     }
     let nothing = || GtidSet::empty(report.identity.flavor);
@@ -225,7 +218,7 @@ fn compared(of: Returned<'_>, at: Standing, seen: &Seen, home: &InstanceId) -> O
         let own = seen
             .held_in_common_at
             .is_some_and(|then| view.of(&record.primary).is_some_and(|it| it.runs_since(then)));
-        if at.fenced && !own || at.is_wanted() || primary.semi_sync.waiting == 0 {
+        if at.fenced && !own || at.under.is_wanted() || primary.semi_sync.waiting == 0 {
             return None;
         }
         nothing()

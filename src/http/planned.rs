@@ -24,6 +24,8 @@ const HANDOFF: Duration = Duration::from_secs(30);
 /// The shortest write block: a server's own deadlines are whole seconds.
 const SHORTEST_BLOCK: Duration = Duration::from_millis(1_500);
 
+/// Longest name a rolling change gives itself, in bytes.
+const LONGEST_ID: usize = 64;
 /// How often a member is looked at again before an operator is told that nothing is known: within the time an ask may take.
 const LOOKS: u32 = 10;
 
@@ -153,9 +155,6 @@ pub(super) async fn rejoin(Order { handle, ask }: Order<RejoinRequest>) -> Answe
     show_or_begin(&handle, dry_run, |then| Ask::Rejoin { instance, how, from, looks: LOOKS, then }, words)
         .await
 }
-
-/// Longest name a rolling change gives itself, in bytes.
-const LONGEST_ID: usize = 64;
 
 pub(super) async fn rolling(Order { handle, ask }: Order<RollingRequest>) -> Answer {
     let RollingRequest { id, by, ended } = ask;

@@ -142,6 +142,11 @@ impl Wishes {
         self.brought_back.iter().find(|it| it.instance == *instance).map(|it| it.how)
     }
 
+    /// An operator wants its data replaced.
+    pub fn is_to_be_rebuilt(&self, instance: &InstanceId) -> bool {
+        self.remedy(instance) == Some(Remedy::Rebuild)
+    }
+
     /// From whom it is to be rebuilt.
     pub fn donor(&self, instance: &InstanceId) -> Option<&InstanceId> {
         self.brought_back.iter().find(|it| it.instance == *instance)?.from.as_ref()

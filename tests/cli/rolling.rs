@@ -2,12 +2,17 @@
 
 use super::*;
 
-#[tokio::test]
-async fn a_rolling_change_goes_on_while_all_is_well_and_says_where_it_stopped() {
+/// All is well, and was asked after whatever command.
+fn looked_at_since() -> Snapshot {
     let mut board = healthy();
-    // Asked after whatever command.
     let later = board.at + TimeDelta::hours(1);
     board.members.iter_mut().for_each(|member| member.asked_at = Some(later));
+    board
+}
+
+#[tokio::test]
+async fn a_rolling_change_goes_on_while_all_is_well_and_says_where_it_stopped() {
+    let board = looked_at_since();
     let desk = Desk::new(board.clone(), Script::default());
     let api = api(desk.state(None)).await;
     let dir = tempfile::tempdir().unwrap();
@@ -56,9 +61,7 @@ async fn a_rolling_change_goes_on_while_all_is_well_and_says_where_it_stopped() 
 
 #[tokio::test]
 async fn ctrl_c_lets_the_command_end_and_nothing_follows() {
-    let mut board = healthy();
-    let later = board.at + TimeDelta::hours(1);
-    board.members.iter_mut().for_each(|member| member.asked_at = Some(later));
+    let board = looked_at_since();
     let desk = Desk::new(board, Script::default());
     let api = api(desk.state(None)).await;
     let dir = tempfile::tempdir().unwrap();
@@ -107,9 +110,7 @@ async fn a_server_that_leads_after_its_turn_is_told() {
 
 #[tokio::test]
 async fn a_second_one_is_told_that_one_goes_round() {
-    let mut board = healthy();
-    let later = board.at + TimeDelta::hours(1);
-    board.members.iter_mut().for_each(|member| member.asked_at = Some(later));
+    let board = looked_at_since();
     let desk = Desk::new(board, Script::default());
     let api = api(desk.state(None)).await;
     let dir = tempfile::tempdir().unwrap();

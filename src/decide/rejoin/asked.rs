@@ -8,7 +8,6 @@ use crate::decide::guard::names;
 use crate::decide::issues;
 use crate::decide::plan::Plan;
 use crate::decide::rebuild::{self, Under};
-use crate::model::extra::Remedy;
 use crate::model::instance::InstanceId;
 use crate::model::intent::Intents;
 use crate::model::observation::Access;
@@ -82,8 +81,7 @@ pub fn about(view: &ClusterView, intents: &Intents, instance: &InstanceId, now: 
         return never(format!("{instance} cannot be rebuilt now: {why}"));
     }
     let next = step(view, record, intents, (instance, seen), now);
-    let refused =
-        next.as_ref().and_then(parking).filter(|_| record.wishes.remedy(instance) == Some(Remedy::Rebuild));
+    let refused = next.as_ref().and_then(parking).filter(|_| record.wishes.is_to_be_rebuilt(instance));
     if let Some(why) = refused {
         return never(format!("{instance} cannot be rebuilt now: {why}"));
     }
@@ -91,7 +89,7 @@ pub fn about(view: &ClusterView, intents: &Intents, instance: &InstanceId, now: 
         Access::Closed => {
             Not::Yet(format!("{instance} is fenced, and not compared with {} yet", record.primary))
         }
-        Access::Admitted | Access::Held { .. } if record.wishes.remedy(instance) == Some(Remedy::Rebuild) => {
+        Access::Admitted | Access::Held { .. } if record.wishes.is_to_be_rebuilt(instance) => {
             Not::Yet(format!("{instance} is not compared with {} yet", record.primary))
         }
         Access::Admitted | Access::Held { .. } => Not::Ever(left_alone(view, record, instance, now)),
@@ -112,7 +110,7 @@ pub fn waiting(
 /// called off, or its server leads.
 pub fn waits(view: &ClusterView, intents: &Intents, instance: &InstanceId, now: Moment) -> Option<String> {
     let (record, seen) = (view.record.as_ref()?, view.of(instance)?);
-    if record.wishes.remedy(instance) != Some(Remedy::Rebuild)
+    if !record.wishes.is_to_be_rebuilt(instance)
         || record.parked.iter().any(|parked| parked.instance == *instance)
     {
         return None;

@@ -5,6 +5,7 @@
 //! a fresh report afterwards.
 
 mod boot;
+mod catch_up;
 mod clone;
 mod furnish;
 mod heartbeat;
@@ -22,22 +23,15 @@ use super::client::{Account, Connection};
 use super::dialect::{ChannelChange, Side};
 use super::events;
 use super::fault::ClientError;
-use super::probe;
 use crate::decide::plan::Step;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
-use crate::model::report::ThreadState;
 
 pub use self::boot::boots_closed;
 pub use self::clone::{CloneOrder, clone, clone_progress, data_directory, end_clone, load_clone, outside};
 pub use self::heartbeat::{HEARTBEAT_SCHEMA, write_heartbeat};
 pub use self::rewind::{Undo, begin_anew, reset, undo};
 pub use self::salvage::apply_salvage;
-
-/// Between two looks whether a server that catches up still receives.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How often its receiver is started.
-const FEED_TRIES: u32 = 4;
 
 /// What steps need beside themselves.
 #[derive(Debug, Clone)]
@@ -135,54 +129,6 @@ impl ControlError {
     }
 }
 
-/// From another replica: pointed at it, awaited, stopped. A receiver that stops in between is started again a few times: one that had
-/// announced itself as an acker to a source that comes up unarmed stops once (MySQL: "Missing magic number for semi-sync packet").
-async fn catch_up(
-    conn: &mut Connection,
-    source: &InstanceId,
-    set: &GtidSet,
-    within: Duration,
-    env: &ControlEnv,
-) -> Result<(), ControlError> {
-    let end = Instant::now() + within;
-    let mut tries = 0;
-    loop {
-        point::point(conn, source, false, env, Instant::now() + env.statement).await?;
-        tries += 1;
-        let seen = loop {
-            let left = end.saturating_duration_since(Instant::now());
-            match receive::wait_applied(conn, set, left.min(LOOK_EVERY)).await {
-                Ok(()) => return receive::stop_receiving(conn, Instant::now() + env.statement).await,
-                Err(ControlError::NotApplied { .. }) if Instant::now() < end => {}
-                Err(error) => return Err(error),
-            }
-            let seen = probe::standing(conn, Instant::now() + env.statement).await?;
-            let channel = seen.channel();
-            // Whoever pointed it elsewhere since wants something else of it.
-            if channel
-                .is_none_or(|channel| channel.source != *source || channel.receiver == ThreadState::Stopped)
-            {
-                break seen;
-            }
-        };
-        let stays = seen.channel().filter(|channel| channel.source == *source);
-        if stays.is_none() || tries == FEED_TRIES {
-            let how = match stays.map(|channel| &channel.receiver_error) {
-                None => "was pointed elsewhere meanwhile".to_owned(),
-                Some(None) => "is stopped".to_owned(),
-                Some(Some(error)) => format!("stopped with error {}: {}", error.code, error.text),
-            };
-            let missing = set.minus(&seen.history.executed);
-            return Err(ControlError::NotFed {
-                server: named(conn),
-                source_of: source.clone(),
-                missing,
-                how,
-            });
-        }
-    }
-}
-
 /// Makes a step true on the server `conn` leads to, which must be the step's instance.
 ///
 /// # Errors
@@ -192,7 +138,9 @@ pub async fn apply(conn: &mut Connection, step: &Step, env: &ControlEnv) -> Resu
     match step {
         Step::StopReceiving { .. } => receive::stop_receiving(conn, deadline).await,
         Step::WaitApplied { set, within, .. } => receive::wait_applied(conn, set, *within).await,
-        Step::CatchUpFrom { source, set, within, .. } => catch_up(conn, source, set, *within, env).await,
+        Step::CatchUpFrom { source, set, within, .. } => {
+            catch_up::catch_up(conn, source, set, *within, env).await
+        }
         Step::StopReplicating { .. } => receive::stop_replicating(conn, deadline).await,
         Step::ForgetSource { .. } => receive::forget_source(conn, deadline).await,
         Step::ArmSource { acks: 0, .. } => semi_sync::disarm_source(conn, deadline).await,
