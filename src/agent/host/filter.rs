@@ -98,7 +98,11 @@ impl Filter {
     /// # Errors
     /// When the kernel refuses, is late, or then says something else.
     pub async fn close(&self) -> Result<(), FilterError> {
-        self.set_access("closing", true, None).await?;
+        // Removing elements makes the kernel wait for all packets on their way (6 to 10 ms). A failover closes a server whose end
+        // has closed it already.
+        if self.read_back().await? != Access::Closed {
+            self.set_access("closing", true, None).await?;
+        }
         self.cut().await;
         match self.read_back().await? {
             Access::Closed => Ok(()),
@@ -160,6 +164,9 @@ impl Filter {
     /// # Errors
     /// When the kernel refuses or is late.
     pub async fn clear_spared(&self) -> Result<(), FilterError> {
+        if self.spared().await.map_err(|error| self.failed("reading who is spared", error))?.is_empty() {
+            return self.read_back().await.map(drop);
+        }
         let changes = [self.table.flush(Set::Spared4), self.table.flush(Set::Spared6)];
         self.apply("sparing nobody", &changes).await?;
         if self.read_back().await? == Access::Closed {
@@ -188,8 +195,14 @@ impl Filter {
     /// When the kernel refuses or is late.
     pub async fn unblock(&self, server: SocketAddr) -> Result<(), FilterError> {
         let server = canonical(server);
-        let change = self.table.remove(blocked_set(server), &[nft::endpoint_key(server)]);
-        match self.apply("unblocking a server", &[change]).await {
+        let doing = "unblocking a server";
+        let (set, key) = (blocked_set(server), nft::endpoint_key(server));
+        // A removal that finds nothing makes the kernel wait for all packets on their way all the same.
+        let blocked = self.table.elements(set).await.map_err(|error| self.failed(doing, error))?;
+        if !blocked.iter().any(|element| element.key == key) {
+            return self.read_back().await.map(drop);
+        }
+        match self.apply(doing, &[self.table.remove(set, &[key])]).await {
             // ENOENT is said of an element and of a whole table alike: ask which.
             Err(FilterError::Vanished { .. }) => self.read_back().await.map(drop),
             other @ (Ok(()) | Err(_)) => other,
@@ -226,11 +239,7 @@ impl Filter {
     /// The filter is closed already: what is connected would meet a reset at its next packet. This makes it meet one now.
     async fn cut(&self) {
         let whole = async {
-            let mut spared = HashSet::new();
-            for set in [Set::Spared4, Set::Spared6] {
-                let elements = self.table.elements(set).await?;
-                spared.extend(elements.iter().filter_map(|element| nft::read_endpoint(&element.key)));
-            }
+            let spared = self.spared().await?;
             self.diag.cut_served(&self.ports, &spared, AGENT_MARK).await
         };
         match whole.await {
@@ -239,6 +248,16 @@ impl Filter {
                 tracing::warn!(table = self.table.name(), error = %error, "open connections end at their next packet, not at once");
             }
         }
+    }
+
+    /// The remote endpoints that pass a closed filter.
+    async fn spared(&self) -> Result<HashSet<SocketAddr>, NetlinkError> {
+        let mut spared = HashSet::new();
+        for set in [Set::Spared4, Set::Spared6] {
+            let elements = self.table.elements(set).await?;
+            spared.extend(elements.iter().filter_map(|element| nft::read_endpoint(&element.key)));
+        }
+        Ok(spared)
     }
 
     async fn apply(&self, doing: &'static str, changes: &[nft::Change]) -> Result<(), FilterError> {
