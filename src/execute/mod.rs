@@ -2,6 +2,7 @@
 //! and it can be killed between any two of its awaits.
 
 pub mod journal;
+pub mod record;
 pub mod recovery;
 mod undo;
 pub mod world;

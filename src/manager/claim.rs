@@ -13,6 +13,7 @@ use crate::agent::client::{AgentClient, CallError};
 use crate::decide::lease::Terms;
 use crate::decide::lease::voter::{Claim, Claimed, Outstanding};
 use crate::decide::plan::{Evidence, Proof, Votes};
+use crate::execute::record::RecordStore as _;
 use crate::execute::world::{StepError, Token};
 use crate::model::ballot::Generation;
 use crate::model::instance::InstanceId;
@@ -103,7 +104,7 @@ impl LiveWorld {
         if !known.is_empty() {
             return Ok(known);
         }
-        let Some(record) = self.store.record(&self.cluster.name).await.map_err(failed)? else {
+        let Some(record) = self.record().await? else {
             return Ok(known);
         };
         // No answer lifts nothing: the voters then hold the claim back until the grants have ended.

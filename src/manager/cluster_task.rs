@@ -25,10 +25,12 @@ use crate::decide::guard::looks_on;
 use crate::decide::plan::{Plan, PlanKind};
 use crate::decide::{Action, Decision, adopt, decide};
 use crate::execute::journal::{Recovery, left_behind};
+use crate::execute::record::change_record;
 use crate::execute::world::Token;
 use crate::execute::{Outcome, recovery};
 use crate::model::instance::InstanceId;
 use crate::model::intent::{FailoverAsk, Intents};
+use crate::model::record::RecordChange;
 use crate::model::time::Moment;
 use crate::model::view::{ClusterView, Granted, Seen};
 use crate::store::{RecoveryJournal, Store};
@@ -424,7 +426,7 @@ impl ClusterTask {
                 let _ = answer.send(started);
             }
             Ask::Acknowledge { answer } => {
-                let _ = answer.send(self.amend(|record| record.failovers.clear()).await);
+                let _ = answer.send(self.amend(RecordChange::AcknowledgeFailovers).await);
             }
             ask @ Ask::Rejoin { looks: 1.., .. } if self.knows_later(&ask) => self.look_again(ask),
             Ask::Rejoin { instance, how, from, then, .. } => match then {
@@ -437,17 +439,14 @@ impl ClusterTask {
         }
     }
 
-    pub(super) async fn amend(
-        &mut self,
-        change: impl FnOnce(&mut crate::model::record::ClusterRecord),
-    ) -> Result<(), String> {
+    /// Changes the record while nothing else does.
+    pub(super) async fn amend(&mut self, change: RecordChange) -> Result<(), String> {
         if self.running.is_some() {
             return Err("a recovery is running; try again when it has ended".to_owned());
         }
-        let Some(record) = &mut self.view.record else { return Err("the cluster is not adopted".to_owned()) };
-        change(record);
-        let record = record.clone();
-        self.store.save_record(&self.view.cluster.name, &record).await.map_err(|error| error.to_string())
+        let changed = change_record(&*self.world, &change, clock::wall()).await;
+        self.view.record = Some(changed.map_err(|error| error.to_string())?);
+        Ok(())
     }
 
     fn decision_for(&self, ask: FailoverAsk, now: Moment) -> Decision {

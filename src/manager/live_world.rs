@@ -14,19 +14,19 @@ use super::fenced::Fenced;
 use crate::agent::client::AgentClient;
 use crate::clock;
 use crate::decide::plan::{Evidence, Step};
+use crate::execute::record::{RecordError, RecordStore, change_record};
 use crate::execute::world::{StepError, Token, World};
 use crate::model::ballot::Generation;
 use crate::model::cluster::Cluster;
 use crate::model::events::EventsPolicy;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
-use crate::model::record::{ClusterRecord, Degraded, Parked};
+use crate::model::record::{ClusterRecord, RecordChange, Registration};
 use crate::model::report::Report;
 use crate::model::sessions::Sessions;
-use crate::model::wishes::Wish;
 use crate::mysql::control::{self, ControlEnv};
 use crate::mysql::{Account, Connection, Target, Tls, events, probe, sessions};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// How much longer than the agent works on a block its answer is waited for.
 const BLOCK_GRACE: Duration = Duration::from_millis(500);
@@ -45,8 +45,6 @@ pub(super) struct LiveWorld {
     /// By host.
     pub(super) voters: BTreeMap<String, Arc<AgentClient>>,
     pub(super) store: Store,
-    /// Held from reading the record to writing it: steps of a stage run side by side.
-    pub(super) record: tokio::sync::Mutex<()>,
     pub(super) tracker: TaskTracker,
     pub(super) fenced: Fenced,
     pub(super) armed: Armed,
@@ -58,7 +56,7 @@ impl World for LiveWorld {
     async fn observe(&self, step: &Step) -> Result<Evidence, StepError> {
         match step {
             Step::Register { .. } | Step::Park { .. } | Step::Wish { .. } => {
-                let record = self.store.record(&self.cluster.name).await.map_err(failed)?;
+                let record = self.record().await?;
                 Ok(Evidence { record, ..Evidence::default() })
             }
             // Asking is claiming: a voter answers the same claim twice alike.
@@ -102,13 +100,18 @@ impl World for LiveWorld {
                 self.claim(candidate, *generation, *proof, token).await
             }
             Step::Register { primary, generation, ackers, acks, degraded } => {
-                self.register(primary, *generation, ackers, *acks, degraded.as_deref(), token).await
+                self.register(primary, *generation, ackers, (*acks, degraded.as_deref()), token).await
             }
-            Step::Park { instance, why } => self.park(instance, why).await,
+            Step::Park { instance, why } => {
+                self.change(RecordChange::Park { instance: instance.clone(), why: why.clone() }).await
+            }
             Step::Direct { instance, order, generation } => {
                 self.direct(instance, *order, *generation, token).await
             }
-            Step::Wish { instance, wish } => self.wish(instance, wish).await,
+            Step::Wish { instance, wish } => {
+                let (instance, wish) = (instance.clone(), wish.clone());
+                self.change(RecordChange::Override { instance, wish }).await
+            }
             Step::Turn { instance, from, to, acker, within } => {
                 self.turn(instance, from, (to, *acker), *within, token).await
             }
@@ -296,49 +299,23 @@ impl LiveWorld {
         primary: &InstanceId,
         generation: Generation,
         ackers: &[InstanceId],
-        acks: u32,
-        degraded: Option<&str>,
+        (acks, degraded): (u32, Option<&str>),
         token: &Token,
     ) -> Result<Evidence, StepError> {
-        let now = clock::wall();
-        let _alone = self.record.lock().await;
-        let old = self.store.record(&self.cluster.name).await.map_err(failed)?;
-        let mut record = old.clone().unwrap_or_else(|| ClusterRecord {
-            generation,
+        let mut registration = Registration {
             primary: primary.clone(),
+            generation,
             ballot: token.ballot.clone(),
-            ackers: Vec::new(),
+            ackers: ackers.to_vec(),
             acks,
-            degraded: None,
-            parked: Vec::new(),
-            failovers: Vec::new(),
-            adopted_at: now,
-            doubted: Vec::new(),
-            wishes: Default::default(),
+            degraded: degraded.map(str::to_owned),
+            automatic: token.automatic,
             base: None,
-            events: None,
-        });
-        if old.as_ref().is_none_or(|old| old.promises_anew(primary, acks, degraded.is_some())) {
-            record.base = self.base(primary, token).await;
+        };
+        if registration.starts_new_guarantee(self.record().await?.as_ref()) {
+            registration.base = self.base(primary, token).await;
         }
-        record.note_doubt(primary, ackers, (acks, degraded.is_some()), token.automatic);
-        if token.automatic && old.is_some_and(|old| old.primary != *primary) {
-            record.failovers.push(now);
-            let excess = record.failovers.len().saturating_sub(16);
-            record.failovers.drain(..excess);
-        }
-        record.degraded = degraded.map(|why| match record.degraded.take() {
-            Some(before) => before,
-            None => Degraded { since: now, why: why.to_owned() },
-        });
-        record.parked.retain(|parked| parked.instance != *primary);
-        record.wishes.forget(primary);
-        record.primary = primary.clone();
-        record.generation = generation;
-        record.ballot = token.ballot.clone();
-        record.ackers = ackers.to_vec();
-        record.acks = acks;
-        self.save(record).await
+        self.change(RecordChange::Register(Box::new(registration))).await
     }
 
     /// What `primary` had when it was armed; what it has now where nothing is known of that.
@@ -357,26 +334,28 @@ impl LiveWorld {
         }
     }
 
-    async fn park(&self, instance: &InstanceId, why: &str) -> Result<Evidence, StepError> {
-        let _alone = self.record.lock().await;
-        let record = self.store.record(&self.cluster.name).await.map_err(failed)?;
-        let mut record = record.ok_or_else(|| StepError::Failed("the cluster is not adopted".to_owned()))?;
-        record.parked.retain(|parked| parked.instance != *instance);
-        record.parked.push(Parked { instance: instance.clone(), since: clock::wall(), why: why.to_owned() });
-        self.save(record).await
-    }
-
-    async fn wish(&self, instance: &InstanceId, wish: &Wish) -> Result<Evidence, StepError> {
-        let _alone = self.record.lock().await;
-        let record = self.store.record(&self.cluster.name).await.map_err(failed)?;
-        let mut record = record.ok_or_else(|| StepError::Failed("the cluster is not adopted".to_owned()))?;
-        record.wishes.note(instance, wish, clock::wall());
-        self.save(record).await
-    }
-
-    async fn save(&self, record: ClusterRecord) -> Result<Evidence, StepError> {
-        self.store.save_record(&self.cluster.name, &record).await.map_err(failed)?;
+    async fn change(&self, change: RecordChange) -> Result<Evidence, StepError> {
+        let record = change_record(self, &change, clock::wall()).await?;
         Ok(Evidence { record: Some(record), ..Evidence::default() })
+    }
+}
+
+impl RecordStore for LiveWorld {
+    async fn record(&self) -> Result<Option<ClusterRecord>, RecordError> {
+        self.store.record(&self.cluster.name).await.map_err(|error| RecordError::Store(error.to_string()))
+    }
+
+    async fn save_record(&self, record: &ClusterRecord) -> Result<(), RecordError> {
+        self.store.save_record(&self.cluster.name, record).await.map_err(|error| match error {
+            StoreError::StaleRecord { .. } => RecordError::Stale,
+            error @ (StoreError::Open { .. }
+            | StoreError::Lock { .. }
+            | StoreError::Taken { .. }
+            | StoreError::Sql(_)
+            | StoreError::Decode(_)
+            | StoreError::Closed
+            | StoreError::Random(_)) => RecordError::Store(error.to_string()),
+        })
     }
 }
 

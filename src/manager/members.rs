@@ -90,7 +90,6 @@ impl Parts {
             agents,
             voters,
             store: store.clone(),
-            record: Default::default(),
             tracker: tracker.clone(),
             fenced: Default::default(),
             armed: Default::default(),

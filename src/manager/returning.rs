@@ -21,7 +21,7 @@ use crate::model::instance::InstanceId;
 use crate::model::intent::{How, Intents};
 use crate::model::job::{Job, Phase};
 use crate::model::observation::{AgentStatus, Process};
-use crate::model::record::{ClusterRecord, Parked};
+use crate::model::record::{ClusterRecord, RecordChange};
 use crate::model::view::Seen;
 
 /// How long the agent may take to say what is in extra transactions.
@@ -78,9 +78,9 @@ impl ClusterTask {
         from: Option<&InstanceId>,
     ) -> Result<Plan, Not> {
         let mut view = self.view.clone();
-        if let Some(record) = &mut view.record {
-            note_word(record, instance, how, from);
-        }
+        let released =
+            ClusterRecord::apply(view.record.as_ref(), &release(instance, how, from), clock::wall());
+        view.record = released.ok();
         intents.note_done(instance);
         intents.forget_rebuilds(instance);
         intents.asked = Some(instance.clone());
@@ -172,7 +172,7 @@ impl ClusterTask {
         how: How,
         from: Option<&InstanceId>,
     ) -> Result<(), String> {
-        self.amend(|record| note_word(record, instance, how, from)).await?;
+        self.amend(release(instance, how, from)).await?;
         self.intents.note_done(instance);
         self.intents.forget_rebuilds(instance);
         Ok(())
@@ -185,7 +185,8 @@ impl ClusterTask {
         if word.is_none() {
             return;
         }
-        if let Err(why) = self.amend(|record| record.wishes.bring_back(instance, None, None)).await {
+        let forget = RecordChange::ForgetRemedies { instances: vec![instance.clone()] };
+        if let Err(why) = self.amend(forget).await {
             tracing::error!(%instance, why, "what was asked about it, and is done, stays recorded");
         }
     }
@@ -205,9 +206,8 @@ impl ClusterTask {
             return;
         };
         let why = "its rebuild was called off by an operator".to_owned();
-        let parked = Parked {
+        let off = RecordChange::CallOffRebuild {
             instance: instance.clone(),
-            since: clock::wall(),
             why: format!("{why}; \"mhactl rejoin {instance} --dry-run\" shows what can be done"),
         };
         // Before it ends: nobody begins another.
@@ -215,11 +215,6 @@ impl ClusterTask {
             let _ = answer.send(Err("this manager does not lead".to_owned()));
             return;
         }
-        let leads = self.view.record.as_ref().is_some_and(|record| record.primary == instance);
-        let off = |record: &mut ClusterRecord| {
-            note_word(record, &instance, How::Auto, None);
-            record.parked.extend((!leads).then_some(parked));
-        };
         if let Err(error) = self.amend(off).await {
             let _ = answer.send(Err(error));
             return;
@@ -246,17 +241,13 @@ impl ClusterTask {
         if waiting.is_empty() {
             return Err("nothing is running".to_owned());
         }
-        let off = |record: &mut ClusterRecord| {
-            waiting.iter().for_each(|instance| record.wishes.bring_back(instance, None, None));
-        };
-        self.amend(off).await?;
+        self.amend(RecordChange::ForgetRemedies { instances: waiting.clone() }).await?;
         waiting.iter().for_each(|instance| self.intents.forget_rebuilds(instance));
         Ok(format!("the rebuild of {}, which was not under way: called off", names(&waiting)))
     }
 }
 
 /// It is in automatic hands, to be brought back as asked.
-fn note_word(record: &mut ClusterRecord, instance: &InstanceId, how: How, from: Option<&InstanceId>) {
-    record.parked.retain(|parked| parked.instance != *instance);
-    record.wishes.bring_back(instance, how.remedy(), from);
+fn release(instance: &InstanceId, how: How, from: Option<&InstanceId>) -> RecordChange {
+    RecordChange::Release { instance: instance.clone(), method: how.remedy(), donor: from.cloned() }
 }

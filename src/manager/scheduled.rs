@@ -13,6 +13,7 @@ use crate::clock;
 use crate::decide::events::{Lesson, learn, mends};
 use crate::decide::plan::Plan;
 use crate::model::events::EventsPolicy;
+use crate::model::record::RecordChange;
 use crate::model::time::Moment;
 use crate::mysql::{ClientError, Connection, Target, events};
 
@@ -75,7 +76,7 @@ impl ClusterTask {
         }
         if self.view.cluster.policy.events == EventsPolicy::Leave {
             if self.view.record.as_ref().is_some_and(|record| record.events.is_some())
-                && let Err(why) = self.amend(|record| record.events = None).await
+                && let Err(why) = self.amend(RecordChange::Events { wanted: None }).await
             {
                 tracing::error!(cluster = %self.view.cluster.name, why, "what was wanted of events is still recorded");
             }
@@ -88,7 +89,7 @@ impl ClusterTask {
         }
         let Some(wanted) = wanted else { return };
         let (scheduler, idle) = (wanted.scheduler, wanted.idle.len());
-        match self.amend(|record| record.events = Some(wanted)).await {
+        match self.amend(RecordChange::Events { wanted: Some(wanted) }).await {
             Ok(()) => tracing::info!(
                 cluster = %self.view.cluster.name,
                 scheduler,

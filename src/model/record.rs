@@ -9,9 +9,16 @@ use super::gtid::GtidSet;
 use super::instance::InstanceId;
 use super::wishes::Wishes;
 
+mod change;
+
+pub use change::{NotAdopted, RecordChange, Registration};
+
 /// The durable memory of one adopted cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterRecord {
+    /// Grows by one with each change. The store refuses a record that does not follow the one it holds.
+    #[serde(default)]
+    pub revision: u64,
     /// Of the present primary.
     pub generation: Generation,
     pub primary: InstanceId,
@@ -45,6 +52,26 @@ pub struct ClusterRecord {
 }
 
 impl ClusterRecord {
+    /// What is recorded of a cluster when nothing is known but who leads it. Revision 0 is in no store.
+    pub fn new(primary: InstanceId, generation: Generation, adopted_at: DateTime<Utc>) -> Self {
+        Self {
+            revision: 0,
+            generation,
+            primary,
+            ballot: Ballot::default(),
+            ackers: Vec::new(),
+            acks: 0,
+            degraded: None,
+            parked: Vec::new(),
+            failovers: Vec::new(),
+            adopted_at,
+            doubted: Vec::new(),
+            wishes: Wishes::default(),
+            base: None,
+            events: None,
+        }
+    }
+
     /// Whether acknowledgements promise something else than before, once this is recorded: another primary's, or of more hosts.
     pub fn promises_anew(&self, primary: &InstanceId, acks: u32, degraded: bool) -> bool {
         self.primary != *primary || self.degraded.is_some() && !degraded || self.acks == 0 && acks > 0

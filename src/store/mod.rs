@@ -38,6 +38,11 @@ pub enum StoreError {
         "the store holds what this version cannot read: {0}; it may have been written by a newer version"
     )]
     Decode(#[from] serde_json::Error),
+    #[error(
+        "the record of cluster {cluster} is at revision {stored}, and the change was made from revision {base}; nothing was written: \
+         the record is to be read again"
+    )]
+    StaleRecord { cluster: ClusterName, stored: u64, base: u64 },
     #[error("the store's writer thread has ended")]
     Closed,
     #[error("cannot read random bytes for this manager's id: {0}")]
@@ -90,10 +95,11 @@ impl Store {
         self.ask(move |database| database.record(&cluster)).await
     }
 
-    /// Replaces the record of a cluster.
+    /// Replaces the record of a cluster by the next revision of it.
     ///
     /// # Errors
-    /// When it could not be made durable.
+    /// [`StoreError::StaleRecord`] when another revision is stored than the one `record` was made from; otherwise when it could not be
+    /// made durable.
     pub async fn save_record(&self, cluster: &ClusterName, record: &ClusterRecord) -> Result<(), StoreError> {
         let (cluster, record) = (cluster.clone(), record.clone());
         self.ask(move |database| database.save_record(&cluster, &record)).await

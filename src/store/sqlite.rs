@@ -4,7 +4,7 @@ use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 
 use super::StoreError;
 use crate::execute::journal::{Entry, Recovery, What};
@@ -87,11 +87,25 @@ impl Database {
         record: &ClusterRecord,
     ) -> Result<(), StoreError> {
         let json = serde_json::to_string(record)?;
-        self.connection
+        let base = record.revision.saturating_sub(1);
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let stored = transaction
+            .prepare_cached(
+                "SELECT coalesce(json_extract(json, '$.revision'), 0) FROM record WHERE cluster = ?1",
+            )?
+            .query_row([&cluster.0], |row| row.get(0))
+            .optional()?;
+        let stored: i64 = stored.unwrap_or(0);
+        let stored = stored.unsigned_abs();
+        if record.revision == 0 || stored != base {
+            return Err(StoreError::StaleRecord { cluster: cluster.clone(), stored, base });
+        }
+        transaction
             .prepare_cached(
                 "INSERT INTO record VALUES (?1, ?2) ON CONFLICT (cluster) DO UPDATE SET json = ?2",
             )?
             .execute(params![cluster.0, json])?;
+        transaction.commit()?;
         Ok(())
     }
 

@@ -28,21 +28,8 @@ fn entry(what: What) -> Entry {
 async fn what_was_written_is_there_after_reopening() {
     let dir = tempfile::tempdir().unwrap();
     let orders = ClusterName("orders".to_owned());
-    let record = ClusterRecord {
-        generation: Generation(7),
-        primary: InstanceId::new("db1", 3306),
-        ballot: Ballot::default(),
-        ackers: vec![],
-        acks: 1,
-        degraded: None,
-        parked: vec![],
-        failovers: vec![],
-        adopted_at: DateTime::UNIX_EPOCH,
-        doubted: Vec::new(),
-        wishes: Default::default(),
-        base: None,
-        events: None,
-    };
+    let mut record = ClusterRecord::new(InstanceId::new("db1", 3306), Generation(7), DateTime::UNIX_EPOCH);
+    (record.revision, record.acks) = (1, 1);
     let id = {
         let store = Store::open(dir.path()).unwrap();
         store.save_record(&orders, &record).await.unwrap();
@@ -55,6 +42,49 @@ async fn what_was_written_is_there_after_reopening() {
     assert_eq!(store.record(&orders).await.unwrap(), Some(record));
     assert_eq!(store.ballot().await.unwrap(), id);
     assert_eq!(store.record(&ClusterName("other".to_owned())).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_record_made_from_an_older_revision_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let orders = ClusterName("orders".to_owned());
+    let at = |revision, acks| {
+        let new = ClusterRecord::new(InstanceId::new("db1", 3306), Generation(7), DateTime::UNIX_EPOCH);
+        ClusterRecord { revision, acks, ..new }
+    };
+    let refused = |result: Result<(), StoreError>| match result {
+        Err(StoreError::StaleRecord { stored, base, .. }) => (stored, base),
+        other => panic!("{other:?}"),
+    };
+    // A store that knows nothing of the cluster takes its first record and no later one.
+    assert_eq!(refused(store.save_record(&orders, &at(3, 0)).await), (0, 2));
+    assert_eq!(refused(store.save_record(&orders, &at(0, 0)).await), (0, 0));
+    store.save_record(&orders, &at(1, 0)).await.unwrap();
+    // Two changes of one record: the second was made from what is no longer so.
+    store.save_record(&orders, &at(2, 1)).await.unwrap();
+    assert_eq!(refused(store.save_record(&orders, &at(2, 9)).await), (2, 1));
+    assert_eq!(refused(store.save_record(&orders, &at(4, 9)).await), (2, 3));
+    assert_eq!(store.record(&orders).await.unwrap(), Some(at(2, 1)));
+    store.save_record(&orders, &at(3, 2)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_record_of_an_earlier_version_has_no_revision_and_can_be_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let orders = ClusterName("orders".to_owned());
+    let mut record = ClusterRecord::new(InstanceId::new("db1", 3306), Generation(7), DateTime::UNIX_EPOCH);
+    {
+        let store = Store::open(dir.path()).unwrap();
+        record.revision = 1;
+        store.save_record(&orders, &record).await.unwrap();
+    }
+    let database = rusqlite::Connection::open(dir.path().join("mha.sqlite")).unwrap();
+    database.execute("UPDATE record SET json = json_remove(json, '$.revision')", []).unwrap();
+    drop(database);
+    let store = Store::open(dir.path()).unwrap();
+    assert_eq!(store.record(&orders).await.unwrap().unwrap().revision, 0);
+    store.save_record(&orders, &record).await.unwrap();
 }
 
 #[tokio::test]

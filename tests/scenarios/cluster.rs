@@ -68,19 +68,11 @@ pub(crate) fn cluster(line: &str) -> Result<World, String> {
     let mut world = World::new(configured, hosts, wanted.flavor, now);
     let ackers = if wanted.lossless { ids[1..].to_vec() } else { Vec::new() };
     world.view.record = Some(ClusterRecord {
-        generation: Generation(1),
-        primary: primary.clone(),
+        revision: 1,
         ballot: Ballot { number: 1, manager: "m1".to_owned() },
         acks: u32::from(!ackers.is_empty()),
         ackers,
-        degraded: None,
-        parked: Vec::new(),
-        failovers: Vec::new(),
-        adopted_at: world.wall(),
-        doubted: Vec::new(),
-        wishes: Default::default(),
-        base: None,
-        events: None,
+        ..ClusterRecord::new(primary.clone(), Generation(1), world.wall())
     });
     arm(&mut world, &primary);
     world.wait(Duration::from_secs(5));

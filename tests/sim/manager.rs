@@ -11,13 +11,14 @@ use mha::decide::topology;
 use mha::decide::{Action, adopt, decide};
 use mha::execute::Outcome;
 use mha::execute::journal::{Entry, Journal, Recovery, What, left_behind};
+use mha::execute::record::RecordError;
 use mha::execute::recovery;
 use mha::execute::world::Token;
 use mha::model::ballot::Ballot;
 use mha::model::gtid::GtidSet;
 use mha::model::instance::InstanceId;
 use mha::model::intent::{FailoverAsk, Intents};
-use mha::model::record::{ClusterRecord, Degraded, Parked};
+use mha::model::record::{ClusterRecord, RecordChange};
 use mha::model::view::ClusterView;
 use mha::model::wishes::Change;
 use tokio::time::sleep;
@@ -401,7 +402,7 @@ impl Sim {
     }
 
     /// As the live world finds it: what it had when it was armed, else what it has now.
-    fn base_of(&mut self, m: usize, primary: &InstanceId, token: &Token) -> GtidSet {
+    pub(crate) fn base_of(&mut self, m: usize, primary: &InstanceId, token: &Token) -> GtidSet {
         if let Some((recovery, armed, set)) = &self.armed[m]
             && (recovery, armed) == (&token.recovery, primary)
         {
@@ -411,66 +412,36 @@ impl Sim {
         self.set_of(marks)
     }
 
-    /// The store's part of a plan, in one transaction.
-    pub(crate) fn write_record(&mut self, m: usize, step: &Step, token: &Token) -> Option<ClusterRecord> {
-        let now = wall(self.t);
-        let old = self.stores[m].record.clone();
-        let record = match (step, old) {
-            (Step::Register { primary, generation, ackers, acks, degraded }, old) => {
-                let promoted = old.as_ref().is_some_and(|old| old.primary != *primary);
-                let mut failovers = old.as_ref().map_or_else(Vec::new, |old| old.failovers.clone());
-                failovers.extend((promoted && token.automatic).then_some(now));
-                let degraded_now = degraded.is_some();
-                let degraded = degraded.clone().map(|why| Degraded { since: now, why });
+    /// What a manager's store does with a record: as the real one, which is asked too where a test has one.
+    pub(crate) fn save_record(&mut self, m: usize, record: &ClusterRecord) -> Result<(), RecordError> {
+        let stored = self.stores[m].record.as_ref().map_or(0, |record| record.revision);
+        if record.revision != stored + 1 {
+            self.count("stale record refused");
+            return Err(RecordError::Stale);
+        }
+        self.keep_record(m, record);
+        self.stores[m].record = Some(record.clone());
+        Ok(())
+    }
+
+    pub(crate) fn note_change(&mut self, m: usize, change: &RecordChange) {
+        match change {
+            RecordChange::Register(new) => {
+                let (primary, generation) = (&new.primary, new.generation);
+                let (acks, ackers) = (new.acks, new.ackers.len());
                 self.say(format!(
-                    "m{m} records {primary}, generation {generation}, acks {acks}, {} acker(s)",
-                    ackers.len()
+                    "m{m} records {primary}, generation {generation}, acks {acks}, {ackers} acker(s)"
                 ));
-                let mut doubted = old.clone();
-                if let Some(record) = &mut doubted {
-                    record.note_doubt(primary, ackers, (*acks, degraded.is_some()), token.automatic);
-                }
-                Some(ClusterRecord {
-                    generation: *generation,
-                    primary: primary.clone(),
-                    ballot: token.ballot.clone(),
-                    ackers: ackers.clone(),
-                    acks: *acks,
-                    degraded,
-                    parked: old.as_ref().map_or_else(Vec::new, |old| old.parked.clone()),
-                    failovers,
-                    doubted: doubted.map_or_else(Vec::new, |record| record.doubted),
-                    wishes: old.as_ref().map_or_else(Default::default, |old| {
-                        let mut wishes = old.wishes.clone();
-                        wishes.forget(primary);
-                        wishes
-                    }),
-                    base: match &old {
-                        Some(old) if !old.promises_anew(primary, *acks, degraded_now) => old.base.clone(),
-                        Some(_) | None => Some(self.base_of(m, primary, token)),
-                    },
-                    events: old.as_ref().and_then(|old| old.events.clone()),
-                    adopted_at: old.map_or(now, |old| old.adopted_at),
-                })
             }
-            (Step::Park { instance, why }, Some(mut record)) => {
-                if !record.parked.iter().any(|parked| parked.instance == *instance) {
+            RecordChange::Park { instance, why } => {
+                let record = self.stores[m].record.as_ref();
+                if record.is_some_and(|it| it.parked.iter().all(|parked| parked.instance != *instance)) {
                     self.say(format!("m{m} parks {instance}: {why}"));
                     self.count("parked");
-                    record.parked.push(Parked { instance: instance.clone(), since: now, why: why.clone() });
                 }
-                Some(record)
             }
-            (Step::Wish { instance, wish }, Some(mut record)) => {
-                self.say(format!("m{m} records: {step}"));
-                record.wishes.note(instance, wish, now);
-                Some(record)
-            }
-            (_, old) => old,
-        };
-        self.keep_record(m, record.as_ref());
-        self.stores[m].record = record.clone();
-        record
+            other => self.say(format!("m{m} records {other:?}")),
+        }
     }
 
     fn note(&mut self, m: usize, what: &What) {

@@ -137,8 +137,8 @@ impl Sim {
         }
     }
 
-    pub(crate) fn keep_record(&self, m: usize, record: Option<&ClusterRecord>) {
-        if let (Some(disk), Some(record)) = (&self.stores[m].disk, record) {
+    pub(crate) fn keep_record(&self, m: usize, record: &ClusterRecord) {
+        if let Some(disk) = &self.stores[m].disk {
             now(disk.save_record(&self.cluster.name, record));
         }
     }

@@ -10,15 +10,18 @@ use futures::stream::FuturesUnordered;
 use mha::decide::lease::Terms;
 use mha::decide::lease::voter::{Claim, Claimed, Outstanding};
 use mha::decide::plan::{Evidence, Proof, Salvaged, Step, Votes};
+use mha::execute::record::{RecordError, RecordStore, change_record};
 use mha::execute::world::{StepError, Token, World};
 use mha::model::ballot::Generation;
 use mha::model::instance::InstanceId;
+use mha::model::record::{ClusterRecord, RecordChange, Registration};
 use mha::model::report::Report;
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::basics::Planted;
+use super::manager::wall;
 use super::state::Sim;
 use super::steps::{agent_step, evidence};
 use super::story::Fate;
@@ -290,7 +293,7 @@ impl World for SimWorld {
         match step {
             Step::Direct { .. } => Ok(Evidence { directed: true, ..Evidence::default() }),
             Step::Register { .. } | Step::Park { .. } | Step::Wish { .. } => {
-                let record = self.shared.act(|sim| sim.stores[self.m].record.clone());
+                let record = self.record().await?;
                 Ok(Evidence { record, ..Evidence::default() })
             }
             Step::Claim { .. } | Step::Salvage { .. } | Step::Furnish { .. } => Ok(Evidence::default()),
@@ -376,14 +379,39 @@ impl SimWorld {
             .unwrap_or_else(|_| Err(StepError::Failed(format!("it has not reached {to}"))))
     }
 
+    async fn change(&self, change: RecordChange) -> Result<Evidence, StepError> {
+        let at = self.shared.act(|sim| {
+            sim.note_change(self.m, &change);
+            wall(sim.t)
+        });
+        let record = change_record(self, &change, at).await?;
+        Ok(Evidence { record: Some(record), ..Evidence::default() })
+    }
+
     async fn done(&self, step: &Step, token: &Token) -> Result<Evidence, StepError> {
         match step {
-            Step::Register { .. } | Step::Park { .. } | Step::Wish { .. } => {
-                self.shared.awake(self.m).await;
-                sleep(Duration::from_millis(2)).await;
-                let record = self.shared.act(|sim| sim.write_record(self.m, step, token));
-                sleep(Duration::from_millis(1)).await;
-                Ok(Evidence { record, ..Evidence::default() })
+            Step::Register { primary, generation, ackers, acks, degraded } => {
+                let mut registration = Registration {
+                    primary: primary.clone(),
+                    generation: *generation,
+                    ballot: token.ballot.clone(),
+                    ackers: ackers.clone(),
+                    acks: *acks,
+                    degraded: degraded.clone(),
+                    automatic: token.automatic,
+                    base: None,
+                };
+                if registration.starts_new_guarantee(self.record().await?.as_ref()) {
+                    registration.base = Some(self.shared.act(|sim| sim.base_of(self.m, primary, token)));
+                }
+                self.change(RecordChange::Register(Box::new(registration))).await
+            }
+            Step::Park { instance, why } => {
+                self.change(RecordChange::Park { instance: instance.clone(), why: why.clone() }).await
+            }
+            Step::Wish { instance, wish } => {
+                let (instance, wish) = (instance.clone(), wish.clone());
+                self.change(RecordChange::Override { instance, wish }).await
             }
             Step::Claim { candidate, generation, proof } => {
                 Ok(self.claim(candidate, *generation, *proof, token).await)
@@ -430,5 +458,19 @@ impl SimWorld {
                 result
             }
         }
+    }
+}
+
+impl RecordStore for SimWorld {
+    async fn record(&self) -> Result<Option<ClusterRecord>, RecordError> {
+        self.shared.awake(self.m).await;
+        Ok(self.shared.act(|sim| sim.stores[self.m].record.clone()))
+    }
+
+    async fn save_record(&self, record: &ClusterRecord) -> Result<(), RecordError> {
+        sleep(Duration::from_millis(2)).await;
+        self.shared.act(|sim| sim.save_record(self.m, record))?;
+        sleep(Duration::from_millis(1)).await;
+        Ok(())
     }
 }

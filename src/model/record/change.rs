@@ -1,0 +1,150 @@
+//! Every change of a cluster's record, as a value, and the one function that applies it. The live service and the simulation write
+//! the record by nothing else.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::{ClusterRecord, Degraded, Parked};
+use crate::model::ballot::{Ballot, Generation};
+use crate::model::events::EventsWanted;
+use crate::model::extra::Remedy;
+use crate::model::gtid::GtidSet;
+use crate::model::instance::InstanceId;
+use crate::model::wishes::Wish;
+
+/// So many automatic failovers are remembered.
+const FAILOVERS: usize = 16;
+
+/// One change of the record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "change", rename_all = "snake_case")]
+pub enum RecordChange {
+    /// A primary leads with these ackers. The first one adopts the cluster.
+    Register(Box<Registration>),
+    /// Nothing is done about the member until a person decides.
+    Park { instance: InstanceId, why: String },
+    /// An operator's word about one member, until the next of its kind.
+    Override { instance: InstanceId, wish: Wish },
+    /// The member is in automatic hands again, brought back by `method`; as policy says without one.
+    Release { instance: InstanceId, method: Option<Remedy>, donor: Option<InstanceId> },
+    /// A rebuild was called off: its data is no longer to be replaced, and unless the member leads a person decides about it.
+    CallOffRebuild { instance: InstanceId, why: String },
+    /// These members came back, or are no longer to be brought back otherwise than policy says.
+    ForgetRemedies { instances: Vec<InstanceId> },
+    /// An operator has seen the automatic failovers: they count against the budget no more.
+    AcknowledgeFailovers,
+    /// What is wanted of scheduled events; with none they are the operator's.
+    Events { wanted: Option<EventsWanted> },
+}
+
+/// Who leads, with whom.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registration {
+    pub primary: InstanceId,
+    pub generation: Generation,
+    /// Of the manager that registers it.
+    pub ballot: Ballot,
+    pub ackers: Vec<InstanceId>,
+    pub acks: u32,
+    /// Why the promise of `lossless` does not hold, if it does not.
+    pub degraded: Option<String>,
+    /// No operator asked for it: a change of primary counts against the budget.
+    pub automatic: bool,
+    /// What the primary had when it was armed; used only where [`Registration::starts_new_guarantee`].
+    pub base: Option<GtidSet>,
+}
+
+impl Registration {
+    /// Whether acknowledgements promise something else once this is recorded, so that a new base is needed.
+    pub fn starts_new_guarantee(&self, before: Option<&ClusterRecord>) -> bool {
+        before.is_none_or(|before| before.promises_anew(&self.primary, self.acks, self.degraded.is_some()))
+    }
+}
+
+/// There is no record to change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the cluster is not adopted")]
+pub struct NotAdopted;
+
+impl ClusterRecord {
+    /// The record after `change`, which happens at `at`: its revision is the next one.
+    ///
+    /// # Errors
+    /// When nothing is recorded and the change is no registration.
+    pub fn apply(
+        before: Option<&Self>,
+        change: &RecordChange,
+        at: DateTime<Utc>,
+    ) -> Result<Self, NotAdopted> {
+        let mut record = match (before, change) {
+            (Some(before), _) => before.clone(),
+            (None, RecordChange::Register(first)) => Self::new(first.primary.clone(), first.generation, at),
+            (
+                None,
+                RecordChange::Park { .. }
+                | RecordChange::Override { .. }
+                | RecordChange::Release { .. }
+                | RecordChange::CallOffRebuild { .. }
+                | RecordChange::ForgetRemedies { .. }
+                | RecordChange::AcknowledgeFailovers
+                | RecordChange::Events { .. },
+            ) => return Err(NotAdopted),
+        };
+        record.revision += 1;
+        match change {
+            RecordChange::Register(registration) => record.register(before, registration, at),
+            RecordChange::Park { instance, why } => record.park(instance, why, at),
+            RecordChange::Override { instance, wish } => record.wishes.note(instance, wish, at),
+            RecordChange::Release { instance, method, donor } => {
+                record.parked.retain(|parked| parked.instance != *instance);
+                record.wishes.bring_back(instance, *method, donor.as_ref());
+            }
+            RecordChange::CallOffRebuild { instance, why } => {
+                record.wishes.bring_back(instance, None, None);
+                if record.primary == *instance {
+                    record.parked.retain(|parked| parked.instance != *instance);
+                } else {
+                    record.park(instance, why, at);
+                }
+            }
+            RecordChange::ForgetRemedies { instances } => {
+                instances.iter().for_each(|instance| record.wishes.bring_back(instance, None, None));
+            }
+            RecordChange::AcknowledgeFailovers => record.failovers.clear(),
+            RecordChange::Events { wanted } => record.events.clone_from(wanted),
+        }
+        Ok(record)
+    }
+
+    fn park(&mut self, instance: &InstanceId, why: &str, at: DateTime<Utc>) {
+        self.parked.retain(|parked| parked.instance != *instance);
+        self.parked.push(Parked { instance: instance.clone(), since: at, why: why.to_owned() });
+    }
+
+    fn register(&mut self, before: Option<&Self>, new: &Registration, at: DateTime<Utc>) {
+        if new.starts_new_guarantee(before) {
+            self.base.clone_from(&new.base);
+        }
+        self.note_doubt(&new.primary, &new.ackers, (new.acks, new.degraded.is_some()), new.automatic);
+        if new.automatic && before.is_some_and(|before| before.primary != new.primary) {
+            self.failovers.push(at);
+            let excess = self.failovers.len().saturating_sub(FAILOVERS);
+            self.failovers.drain(..excess);
+        }
+        // It is one span for as long as the promise does not hold, whatever else changes meanwhile.
+        self.degraded = new.degraded.as_ref().map(|why| match self.degraded.take() {
+            Some(before) => before,
+            None => Degraded { since: at, why: why.clone() },
+        });
+        self.parked.retain(|parked| parked.instance != new.primary);
+        self.wishes.forget(&new.primary);
+        self.primary.clone_from(&new.primary);
+        self.generation = new.generation;
+        self.ballot.clone_from(&new.ballot);
+        self.ackers.clone_from(&new.ackers);
+        self.acks = new.acks;
+    }
+}
+
+#[cfg(test)]
+mod tests;
