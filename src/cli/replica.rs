@@ -102,10 +102,13 @@ pub(super) enum ReplicaCommand {
         #[arg(long, conflicts_with = "dry_run")]
         yes: bool,
     },
-    /// Start a stopped replica, where it belongs.
+    /// Start a stopped replica, where it belongs; while no primary serves, its applier alone.
     Start {
         #[arg(value_name = "HOST")]
         instance: InstanceId,
+        /// Apply first what was received. It is always done so: a start of both threads at once may throw that away.
+        #[arg(long)]
+        sql: bool,
         #[command(flatten)]
         manner: Manner,
     },
@@ -161,7 +164,7 @@ pub(super) async fn replica(desk: &Desk, command: ReplicaCommand, by: String) ->
             };
             (instance, Change::Stop { threads }, manner)
         }
-        ReplicaCommand::Start { instance, manner } => (instance, Change::Start, manner),
+        ReplicaCommand::Start { instance, sql: _, manner } => (instance, Change::Start, manner),
         ReplicaCommand::Rebuild { instance, from, cluster, detach, dry_run, yes } => {
             let request = RejoinRequest { instance, how: How::Rebuild, from, by, dry_run };
             return desk.rejoin(cluster, request, (yes, detach)).await;

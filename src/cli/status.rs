@@ -251,6 +251,11 @@ fn prospect(screen: Screen, of: &Snapshot) -> Vec<String> {
             let title = screen.paint(Tone::Quiet, &format!("{title}:"));
             vec![format!("  {title} {}", screen.paint(tone, sentence))]
         }
+        // A best candidate is no promise: what is refused is listed above.
+        (None, Some(best)) if !of.refused.is_empty() => {
+            let title = screen.paint(Tone::Quiet, "best candidate, if nothing were refused:");
+            vec![format!("  {title} {}", to_fetch(best))]
+        }
         (None, Some(best)) => {
             vec![format!("  {} {}", screen.paint(Tone::Quiet, "in a failover:"), to_fetch(best))]
         }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use super::candidate::{Candidate, Ranking};
 use super::failover::acks_in_force;
 use super::plan::{Plan, PlanKind, Stage, Step};
+use super::standing::holds_unapplied;
+use super::topology;
 use crate::model::instance::InstanceId;
 use crate::model::intent::Intents;
 use crate::model::observation::Access;
@@ -14,6 +16,7 @@ use crate::model::record::ClusterRecord;
 use crate::model::report::{Report, ThreadState};
 use crate::model::time::{Moment, human};
 use crate::model::view::{ClusterView, Seen};
+use crate::model::wishes::Threads;
 
 /// `without_ackers = "degrade"`, and commits have waited `silence` for acknowledgements nobody gives: the span is recorded, then
 /// they are let go.
@@ -88,6 +91,83 @@ pub(super) fn rearm(view: &ClusterView, ranking: &Ranking, intents: &Intents, no
         Stage::new("lossless", vec![register(record, ackers, acks, None)]),
     ];
     Some(plan(view, format!("{} acker(s) are back: {primary} is lossless again", ready.len()), stages))
+}
+
+/// A registered acker that receives nothing any more acknowledges nothing, and every failover would wait for its word: it is kept from
+/// acknowledging, and is taken from the record once the others have all that it had.
+pub(super) fn retire(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan> {
+    let record = lossless_record(view)?;
+    fresh(view, intents, &record.primary)?;
+    record.ackers.iter().find_map(|acker| {
+        let report = fresh(view, intents, acker)?;
+        let why = receives_nothing(view, record, acker, report, now)?;
+        let others = topology::ackers_beside(view, record, acker);
+        if others.len() < record.acks as usize || intents.pause(acker, now).is_some() {
+            return None;
+        }
+        let within = view.cluster.policy.statement;
+        let halt = Step::Halt { instance: acker.clone(), threads: Threads::Receiver, within };
+        let [level, register] = topology::leaves_ackers(view, record, acker, within);
+        let stages = std::iter::once(Stage::new("deaf", vec![halt])).chain(level).chain(register).collect();
+        let title = format!("{acker} is no acker any more: {why}");
+        Some(Plan { kind: PlanKind::Rejoin, ..plan(view, title, stages) })
+    })
+}
+
+fn lossless_record(view: &ClusterView) -> Option<&ClusterRecord> {
+    let lossless = view.cluster.policy.durability == Durability::Lossless;
+    view.record.as_ref().filter(|record| lossless && record.acks > 0 && record.degraded.is_none())
+}
+
+/// Why it acknowledges nothing, where nothing here brings that back by itself.
+fn receives_nothing(
+    view: &ClusterView,
+    record: &ClusterRecord,
+    acker: &InstanceId,
+    report: &Report,
+    now: Moment,
+) -> Option<String> {
+    let channel = report.channel();
+    let receives = channel.is_some_and(|channel| channel.receiver != ThreadState::Stopped);
+    // What it has received and not applied is lost if it is touched: that is a person's to mend first.
+    if receives || holds_unapplied(report).is_some() {
+        return None;
+    }
+    if record.parked.iter().any(|parked| parked.instance == *acker) {
+        return Some("it is parked and receives nothing".to_owned());
+    }
+    // A server that returned is compared and led back; one that was left so by a failover is started.
+    let seen = view.of(acker)?;
+    let closed = seen.agent_now().is_some_and(|agent| agent.access == Access::Closed);
+    let started = channel.is_some_and(|channel| channel.applier == ThreadState::Running);
+    let still = seen.stream_moved_at.map_or(Duration::ZERO, |moved| now.since(moved));
+    (!closed && !started && still >= view.cluster.policy.silence).then(|| {
+        match channel {
+            None => "it does not replicate",
+            Some(_) => "its replication was stopped by hand",
+        }
+        .to_owned()
+    })
+}
+
+/// A replica that follows the primary well and is not registered: it acknowledges from now on.
+pub(super) fn recruit(view: &ClusterView, ranking: &Ranking, intents: &Intents, now: Moment) -> Option<Plan> {
+    let record = lossless_record(view)?;
+    fresh(view, intents, &record.primary)?;
+    ranking.candidates.iter().find_map(|candidate| {
+        let instance = &candidate.instance;
+        let follows = candidate.can_acknowledge()
+            && fresh(view, intents, instance).is_some_and(|report| is_fed(report, &record.primary))
+            && record.wishes.source_of(instance).is_none()
+            && topology::home(view, record, instance, now) == record.primary;
+        let new = !record.ackers.contains(instance) && intents.pause(instance, now).is_none();
+        if !(follows && new && is_admitted(view, instance) && hears(view, instance)) {
+            return None;
+        }
+        let title = format!("{instance} follows {} and acknowledges from now on", record.primary);
+        let stages = topology::joins_ackers(record, instance);
+        Some(Plan { kind: PlanKind::Rejoin, ..plan(view, title, stages) })
+    })
 }
 
 /// What it last said, if that was after the last recovery.

@@ -31,6 +31,9 @@ pub enum Against {
     ApplierError {
         code: u32,
         text: String,
+        /// At most so many transactions are received and wait for it.
+        #[serde(default)]
+        waiting: u64,
     },
     Filtered,
     Delayed(#[serde(with = "crate::model::time::millis")] Duration),
@@ -63,7 +66,12 @@ impl fmt::Display for Against {
             Self::NoReplicaUpdates => f.write_str("does not log what it replicates"),
             Self::NotReplicating => f.write_str("is no replica"),
             Self::NotByGtid => f.write_str("does not replicate by GTID"),
-            Self::ApplierError { code, text } => write!(f, "its applier stopped with error {code}: {text}"),
+            Self::ApplierError { code, text, waiting: 0 } => {
+                write!(f, "its applier stopped with error {code}: {text}")
+            }
+            Self::ApplierError { code, text, waiting } => {
+                write!(f, "its applier stopped with error {code}: {text}; {}", keep_received(*waiting))
+            }
             Self::Filtered => f.write_str("filters its stream"),
             Self::Delayed(by) => write!(f, "is delayed by {} s", by.as_secs()),
             Self::Stopped(by) => write!(f, "was stopped by {by}"),
@@ -78,6 +86,14 @@ impl fmt::Display for Against {
             Self::Stranger(source) => write!(f, "replicates from {source}, which is no member"),
         }
     }
+}
+
+/// What whoever mends a stopped applier must know. A start of both threads (MariaDB), or a reset of replication, throws away what was received.
+pub(super) fn keep_received(waiting: u64) -> String {
+    format!(
+        "up to {waiting} received transactions wait for its applier and would be lost if both threads were restarted or reset: mend the cause, then \
+         start the applier alone with \"mhactl replica start\""
+    )
 }
 
 /// A replica, judged.
@@ -422,7 +438,8 @@ fn server_reasons(view: &ClusterView, instance: &InstanceId, report: &Report, ag
         against.push(Against::NotByGtid);
     }
     if let (ThreadState::Stopped, Some(error)) = (channel.applier, &channel.applier_error) {
-        against.push(Against::ApplierError { code: error.code, text: error.text.clone() });
+        let waiting = channel.received.minus(&report.executed).count();
+        against.push(Against::ApplierError { code: error.code, text: error.text.clone(), waiting });
     }
     if channel.filtered {
         against.push(Against::Filtered);

@@ -96,14 +96,14 @@ fn chosen(Returned { view, record, instance, .. }: Returned<'_>) -> (Remedy, Str
     if let Some(remedy) = record.wishes.remedy(instance) {
         return (remedy, format!("an operator asked for {remedy}"));
     }
-    let doubted = policy.durability == Durability::Lossless && record.doubted.contains(instance);
+    let lossless = policy.durability == Durability::Lossless;
+    let doubt = record.doubt_about(instance).filter(|_| lossless);
     match policy.extra_transactions {
         Remedy::Park => (Remedy::Park, "extra_transactions = \"park\" leaves them to a person".to_owned()),
-        Remedy::Flashback | Remedy::Rebuild if doubted => {
-            let why = "some may have been acknowledged to clients: lossless was not in force while it led, or an operator moved the primary";
-            (Remedy::Park, why.to_owned())
+        Remedy::Flashback | Remedy::Rebuild if let Some(why) = doubt => {
+            (Remedy::Park, format!("some may have been acknowledged to clients: {why}"))
         }
-        Remedy::Flashback if policy.durability == Durability::Lossless => {
+        Remedy::Flashback if lossless => {
             (Remedy::Flashback, "no client was told that they are kept".to_owned())
         }
         Remedy::Flashback => (Remedy::Flashback, "extra_transactions = \"flashback\"".to_owned()),

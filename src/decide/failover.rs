@@ -1,6 +1,7 @@
 //! One recovery of two plans. *Isolate*: the old primary can acknowledge nothing more. *Promote*, from the view after it: the
 //! best of what remains leads. A dry run shows the second as "if nothing more arrives".
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -59,6 +60,20 @@ impl Isolation {
             (!listens).then_some(report)
         })
     }
+}
+
+/// The same without what is compared with nobody, as the view has it.
+fn without_foreign<'a>(view: &ClusterView, isolation: &'a Isolation) -> Cow<'a, Isolation> {
+    let mut cleaned = Cow::Borrowed(isolation);
+    for (instance, report) in &isolation.stopped {
+        let foreign = view.foreign_domains(report);
+        if !foreign.is_empty()
+            && let Some(report) = cleaned.to_mut().stopped.get_mut(instance)
+        {
+            report.leave_out(&foreign);
+        }
+    }
+    cleaned
 }
 
 /// Its agent speaks: its word is not older than `silence`, measured by the newest word of anybody. A host that stands still keeps
@@ -151,6 +166,7 @@ pub fn promote(
     isolation: &Isolation,
     ask: Option<&FailoverAsk>,
 ) -> Result<Plan, Vec<Blocker>> {
+    let isolation = &*without_foreign(view, isolation);
     let ranking = rank(view, |instance| isolation.report_of(view, instance));
     let (chosen, feeding) = choose(view, isolation, &ranking, ask).map_err(|mut blockers| {
         blockers.extend(second_writer(view, None));

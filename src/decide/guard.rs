@@ -31,7 +31,7 @@ pub enum Blocker {
     /// Two histories, none of which contains the other.
     Incomparable(Box<Incomparable>),
     /// `lossless`: acknowledged rows may be on servers that do not answer.
-    Incomplete { heard: Vec<InstanceId>, missing: Vec<InstanceId>, needed: usize, acks: u32 },
+    Incomplete { heard: Vec<InstanceId>, missing: Vec<Missing>, needed: usize, acks: u32 },
     /// `lossless`: what was acknowledged before this primary led is on no server that answers.
     BeforeIt { primary: InstanceId, set: GtidSet },
     /// `lossless` is recorded, and the primary's last answer showed that it was not in force.
@@ -52,6 +52,19 @@ pub enum Blocker {
     NotEligible { instance: InstanceId, reasons: Vec<String> },
     /// What `holder` alone has can reach the candidate by no way.
     WouldLose { instance: InstanceId, set: GtidSet, holder: InstanceId, why: String },
+}
+
+/// An acker that does not tell what a dead primary acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    pub acker: InstanceId,
+    pub why: String,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.acker, self.why)
+    }
 }
 
 impl fmt::Display for Blocker {
@@ -79,11 +92,11 @@ impl fmt::Display for Blocker {
             ),
             Self::Incomplete { heard, missing, needed, acks } => write!(
                 f,
-                "acknowledged rows may be missing: with {} registered ackers and {acks} acknowledgement(s) a commit, {needed} must be heard in good standing and {} are ({}), not: {}; bring one back, or accept the loss with \"mhactl failover --accept-loss\"",
+                "acknowledged rows may be missing: with {} registered ackers and {acks} acknowledgement(s) a commit, {needed} must be heard in good standing and {} are ({}), not: {}; bring the primary or such an acker back with all it had, or accept the loss with \"mhactl failover --accept-loss\"",
                 heard.len() + missing.len(),
                 heard.len(),
                 names(heard),
-                names(missing)
+                missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
             ),
             Self::BeforeIt { primary, set } => write!(
                 f,
@@ -140,6 +153,16 @@ pub(crate) fn before_failover(
     now: Moment,
     wall: DateTime<Utc>,
 ) -> Vec<Blocker> {
+    let mut blockers = not_by_itself(view, wall);
+    blockers.extend(nobody(ranking));
+    if let Some(remaining) = looks_on(view, now) {
+        blockers.push(Blocker::JustStarted { remaining });
+    }
+    blockers
+}
+
+/// What keeps this manager from any failover that nobody asks for.
+pub(crate) fn not_by_itself(view: &ClusterView, wall: DateTime<Utc>) -> Vec<Blocker> {
     let policy = &view.cluster.policy;
     let mut blockers = Vec::new();
     if view.cluster.mode != Mode::Auto {
@@ -154,10 +177,6 @@ pub(crate) fn before_failover(
         if spent as u32 >= policy.budget {
             blockers.push(Blocker::Budget { spent: spent as u32, window: policy.budget_window });
         }
-    }
-    blockers.extend(nobody(ranking));
-    if let Some(remaining) = looks_on(view, now) {
-        blockers.push(Blocker::JustStarted { remaining });
     }
     blockers
 }

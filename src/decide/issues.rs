@@ -1,8 +1,9 @@
 //! What is the matter beside the primary: one sentence each, for the operator and the metrics.
 
-use super::candidate::errant;
+use super::candidate::{errant, keep_received};
 use super::events;
 use super::proof::{Promise, promise};
+use super::standing::holds_unapplied;
 use crate::model::instance::InstanceId;
 use crate::model::job::{Job, Phase};
 use crate::model::observation::{Access, Leaving, Process};
@@ -24,6 +25,12 @@ pub(crate) fn issues(view: &ClusterView, now: Moment) -> Vec<String> {
     }
     found.extend(view.cluster.members.iter().filter_map(|member| leaving(view, &member.instance)));
     for (instance, seen) in &view.seen {
+        found.extend(seen.foreign.iter().map(|domain| {
+            format!(
+                "{instance}: its replication position (gtid_slave_pos) names domain {domain}, of which no member's log holds anything; it is not \
+                 compared, and a later SET GLOBAL gtid_slave_pos can leave it out"
+            )
+        }));
         for disk in seen.agent_now().iter().flat_map(|agent| &agent.disks) {
             if disk.is_stuck() {
                 found.push(format!("{instance}: {disk}; nothing is written there until that is mended"));
@@ -44,9 +51,21 @@ pub(crate) fn issues(view: &ClusterView, now: Moment) -> Vec<String> {
             record.parked.iter().map(|parked| format!("{} is parked: {}", parked.instance, parked.why)),
         );
         found.extend(semi_sync_issue(view, &record.primary));
+        found.extend(ring(view, &record.primary));
         found.extend(events::issue(view, record));
     }
     found
+}
+
+/// The primary replicates from one of its own replicas: what comes back that way is applied on it, and after its crash it is in the way.
+fn ring(view: &ClusterView, primary: &InstanceId) -> Option<String> {
+    let report = view.of(primary)?.latest().filter(|report| report.is_writable())?;
+    let channel = report.channel().filter(|channel| view.cluster.member(&channel.source).is_some())?;
+    Some(format!(
+        "{primary} is the primary and replicates from {}, a replica of its own; end that on {primary}: stop its replication, then reset it with \
+         \"ALL\"",
+        channel.source
+    ))
 }
 
 fn leaving(view: &ClusterView, instance: &InstanceId) -> Option<String> {
@@ -94,6 +113,9 @@ fn state_issues(view: &ClusterView, instance: &InstanceId, seen: &Seen, now: Mom
     found.extend(deaf(view, instance, seen, report));
     if seen.agent_now().is_some_and(|agent| agent.access == Access::Closed) {
         found.push(format!("{instance} is fenced: not compared with the primary yet"));
+    }
+    if let Some(waiting) = holds_unapplied(report) {
+        found.push(format!("{instance}: {}", keep_received(waiting)));
     }
     if report.is_writable() {
         found.push(format!("{instance} is a replica and writable"));

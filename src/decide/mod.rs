@@ -22,6 +22,7 @@ mod prospect;
 pub mod rebuild;
 pub mod rejoin;
 mod reopen;
+pub mod standing;
 pub mod step;
 pub mod switchover;
 pub mod topology;

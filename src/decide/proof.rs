@@ -3,8 +3,9 @@
 
 use super::evidence::assumed_dead;
 use super::failover::Isolation;
-use super::guard::Blocker;
+use super::guard::{Blocker, Missing};
 use super::plan::Proof;
+use super::standing::does_not_count;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
 use crate::model::intent::FailoverAsk;
@@ -12,7 +13,7 @@ use crate::model::observation::Access;
 use crate::model::policy::Durability;
 use crate::model::record::ClusterRecord;
 use crate::model::report::Report;
-use crate::model::view::{ClusterView, Seen};
+use crate::model::view::ClusterView;
 
 /// What an acknowledgement of the present primary promises.
 #[derive(Debug)]
@@ -129,11 +130,13 @@ pub(super) fn completeness(
         }
         Promise::Lossless(record) => record,
     };
-    let standing = |instance: &InstanceId| {
-        isolation.stopped.contains_key(instance) && view.of(instance).is_some_and(Seen::is_in_good_standing)
-    };
-    let (heard, missing): (Vec<InstanceId>, Vec<InstanceId>) =
-        record.ackers.iter().cloned().partition(standing);
+    let (mut heard, mut missing) = (Vec::new(), Vec::new());
+    for acker in &record.ackers {
+        match does_not_count(view, isolation, acker) {
+            None => heard.push(acker.clone()),
+            Some(why) => missing.push(Missing { acker: acker.clone(), why }),
+        }
+    }
     let needed = needed_ackers(record.ackers.len(), record.acks);
     let before = before_it(record, target);
     if heard.len() >= needed && before.is_none() || accept_loss {

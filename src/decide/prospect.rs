@@ -1,21 +1,47 @@
 //! "If the primary died now": who would lead and what would be lost, told while there is still time to mend it. Never acts.
 
+use chrono::{DateTime, Utc};
+
 use super::diagnose::Diagnosis;
 use super::evidence::cannot_confirm;
 use super::failover::{Isolation, promote};
-use super::guard::told;
+use super::guard::{self, Blocker, told};
 use super::plan::{Plan, Step};
 use super::proof::{Promise, promise};
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
+use crate::model::intent::Intents;
+use crate::model::time::Moment;
 use crate::model::verdict::Verdict;
 use crate::model::view::ClusterView;
 
-/// One sentence while the primary serves (well or badly); empty when it is dead, unknown or not adopted.
-pub(super) fn prospect(view: &ClusterView, diagnosis: &Diagnosis) -> String {
+/// One sentence while the primary serves (well or badly); empty when it is dead, unknown or not adopted. It asks all that a failover asks.
+pub(super) fn prospect(
+    view: &ClusterView,
+    intents: &Intents,
+    diagnosis: &Diagnosis,
+    now: Moment,
+    wall: DateTime<Utc>,
+) -> String {
     let Some(primary) = diagnosis.primary.as_ref().filter(|_| serves(diagnosis.verdict)) else {
         return String::new();
     };
+    let mut held_back = guard::not_by_itself(view, wall);
+    if let Some((remaining, why)) = intents.pause(primary, now) {
+        held_back.push(Blocker::JustUndone { remaining, why: why.to_owned() });
+    }
+    let sentence = succession(view, primary);
+    match sentence.split_once(": ") {
+        Some((_, rest)) if !held_back.is_empty() => format!(
+            "if {primary} died now: nobody would lead by itself: {}; when an operator asks: {rest}",
+            told(&held_back)
+        ),
+        Some(_) | None => sentence,
+    }
+}
+
+/// Who would lead, and what would be lost, where nothing holds this manager back.
+fn succession(view: &ClusterView, primary: &InstanceId) -> String {
     let server = Isolation::supposed(view, primary);
     let fenced = server.fenced;
     let host = Isolation { fenced: false, log_readable: false, ..server.clone() };

@@ -95,7 +95,8 @@ pub(super) fn of_one_that_is_gone(
 /// It cannot follow: rebuilt where policy says so, else left to a person, who is told how.
 pub(super) fn instead_of_parking(of: Returned<'_>, why: &str) -> Option<Plan> {
     let Returned { view, record, instance, .. } = of;
-    let doubted = view.cluster.policy.durability == Durability::Lossless && record.doubted.contains(instance);
+    let lossless = view.cluster.policy.durability == Durability::Lossless;
+    let doubted = lossless && record.doubt_about(instance).is_some();
     let rebuilds = match (record.wishes.remedy(instance), view.cluster.policy.extra_transactions) {
         (Some(Remedy::Rebuild), _) => true,
         (Some(Remedy::Flashback | Remedy::Park), _) => false,

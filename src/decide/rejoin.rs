@@ -6,6 +6,7 @@ use super::extra::{self, Returned};
 use super::failover::acks_in_force;
 use super::plan::{Plan, PlanKind, Stage, Step};
 use super::rebuild::{self, Under};
+use super::standing::holds_unapplied;
 use super::topology;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::{Flavor, InstanceId};
@@ -155,6 +156,8 @@ struct Standing {
     stopped: bool,
     /// It was added by command, and does not take part yet.
     joins: bool,
+    /// It receives from another member.
+    astray: bool,
     /// Something is to be done about it.
     due: bool,
 }
@@ -190,7 +193,7 @@ impl Standing {
             && !report.channel().is_some_and(Replication::is_running);
         // Closed, it is due whether it replicates or not: a server that starts its threads by itself would stay closed for ever.
         let due = fenced || under.is_wanted() || (stands || asked) && !stopped;
-        Self { fenced, under, follows, stopped, joins, due }
+        Self { fenced, under, follows, stopped, joins, astray, due }
     }
 
     /// One that follows moves on between two looks: what was found when both were compared counts.
@@ -242,6 +245,10 @@ fn compared(of: Returned<'_>, at: Standing, seen: &Seen, home: &InstanceId) -> O
     }
     if at.stopped {
         return Some(topology::only_admit(view, record, instance));
+    }
+    // MariaDB would throw away what it received and cannot apply: a person mends its applier first, and others are not kept waiting.
+    if at.astray && report.identity.flavor == Flavor::MariaDb && holds_unapplied(report).is_some() {
+        return None;
     }
     if *home != record.primary {
         return topology::below(view, record, (instance, report), home);

@@ -72,6 +72,15 @@ pub(super) fn reopen(view: &ClusterView, intents: &Intents, now: Moment) -> Resu
         if is_on_its_way(report, &extra, true) {
             continue;
         }
+        // What it has beyond an older look at the primary may be what the primary has written since.
+        let looked_later = replica.last_report.as_ref().map(|(at, _)| *at) > asked_at;
+        let changed_at = replica.moved_at.max(replica.stream_moved_at);
+        if !extra.is_empty() && looked_later && changed_at > asked_at {
+            return Err(format!(
+                "{instance} was looked at after {primary} and has moved on: {primary} is looked at again before the two are compared"
+            )
+            .into());
+        }
         if !extra.is_empty() && !judged(instance) && !is_passed_over(view, instance, replica) {
             let had = replica.moved_at.zip(asked_at).is_some_and(|(at, asked)| asked.since(at) >= STEADY);
             let is_tail = extra.minus(&extra.written_by(&report.identity)).is_empty()

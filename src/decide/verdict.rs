@@ -60,7 +60,7 @@ pub fn decide(view: &ClusterView, intents: &Intents, now: Moment, wall: DateTime
     let ranking = rank(view, |instance| view.of(instance).and_then(|seen| seen.latest()));
     let action = act(view, intents, &diagnosis, &ranking, now, wall);
     let sentence = sentence(view, &diagnosis, &action);
-    let prospect = prospect(view, &diagnosis);
+    let prospect = prospect(view, intents, &diagnosis, now, wall);
     Decision { diagnosis, ranking, action, sentence, prospect }
 }
 
@@ -89,7 +89,9 @@ fn act(
             let plan = reopen::traffic(view, intents, now);
             let plan = plan.or_else(|| events::mend(view, intents, now));
             let plan = plan.or_else(|| rejoin::rejoin(view, intents, now));
-            plan.or_else(|| ackers::rearm(view, ranking, intents, now)).map_or(Action::Rest, Action::Act)
+            let plan = plan.or_else(|| ackers::rearm(view, ranking, intents, now));
+            let plan = plan.or_else(|| ackers::retire(view, intents, now));
+            plan.or_else(|| ackers::recruit(view, ranking, intents, now)).map_or(Action::Rest, Action::Act)
         }
         // What mends it is an acker that is back; whom policy lets go first does not wait for that.
         Verdict::BlockedForAcks if view.cluster.mode != Mode::Observe => {

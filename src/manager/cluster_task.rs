@@ -74,6 +74,8 @@ pub(super) struct ClusterTask {
     pub(super) led: Result<(), String>,
     /// This manager leads and has not gone on yet with what an earlier one may have left: it looks first.
     pub(super) to_resume: bool,
+    /// When the store last refused what is known of the ackers.
+    pub(super) evidence_failed_at: Option<Moment>,
     /// The last sentence logged, without its figures.
     pub(super) last_told: String,
 }
@@ -168,6 +170,7 @@ impl ClusterTask {
                 tracing::error!(cluster = %self.view.cluster.name, why = why.join("; "), "a recovery could not be begun");
             }
         }
+        self.record_evidence(&decision).await;
         let snapshot = Snapshot::new(
             &self.view,
             decision,

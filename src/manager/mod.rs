@@ -14,6 +14,7 @@ mod live_world;
 mod members;
 mod monitor;
 mod planned;
+mod proven;
 pub mod reload;
 mod returning;
 pub mod rolling;
@@ -120,7 +121,7 @@ async fn start_cluster(config: &ClusterConfig, common: &Arc<Common>) -> Result<C
     let cluster = members::effective(&config.cluster, record.as_ref());
     let (own_events, events) = mpsc::channel(EVENTS);
     let parts = Parts::start(config, &cluster, (Ballot::default(), record.clone()), common, &own_events);
-    let view = ClusterView::new(cluster.clone(), record, clock::now());
+    let view = ClusterView::new(cluster.clone(), record, clock::now(), clock::wall());
     let first = decide(&view, &Intents::default(), clock::now(), clock::wall());
     let (board, shown) = watch::channel(Arc::new(Snapshot::new(
         &view,
@@ -154,6 +155,7 @@ async fn start_cluster(config: &ClusterConfig, common: &Arc<Common>) -> Result<C
         handoff: None,
         led: Err(JUST_STARTED.to_owned()),
         to_resume: false,
+        evidence_failed_at: None,
         last_told: String::new(),
     };
     tracker.spawn(task.run());

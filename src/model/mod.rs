@@ -15,6 +15,7 @@ pub mod policy;
 pub mod record;
 pub mod report;
 pub mod sessions;
+pub mod standing;
 pub mod time;
 pub mod verdict;
 pub mod view;

@@ -7,6 +7,7 @@ use super::ballot::{Ballot, Generation};
 use super::events::EventsWanted;
 use super::gtid::GtidSet;
 use super::instance::InstanceId;
+use super::standing::AckerEvidence;
 use super::wishes::Wishes;
 
 mod change;
@@ -39,6 +40,14 @@ pub struct ClusterRecord {
     /// have may have been acknowledged to a client. Until they follow again.
     #[serde(default)]
     pub doubted: Vec<InstanceId>,
+    /// The newest generation that ended without proof that the next primary has all that was acknowledged: an operator moved it, or lossless
+    /// was not in force.
+    #[serde(default)]
+    pub waived: Option<Generation>,
+    /// Who has led or was registered to acknowledge since: their transactions are of the history that went on. What anybody else has alone
+    /// may have been acknowledged.
+    #[serde(default)]
+    pub since_waived: Vec<InstanceId>,
     /// What operators asked of single members, until they ask otherwise.
     #[serde(default)]
     pub wishes: Wishes,
@@ -46,6 +55,10 @@ pub struct ClusterRecord {
     /// acknowledged before. `None` where nobody could tell.
     #[serde(default)]
     pub base: Option<GtidSet>,
+    /// Which runs of the ackers' servers still have everything that they acknowledged. An acker that is not here must be seen level with a
+    /// living primary before a failover rests on it.
+    #[serde(default)]
+    pub ackers_proven: Vec<AckerEvidence>,
     /// What is wanted of scheduled events; `None` until the primary was asked, or where they are the operator's.
     #[serde(default)]
     pub events: Option<EventsWanted>,
@@ -68,6 +81,9 @@ impl ClusterRecord {
             doubted: Vec::new(),
             wishes: Wishes::default(),
             base: None,
+            ackers_proven: Vec::new(),
+            waived: None,
+            since_waived: Vec::new(),
             events: None,
         }
     }
@@ -92,11 +108,35 @@ impl ClusterRecord {
         let unsure = !automatic || self.degraded.is_some();
         let left = (self.primary != *primary && unsure).then(|| self.primary.clone());
         let here = degraded.then(|| primary.clone());
+        if left.is_some() {
+            self.waived = Some(self.generation);
+            self.since_waived.clear();
+        }
         for instance in left.into_iter().chain(here) {
             if !self.doubted.contains(&instance) {
                 self.doubted.push(instance);
             }
         }
+        if self.waived.is_some() {
+            for instance in ackers.iter().chain([primary]) {
+                if !self.since_waived.contains(instance) {
+                    self.since_waived.push(instance.clone());
+                }
+            }
+        }
+    }
+
+    /// Why a client may have been told that what only this member has is kept, if so.
+    pub fn doubt_about(&self, instance: &InstanceId) -> Option<String> {
+        if self.doubted.contains(instance) {
+            let why = "lossless was not in force while it led, or an operator moved the primary";
+            return Some(why.to_owned());
+        }
+        let generation = self.waived.filter(|_| !self.since_waived.contains(instance))?;
+        Some(format!(
+            "generation {generation} ended without proof that the next primary has all that was acknowledged, and {instance} has not followed \
+             since"
+        ))
     }
 }
 

@@ -1,12 +1,13 @@
 //! What a server says of itself when asked: one poll's answer, already parsed.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::binlog::BinlogCoordinates;
 use super::gtid::GtidSet;
-use super::instance::{Identity, InstanceId};
+use super::instance::{Flavor, Identity, InstanceId};
 
 /// The state of one of a replica's two threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,6 +138,24 @@ impl Report {
     /// Received ∪ executed: every transaction this server can give.
     pub fn known(&self) -> GtidSet {
         self.replication.iter().fold(self.executed.clone(), |all, channel| all.union(&channel.received))
+    }
+
+    /// What it executed and logged. On MariaDB a position may name transactions that no log of it ever held: those of a dump, or of
+    /// another cluster.
+    pub fn logged(&self) -> GtidSet {
+        match self.identity.flavor {
+            Flavor::MariaDb => self.executed.minus(&self.purged),
+            Flavor::MySql => self.executed.clone(),
+        }
+    }
+
+    /// The same without anything of those replication domains.
+    pub fn leave_out(&mut self, domains: &BTreeSet<u32>) {
+        self.executed = self.executed.without_domains(domains);
+        self.purged = self.purged.without_domains(domains);
+        for channel in &mut self.replication {
+            channel.received = channel.received.without_domains(domains);
+        }
     }
 
     /// Nothing received is left to apply.

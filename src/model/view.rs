@@ -1,8 +1,9 @@
 //! The only thing about the world that `decide` is given: the newest observations by instance and vantage.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::ballot::Generation;
@@ -10,13 +11,11 @@ use super::cluster::Cluster;
 use super::events::ServerEvents;
 use super::gtid::GtidSet;
 use super::instance::InstanceId;
-use super::observation::{AgentSeen, AgentStatus, Observation, Probe, Unseen, Vantage};
+use super::observation::{AgentSeen, AgentStatus, Observation, Probe, Process, Unseen, Vantage};
 use super::record::ClusterRecord;
 use super::report::Report;
+use super::standing::{AckerEvidence, Doubt, Loss, RESTART_SLACK, ServerRun, Standing, has, loss_between};
 use super::time::Moment;
-
-/// Uptime is told in whole seconds; looks take time. Less lost than this is no restart.
-const RESTART_SLACK: Duration = Duration::from_secs(2);
 
 /// Probes kept per instance.
 const PROBES_KEPT: usize = 32;
@@ -34,13 +33,12 @@ pub struct Seen {
     pub moved_at: Option<Moment>,
     /// When its replication stream was last seen to bring something, event or heartbeat, by our own looks (S2).
     pub stream_moved_at: Option<Moment>,
-    /// When its server was last seen to have restarted; `None` if it never did while we looked.
-    pub restarted_at: Option<Moment>,
-    /// What the primary had when it was first asked after that restart: all that this server may have acknowledged before it.
+    /// Why it may lack what it acknowledged, by this manager's own looks. `None` while it is proven to have all of that.
     #[serde(default)]
-    pub to_reach: Option<GtidSet>,
-    /// It has been level with the primary since that restart: it has all of `to_reach`.
-    pub level_since_restart: bool,
+    pub doubt: Option<Doubt>,
+    /// Replication domains that only its position names: no member's log holds anything of them, and they are compared with nobody.
+    #[serde(default)]
+    pub foreign: BTreeSet<u32>,
     /// Transactions it executed that the primary, asked later, did not have.
     pub errant: Option<GtidSet>,
     /// When it last said what it has, and the primary, asked later, had all of that: what it has beyond came to it since.
@@ -64,11 +62,12 @@ impl Seen {
     /// Takes in a new answer, noting what changed since the last one.
     fn take_report(&mut self, at: Moment, report: &Report) {
         if let Some((before_at, before)) = &self.last_report {
-            let elapsed = at.since(*before_at);
-            if report.uptime + RESTART_SLACK < before.uptime + elapsed {
-                self.restarted_at = Some(at);
-                self.to_reach = None;
-                self.level_since_restart = false;
+            if let Some(loss) = loss_between(before, report, at.since(*before_at)) {
+                let had = self.doubt.take().and_then(|doubt| doubt.had);
+                let known = before.known();
+                let had =
+                    had.map_or_else(|| known.clone(), |had| had.try_union(&known).unwrap_or(known.clone()));
+                self.doubt = Some(Doubt::new(at, loss, Some(had)));
             }
             if report.executed != before.executed {
                 self.moved_at = Some(at);
@@ -82,34 +81,33 @@ impl Seen {
         } else {
             self.moved_at = Some(at);
             self.stream_moved_at = Some(at);
+            self.doubt = Some(Doubt::new(at, Loss::Unwatched, None));
         }
         self.last_report = Some((at, report.clone()));
     }
 
-    /// A restart may have lost what was acknowledged before it, so that only an answer the primary gives later tells what has to be
-    /// there. That one answer stands: under load no two looks at two servers ever show the same.
+    /// It has all that it may have acknowledged, once it has what a living primary had after the doubt arose.
     fn note_level(&mut self, primary: Option<&(Moment, GtidSet)>) {
-        let Some(restarted_at) = self.restarted_at.filter(|_| !self.level_since_restart) else { return };
-        if self.to_reach.is_none() {
-            self.to_reach =
-                primary.filter(|(at, _)| *at > restarted_at).map(|(_, executed)| executed.clone());
-        }
         let Some((_, report)) = &self.last_report else { return };
-        if self.to_reach.as_ref().is_some_and(|all| report.known().contains(all)) {
-            self.level_since_restart = true;
-            self.to_reach = None;
+        if self.doubt.as_mut().is_some_and(|doubt| doubt.is_cleared(report, primary)) {
+            self.doubt = None;
         }
+    }
+
+    /// The run of its server that answered last, `at` on the manager's wall clock.
+    fn run(&self, at: DateTime<Utc>, report: &Report) -> ServerRun {
+        let started_at = at - TimeDelta::from_std(report.uptime).unwrap_or_default();
+        let pid = self.agent_now().and_then(|agent| match agent.process {
+            Process::Running { pid, .. } => Some(pid),
+            Process::Gone { .. } | Process::Unknown { .. } => None,
+        });
+        ServerRun { started_at, pid }
     }
 
     /// It has run without a restart since then at least, by its own word.
     pub fn runs_since(&self, then: Moment) -> bool {
         let runs = |(at, report): &(Moment, Report)| report.uptime > at.since(then) + RESTART_SLACK;
         self.last_report.as_ref().is_some_and(runs)
-    }
-
-    /// Its acknowledgements still stand: it did not restart since, or has been level since (S13).
-    pub fn is_in_good_standing(&self) -> bool {
-        self.restarted_at.is_none() || self.level_since_restart
     }
 
     /// The last answer if the newest own look was one.
@@ -158,13 +156,21 @@ pub struct ClusterView {
     pub grants: BTreeMap<String, Granted>,
     /// When this manager began to look: it acts only on evidence gathered since.
     pub since: Moment,
+    /// The same moment on its wall clock: what is recorded for another manager is told by that.
+    #[serde(default)]
+    pub since_wall: DateTime<Utc>,
 }
 
 impl ClusterView {
     /// Nothing seen yet.
-    pub fn new(cluster: Cluster, record: Option<ClusterRecord>, since: Moment) -> Self {
+    pub fn new(
+        cluster: Cluster,
+        record: Option<ClusterRecord>,
+        since: Moment,
+        since_wall: DateTime<Utc>,
+    ) -> Self {
         let seen = cluster.members.iter().map(|member| (member.instance.clone(), Seen::default())).collect();
-        Self { cluster, record, seen, grants: BTreeMap::new(), since }
+        Self { cluster, record, seen, grants: BTreeMap::new(), since, since_wall }
     }
 
     /// Other members: what is known of those that stay is kept.
@@ -182,7 +188,10 @@ impl ClusterView {
     }
 
     /// Takes in one look. Looks at strangers are dropped: the configuration decides who is a member.
-    pub fn record_look(&mut self, look: Observation) {
+    pub fn record_look(&mut self, mut look: Observation) {
+        if let Ok(report) = &mut look.seen {
+            self.leave_out_foreign(&look.of, report);
+        }
         let Some(seen) = self.seen.get_mut(&look.of) else { return };
         let instance = look.of.clone();
         match &look.seen {
@@ -200,20 +209,23 @@ impl ClusterView {
 
     /// After a new report of `instance`: what the others have that the primary, asked later, has not, and who is level again.
     fn compare(&mut self, instance: &InstanceId) {
+        self.trust_newcomer(instance);
         let Some(primary) = self.primary().cloned() else { return };
         // Sets are long: they are copied only where something is compared with them.
-        if *instance != primary && self.of(instance).is_none_or(Seen::is_in_good_standing) {
+        if *instance != primary && self.of(instance).is_none_or(|seen| seen.doubt.is_none()) {
             return;
         }
         let told = self.seen.get(&primary).and_then(|seen| seen.last_report.as_ref());
-        let told = told.map(|(at, report)| (*at, report.executed.clone()));
+        let Some((told_at, told)) = told else { return };
+        let doubts = self.seen.values().any(|seen| seen.doubt.is_some());
+        let logged = doubts.then(|| (*told_at, told.logged()));
         if *instance != primary {
             if let Some(seen) = self.seen.get_mut(instance) {
-                seen.note_level(told.as_ref());
+                seen.note_level(logged.as_ref());
             }
             return;
         }
-        let Some(told) = told else { return };
+        let told = (*told_at, told.executed.clone());
         for (_, seen) in self.seen.iter_mut().filter(|(other, _)| **other != primary) {
             let Some((at, report)) = &seen.last_report else { continue };
             if *at <= told.0 {
@@ -223,12 +235,104 @@ impl ClusterView {
                 }
                 seen.errant = (!extra.is_empty()).then_some(extra);
             }
-            seen.note_level(Some(&told));
+            seen.note_level(logged.as_ref());
         }
     }
 
+    /// Domains that only the position of that server names. Such a position says where replication from another cluster goes on, or once
+    /// went on. The transactions are in no log here, and nobody could fetch them.
+    pub fn foreign_domains(&self, report: &Report) -> BTreeSet<u32> {
+        let logged = |report: &Report| report.logged().domains();
+        let primary = self.primary().and_then(|primary| self.of(primary)?.last_report.as_ref());
+        let known = primary.map(|(_, primary)| logged(primary)).unwrap_or_default();
+        let mut foreign = report.purged.domains();
+        if foreign.is_empty() || known.is_empty() {
+            return BTreeSet::new();
+        }
+        let members = self.seen.values().filter_map(|seen| seen.last_report.as_ref());
+        for (_, other) in members {
+            foreign.retain(|domain| !logged(other).contains(domain));
+        }
+        foreign.retain(|domain| !logged(report).contains(domain));
+        foreign
+    }
+
+    fn leave_out_foreign(&mut self, instance: &InstanceId, report: &mut Report) {
+        let foreign = self.foreign_domains(report);
+        let Some(seen) = self.seen.get_mut(instance) else { return };
+        if !foreign.is_empty() {
+            report.leave_out(&foreign);
+        }
+        if seen.foreign != foreign {
+            // What it said before is seen in the same way: nothing is lost by leaving more out.
+            if let Some((_, before)) = &mut seen.last_report {
+                before.leave_out(&foreign);
+            }
+            seen.foreign = foreign;
+        }
+    }
+
+    /// A server that is no acker when this manager first sees it has acknowledged nothing that it could have lost.
+    fn trust_newcomer(&mut self, instance: &InstanceId) {
+        let registered = self.record.as_ref().is_some_and(|record| record.ackers.contains(instance));
+        let Some(seen) = self.seen.get_mut(instance).filter(|_| !registered) else { return };
+        if seen.doubt.as_ref().is_some_and(|doubt| doubt.loss == Loss::Unwatched) {
+            seen.doubt = None;
+        }
+    }
+
+    /// Why that server may lack what it acknowledged. `None`: this manager saw that it has all of that, or the record shows it.
+    pub fn doubt_of(&self, instance: &InstanceId) -> Option<Standing<'_>> {
+        let seen = self.of(instance)?;
+        let doubt = seen.doubt.as_ref()?;
+        let (at, report) = seen.last_report.as_ref()?;
+        let standing = |loss, had| Standing { loss, had, has: report };
+        if doubt.loss != Loss::Unwatched {
+            return Some(standing(doubt.loss, doubt.had.as_ref().filter(|had| !has(report, had))));
+        }
+        let Some(evidence) = self.evidence_of(instance) else { return Some(standing(doubt.loss, None)) };
+        let had = evidence.had.as_ref().filter(|had| !has(report, had));
+        if !evidence.run.is_same(&seen.run(self.wall(*at), report)) {
+            return Some(standing(Loss::Restarted, had));
+        }
+        had.map(|had| standing(Loss::FellBack, Some(had)))
+    }
+
+    fn evidence_of(&self, instance: &InstanceId) -> Option<&AckerEvidence> {
+        let record = self.record.as_ref()?;
+        record.ackers_proven.iter().find(|evidence| evidence.instance == *instance)
+    }
+
+    /// What the record should say of an acker, for a manager that starts later. `refused`: a failover is due and must not be, so that what
+    /// the acker has now is the least it may ever have.
+    pub fn evidence(&self, instance: &InstanceId, refused: bool) -> Option<AckerEvidence> {
+        let recorded = self.evidence_of(instance).cloned();
+        let seen = self.of(instance)?;
+        let Some((at, report)) = &seen.last_report else { return recorded };
+        match (&seen.doubt, self.doubt_of(instance)) {
+            (Some(doubt), _) if doubt.loss != Loss::Unwatched => return None,
+            // Its server is another than the recorded one, or nothing is recorded: what was recorded stays, for whoever reads it.
+            (Some(_), Some(_)) => return recorded,
+            (Some(_), None) | (None, _) => {}
+        }
+        let mut run = seen.run(self.wall(*at), report);
+        let known = recorded.as_ref().filter(|evidence| evidence.run.is_same(&run));
+        run.pid = run.pid.or_else(|| known.and_then(|evidence| evidence.run.pid));
+        let had = recorded.and_then(|evidence| evidence.had);
+        let told = had.as_ref().is_some_and(|had| had.is_as_far_as(&report.known()));
+        let had = if refused && !told { Some(report.known()) } else { had };
+        Some(AckerEvidence { instance: instance.clone(), run, had })
+    }
+
+    fn wall(&self, at: Moment) -> DateTime<Utc> {
+        self.since_wall + TimeDelta::from_std(at.since(self.since)).unwrap_or_default()
+    }
+
     /// Takes in one agent's word.
-    pub fn record_agent(&mut self, instance: &InstanceId, at: Moment, status: AgentStatus) {
+    pub fn record_agent(&mut self, instance: &InstanceId, at: Moment, mut status: AgentStatus) {
+        if let Ok(report) = &mut status.server {
+            self.leave_out_foreign(instance, report);
+        }
         let Some(seen) = self.seen.get_mut(instance) else { return };
         if let Ok(report) = &status.server {
             let asked_at = at.back(status.server_age);

@@ -47,8 +47,10 @@ pub(crate) fn perform(world: &mut Option<World>, line: &str) -> Done {
         ["cut", left, right] => cut(world, left, right),
         ["heal"] => heal(world),
         ["base", "is", "of", name] => base_is_of(world, name),
-        ["promoted", name] => promoted(world, name),
+        ["promoted", name] => promoted(world, name, true),
+        ["promoted", name, "by", "an", "operator"] => promoted(world, name, false),
         ["returned", name, rest @ ..] => returned(world, name, rest),
+        ["unregistered", name] => unregistered(world, name),
         ["degraded", why @ ..] => degraded(world, &why.join(" ")),
         ["parked", name, why @ ..] => parked(world, name, &why.join(" ")),
         ["failed-over", span, "ago"] => failed_over(world, span),
@@ -254,8 +256,9 @@ fn heal(world: &mut World) -> Done {
     Ok(())
 }
 
-/// `promoted db2`: a failover to it went well; the others that answer follow it. The old primary is as it was.
-fn promoted(world: &mut World, name: &str) -> Done {
+/// `promoted db2`: a failover to it went well; the others that answer follow it. The old primary is as it was. `promoted db2 by an operator`:
+/// whose word was enough.
+fn promoted(world: &mut World, name: &str, automatic: bool) -> Done {
     let leader = instance(name)?;
     let origin = world.origin;
     let bases: Vec<String> = world.hosts.iter().map(|host| world.numbers(origin, host.applied)).collect();
@@ -276,6 +279,7 @@ fn promoted(world: &mut World, name: &str) -> Done {
     let at = world.wall();
     let lossless = world.view.cluster.policy.durability == Durability::Lossless;
     let record = world.view.record.as_mut().ok_or("not adopted")?;
+    record.note_doubt(&leader, &ackers, (u32::from(!ackers.is_empty()), ackers.is_empty()), automatic);
     record.generation = record.generation.next();
     record.primary = leader.clone();
     record.failovers.push(at);
@@ -310,6 +314,16 @@ fn returned(world: &mut World, name: &str, words: &[&str]) -> Done {
     if extra > 0 {
         host.base.push(numbers);
     }
+    Ok(())
+}
+
+/// `unregistered db3`: it is not registered to acknowledge, and does not.
+fn unregistered(world: &mut World, name: &str) -> Done {
+    let instance = instance(name)?;
+    let record = world.view.record.as_mut().ok_or("not adopted")?;
+    record.ackers.retain(|acker| *acker != instance);
+    let primary = record.primary.clone();
+    arm(world, &primary);
     Ok(())
 }
 
@@ -349,7 +363,8 @@ fn undone(world: &mut World, name: &str, times: &str, why: &str) -> Done {
 
 /// `manager restarts`: it keeps its store and knows nothing else.
 fn manager_restarts(world: &mut World) -> Done {
-    world.view = ClusterView::new(world.view.cluster.clone(), world.view.record.clone(), world.now);
+    world.view =
+        ClusterView::new(world.view.cluster.clone(), world.view.record.clone(), world.now, world.wall());
     Ok(())
 }
 

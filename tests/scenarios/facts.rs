@@ -38,8 +38,32 @@ pub(crate) fn is_so(world: &mut World, name: &str, fact: &[&str]) -> Done {
             world.host(name)?.foreign = Some(foreign);
             Ok(())
         }
-        fact => server_is(world.host(name)?, fact),
+        ["position", "of", "domain", domain] => {
+            world.host(name)?.position_only = Some(format!("{domain}-9-100"));
+            Ok(())
+        }
+        ["fell", "back", "to", n] => {
+            let host = world.host(name)?;
+            (host.received, host.applied) = (number(n)?, number(n)?);
+            Ok(())
+        }
+        fact => {
+            let host = world.host(name)?;
+            let before = (host.received, host.applied);
+            server_is(host, fact)?;
+            let less = (host.received, host.applied) < before;
+            if less { behind(world, name) } else { Ok(()) }
+        }
     }
+}
+
+/// A play says that a server is behind by what it never had. That is how the world was all along, and no loss that anybody saw.
+fn behind(world: &mut World, name: &str) -> Done {
+    let instance = instance(name)?;
+    if let Some(seen) = world.view.seen.get_mut(&instance) {
+        (seen.last_report, seen.doubt) = (None, None);
+    }
+    Ok(())
 }
 
 fn member(world: &mut World, name: &str, change: impl Fn(&mut Member)) -> Done {
@@ -108,6 +132,7 @@ fn server_is(host: &mut Host, fact: &[&str]) -> Done {
             host.applier_stopped = true;
             host.applier_error = thread_error(error)?;
         }
+        ["applier", "running"] => (host.applier_stopped, host.applier_error) = (false, None),
         ["delayed", by] => host.delay = span(by)?,
         ["lag", by] => host.lag = span(by)?,
         ["filtered"] => host.filtered = true,

@@ -42,6 +42,8 @@ pub(crate) struct Host {
     pub(crate) received: u64,
     pub(crate) applied: u64,
     pub(crate) purged: u64,
+    /// Transactions of another domain that its position names and no log holds.
+    pub(crate) position_only: Option<String>,
     pub(crate) source: Option<InstanceId>,
     pub(crate) receiver_stopped: bool,
     pub(crate) receiver_error: Option<ThreadError>,
@@ -93,6 +95,7 @@ impl Host {
             received: 100,
             applied: 100,
             purged: 0,
+            position_only: None,
             source,
             receiver_stopped: false,
             receiver_error: None,

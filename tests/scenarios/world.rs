@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeZone, Utc};
+use mha::decide::decide;
 use mha::decide::failover::Isolation;
+use mha::decide::standing::evidence_to_record;
 use mha::decide::switchover::Surveys;
 use mha::model::ballot::{Ballot, Generation};
 use mha::model::cluster::Cluster;
@@ -58,7 +60,7 @@ pub(crate) struct World {
 impl World {
     /// A cluster that has run well for five seconds.
     pub(crate) fn new(cluster: Cluster, hosts: Vec<Host>, flavor: Flavor, now: Moment) -> Self {
-        let view = ClusterView::new(cluster, None, now);
+        let view = ClusterView::new(cluster, None, now, wall(now));
         Self {
             view,
             intents: Intents::default(),
@@ -82,8 +84,16 @@ impl World {
 
     /// Wall time: a day, plus the moment.
     pub(crate) fn wall(&self) -> DateTime<Utc> {
-        let day = Utc.with_ymd_and_hms(2026, 1, 1, 12, 0, 0).single().expect("a valid date");
-        day + chrono::Duration::microseconds(self.now.as_micros() as i64)
+        wall(self.now)
+    }
+
+    /// What is known of the ackers goes into the record, as a manager writes it between two looks.
+    pub(crate) fn keep_evidence(&mut self) {
+        let decision = decide(&self.view, &self.intents, self.now, self.wall());
+        let proven = evidence_to_record(&self.view, &decision);
+        if let (Some(record), Some(proven)) = (&mut self.view.record, proven) {
+            record.ackers_proven = proven;
+        }
     }
 
     pub(crate) fn host(&mut self, name: &str) -> Result<&mut Host, String> {
@@ -120,6 +130,7 @@ impl World {
             self.streams();
             self.observe();
         }
+        self.keep_evidence();
     }
 
     /// Replication heartbeats and grants arrive where they can.
@@ -305,6 +316,12 @@ impl World {
             self.set(&all)
         };
         let mut executed = with(host.applied);
+        let mut purged = self.set(&[self.numbers(self.origin, host.purged)]);
+        if let Some(position) = &host.position_only {
+            let position = self.set(std::slice::from_ref(position));
+            executed = executed.union(&position);
+            purged = purged.union(&position);
+        }
         if let Some((_, count)) = &host.foreign {
             executed = executed.union(&self.set(&[self.numbers(90, *count)]));
         }
@@ -322,7 +339,7 @@ impl World {
             read_only: host.read_only,
             super_read_only: (self.flavor == Flavor::MySql).then_some(host.read_only),
             executed,
-            purged: self.set(&[self.numbers(self.origin, host.purged)]),
+            purged,
             coordinates: None,
             replication: self.channels(host, with(host.received)),
             semi_sync: host.semi_sync.clone(),
@@ -374,6 +391,11 @@ impl World {
         });
         std::iter::once(own).chain(foreign).collect()
     }
+}
+
+fn wall(at: Moment) -> DateTime<Utc> {
+    let day = Utc.with_ymd_and_hms(2026, 1, 1, 12, 0, 0).single().expect("a valid date");
+    day + chrono::Duration::microseconds(at.as_micros() as i64)
 }
 
 /// The two ends of a cable in one order.

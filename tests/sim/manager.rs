@@ -7,11 +7,12 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::join_all;
 use mha::decide::plan::{Plan, PlanKind, Step};
+use mha::decide::standing::evidence_to_record;
 use mha::decide::topology;
 use mha::decide::{Action, adopt, decide};
 use mha::execute::Outcome;
 use mha::execute::journal::{Entry, Journal, Recovery, What, left_behind};
-use mha::execute::record::RecordError;
+use mha::execute::record::{RecordError, change_record};
 use mha::execute::recovery;
 use mha::execute::world::Token;
 use mha::model::ballot::Ballot;
@@ -19,6 +20,7 @@ use mha::model::gtid::GtidSet;
 use mha::model::instance::InstanceId;
 use mha::model::intent::{FailoverAsk, Intents};
 use mha::model::record::{ClusterRecord, RecordChange};
+use mha::model::standing::AckerEvidence;
 use mha::model::view::ClusterView;
 use mha::model::wishes::Change;
 use tokio::time::sleep;
@@ -84,7 +86,7 @@ pub(crate) async fn run(shared: Shared, m: usize) {
         };
         let view = shared.act(|sim| {
             let since = sim.now_of_manager();
-            ClusterView::new(sim.cluster.clone(), sim.stores[m].record.clone(), since)
+            ClusterView::new(sim.cluster.clone(), sim.stores[m].record.clone(), since, wall(sim.t))
         });
         let mut manager = Manager { shared: shared.clone(), m, ballot, view, intents: Intents::default() };
         manager.serve().await;
@@ -162,6 +164,8 @@ impl Manager {
                     self.shared.act(|sim| sim.say(format!("m{}: {}", self.m, decision.sentence)));
                     said = verdict;
                 }
+                let acts = matches!(decision.action, Action::Act(_));
+                let evidence = (!acts).then(|| evidence_to_record(&self.view, &decision)).flatten();
                 match decision.action {
                     Action::Act(plan) => {
                         self.act(&plan).await;
@@ -170,6 +174,9 @@ impl Manager {
                     Action::Refuse { blockers } => self.shared.act(|sim| sim.note_refusal(&blockers)),
                     Action::Rest => self.word().await,
                     Action::Wait { .. } => {}
+                }
+                if let Some(proven) = evidence {
+                    self.record_evidence(proven).await;
                 }
             }
             sleep(Duration::from_millis(250)).await;
@@ -200,6 +207,19 @@ impl Manager {
                     sim.asked += 1;
                 }
             }),
+        }
+    }
+
+    /// What is known of the ackers, for a manager that starts later.
+    async fn record_evidence(&self, ackers: Vec<AckerEvidence>) {
+        self.shared.awake(self.m).await;
+        let world = SimWorld::new(self.shared.clone(), self.m);
+        let at = self.shared.act(|sim| {
+            sim.count("evidence of ackers recorded");
+            wall(sim.t)
+        });
+        if change_record(&world, &RecordChange::Proven { ackers }, at).await.is_err() {
+            self.shared.act(|sim| sim.say("the evidence of ackers is not recorded".to_owned()));
         }
     }
 

@@ -10,7 +10,7 @@ use crate::model::instance::{Flavor, InstanceId};
 use crate::model::observation::Access;
 use crate::model::policy::WithoutAckers;
 use crate::model::record::ClusterRecord;
-use crate::model::report::{Report, ThreadState};
+use crate::model::report::{Replication, Report, ThreadState};
 use crate::model::time::Moment;
 use crate::model::verdict::Verdict;
 use crate::model::view::ClusterView;
@@ -32,6 +32,47 @@ pub(super) fn ready(view: &ClusterView, now: Moment) -> Result<&ClusterRecord, F
         found.push(Objection::NotHealthy { verdict: diagnosis.verdict, evidence: diagnosis.evidence });
     }
     if found.is_empty() { Ok(record) } else { Err(found) }
+}
+
+/// The record, where the primary is lost and no failover has begun: what a replica has received can still be applied.
+pub(super) fn without_primary(view: &ClusterView, now: Moment) -> Option<&ClusterRecord> {
+    let record = view.record.as_ref().filter(|_| view.cluster.mode != Mode::Observe)?;
+    match diagnose(view, now).verdict {
+        Verdict::DeadPrimary
+        | Verdict::SilentPrimary
+        | Verdict::HungPrimary
+        | Verdict::UnreachablePrimary
+        | Verdict::IsolatedPrimary
+        | Verdict::ClosedPrimary => Some(record),
+        Verdict::NotAdopted
+        | Verdict::Starting
+        | Verdict::Healthy
+        | Verdict::Degraded
+        | Verdict::ManagerCutOff
+        | Verdict::OverloadedPrimary
+        | Verdict::MisconfiguredPrimary
+        | Verdict::BlockedForAcks
+        | Verdict::DeadPrimaryAndReplicas
+        | Verdict::SplitBrain => None,
+    }
+}
+
+/// The channel whose applier can be started while no primary serves.
+pub(super) fn appliable<'v>(
+    view: &'v ClusterView,
+    record: &ClusterRecord,
+    ask: &ReplicaAsk,
+) -> Result<&'v Replication, Found> {
+    let mut found = Vec::new();
+    let report = replica(view, record, &ask.instance, &mut found);
+    let Some(report) = report.filter(|_| found.is_empty()) else { return Err(found) };
+    match report.channel() {
+        None => Err(vec![Objection::NoReplica(ask.instance.clone())]),
+        Some(channel) if channel.applier != ThreadState::Stopped => {
+            Err(vec![Objection::Runs(ask.instance.clone())])
+        }
+        Some(channel) => Ok(channel),
+    }
 }
 
 /// What an operator does may be what brings the missing acker back.

@@ -32,6 +32,11 @@ const CLOSELY: Duration = Duration::from_millis(500);
 /// # Errors
 /// Every objection, each with what to do about it.
 pub fn plan(view: &ClusterView, ask: &ReplicaAsk, now: Moment) -> Result<Plan, Vec<Objection>> {
+    if let (Change::Start, Some(record)) = (&ask.change, checks::without_primary(view, now)) {
+        let channel = checks::appliable(view, record, ask)?;
+        let title = format!("{} applies what it has received", ask.instance);
+        return Ok(topology_plan(view, ask, &title, plans::applied(record, ask, channel)));
+    }
     let record = checks::ready(view, now)?;
     let (title, stages) = match &ask.change {
         Change::Move { source } => {
@@ -62,15 +67,19 @@ pub fn plan(view: &ClusterView, ask: &ReplicaAsk, now: Moment) -> Result<Plan, V
         // It is no member yet: what is known of it comes from a look of its own.
         Change::Add { .. } => return Err(vec![Objection::IsMember(ask.instance.clone())]),
     };
+    Ok(topology_plan(view, ask, &title, stages))
+}
+
+fn topology_plan(view: &ClusterView, ask: &ReplicaAsk, title: &str, stages: Vec<Stage>) -> Plan {
     let by = if ask.by.is_empty() { "an operator" } else { ask.by.as_str() };
-    Ok(Plan {
+    Plan {
         cluster: view.cluster.name.clone(),
         kind: PlanKind::Topology,
         title: format!("{title}, asked for by {by}"),
         stages,
         commit: None,
         basis: Vec::new(),
-    })
+    }
 }
 
 fn is_lossless(view: &ClusterView) -> bool {
@@ -89,7 +98,7 @@ pub(super) fn would_acknowledge(
 }
 
 /// The other ackers that hear the primary now.
-pub(super) fn ackers_beside<'v>(
+pub(in crate::decide) fn ackers_beside<'v>(
     view: &'v ClusterView,
     record: &'v ClusterRecord,
     instance: &InstanceId,
@@ -121,7 +130,7 @@ fn mute(instance: &InstanceId, source: &InstanceId) -> Stage {
 }
 
 /// After it acknowledges nothing any more: the others get all it had, then it is taken from the record.
-pub(super) fn leaves_ackers(
+pub(in crate::decide) fn leaves_ackers(
     view: &ClusterView,
     record: &ClusterRecord,
     instance: &InstanceId,
@@ -145,7 +154,7 @@ pub(super) fn leaves_ackers(
 }
 
 /// The larger number is recorded, then it acknowledges.
-pub(super) fn joins_ackers(record: &ClusterRecord, instance: &InstanceId) -> Vec<Stage> {
+pub(in crate::decide) fn joins_ackers(record: &ClusterRecord, instance: &InstanceId) -> Vec<Stage> {
     let mut ackers = record.ackers.clone();
     if !ackers.contains(instance) {
         ackers.push(instance.clone());

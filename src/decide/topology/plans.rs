@@ -4,7 +4,7 @@ use super::{joins_ackers, leaves_ackers, mute, stops, would_acknowledge};
 use crate::decide::plan::{Stage, Step};
 use crate::model::instance::{Flavor, InstanceId};
 use crate::model::record::ClusterRecord;
-use crate::model::report::Report;
+use crate::model::report::{Replication, Report};
 use crate::model::view::ClusterView;
 use crate::model::wishes::{ReplicaAsk, Threads, Wish};
 
@@ -89,6 +89,17 @@ pub(super) fn stopped(
     stages.push(wish(instance, Wish::Stop { threads, by }, record.wishes.of_threads(instance)));
     stages.extend(register);
     stages
+}
+
+/// While no primary serves: what it has received is applied, and its receiver is left as it is where it runs. The applier is started first:
+/// MariaDB throws away what was received when a thread starts while both are stopped.
+pub(super) fn applied(record: &ClusterRecord, ask: &ReplicaAsk, channel: &Replication) -> Vec<Stage> {
+    let instance = &ask.instance;
+    let acker = record.ackers.contains(instance);
+    let start = Step::PointReplica { instance: instance.clone(), source: channel.source.clone(), acker };
+    let run = record.wishes.stopped(instance).is_some();
+    let run = run.then(|| wish(instance, Wish::Run, record.wishes.of_threads(instance)));
+    run.into_iter().chain([Stage::new("apply", vec![start])]).collect()
 }
 
 pub(super) fn started(

@@ -6,7 +6,7 @@
 //! after `0-1-100` means 20 transactions, not 120, and where an errant `0-2-3` and a later true `0-2-120` are of the same
 //! server, the second is taken to cover the first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::error::{GtidError, GtidProblem};
@@ -53,6 +53,22 @@ impl MariaDbSet {
             }
         }
         newest
+    }
+
+    /// What is not of those domains.
+    pub(super) fn without_domains(&self, domains: &BTreeSet<u32>) -> Self {
+        Self(self.0.under(|origin| !domains.contains(&origin.domain)))
+    }
+
+    /// The newest of each domain, with all that its server wrote there before.
+    pub(super) fn newest_of_each(&self) -> Self {
+        let newest = self.newest_per_domain().into_iter();
+        let found: BTreeMap<Origin, Vec<Interval>> = newest
+            .map(|(domain, (server, number))| {
+                (Origin { domain, server }, Interval::new(1, number).into_iter().collect())
+            })
+            .collect();
+        Self(Keyed::from_unsorted(found))
     }
 
     /// Whether it has the newest of each domain of `other`, and with that all before. A server that was made from a dump knows nothing of

@@ -9,6 +9,7 @@ pub mod mysql;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -89,6 +90,30 @@ impl GtidSet {
         match (self, other) {
             (Self::MariaDb(ours), Self::MariaDb(theirs)) => ours.is_as_far_as(theirs),
             (Self::MySql(_), _) | (_, Self::MySql(_)) => self.contains(other),
+        }
+    }
+
+    /// How far it goes: on MariaDB the newest transaction of each domain with all that its server wrote there before. On MySQL all of it.
+    pub fn newest(&self) -> Self {
+        match self {
+            Self::MySql(_) => self.clone(),
+            Self::MariaDb(set) => Self::MariaDb(set.newest_of_each()),
+        }
+    }
+
+    /// The replication domains it has something of; none on MySQL.
+    pub fn domains(&self) -> BTreeSet<u32> {
+        match self {
+            Self::MySql(_) => BTreeSet::new(),
+            Self::MariaDb(set) => set.newest_per_domain().into_keys().collect(),
+        }
+    }
+
+    /// What is not of those domains.
+    pub fn without_domains(&self, domains: &BTreeSet<u32>) -> Self {
+        match self {
+            Self::MySql(_) => self.clone(),
+            Self::MariaDb(set) => Self::MariaDb(set.without_domains(domains)),
         }
     }
 

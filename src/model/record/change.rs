@@ -10,6 +10,7 @@ use crate::model::events::EventsWanted;
 use crate::model::extra::Remedy;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
+use crate::model::standing::AckerEvidence;
 use crate::model::wishes::Wish;
 
 /// So many automatic failovers are remembered.
@@ -33,6 +34,8 @@ pub enum RecordChange {
     ForgetRemedies { instances: Vec<InstanceId> },
     /// An operator has seen the automatic failovers: they count against the budget no more.
     AcknowledgeFailovers,
+    /// Which runs of the ackers' servers have lost nothing of what they acknowledged.
+    Proven { ackers: Vec<AckerEvidence> },
     /// What is wanted of scheduled events; with none they are the operator's.
     Events { wanted: Option<EventsWanted> },
 }
@@ -87,6 +90,7 @@ impl ClusterRecord {
                 | RecordChange::CallOffRebuild { .. }
                 | RecordChange::ForgetRemedies { .. }
                 | RecordChange::AcknowledgeFailovers
+                | RecordChange::Proven { .. }
                 | RecordChange::Events { .. },
             ) => return Err(NotAdopted),
         };
@@ -111,6 +115,7 @@ impl ClusterRecord {
                 instances.iter().for_each(|instance| record.wishes.bring_back(instance, None, None));
             }
             RecordChange::AcknowledgeFailovers => record.failovers.clear(),
+            RecordChange::Proven { ackers } => record.ackers_proven.clone_from(ackers),
             RecordChange::Events { wanted } => record.events.clone_from(wanted),
         }
         Ok(record)

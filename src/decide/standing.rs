@@ -1,0 +1,68 @@
+//! Which ackers still have everything that they acknowledged: what the record is to say of that for a manager that starts later, and why
+//! one of them does not count when it is asked what a dead primary acknowledged.
+
+use super::failover::Isolation;
+use super::verdict::{Action, Decision};
+use crate::model::instance::InstanceId;
+use crate::model::observation::Access;
+use crate::model::report::Report;
+use crate::model::standing::{AckerEvidence, Loss, Standing, loss_between};
+use crate::model::view::ClusterView;
+
+/// What the record is to say of its ackers, where it says something else now. It changes when an acker restarts or is level again, and
+/// when a failover is refused: never on the way of one, and not with every look.
+pub fn evidence_to_record(view: &ClusterView, decision: &Decision) -> Option<Vec<AckerEvidence>> {
+    let record = view.record.as_ref()?;
+    let refused = match &decision.action {
+        Action::Refuse { .. } => true,
+        Action::Act(_) | Action::Rest | Action::Wait { .. } => false,
+    };
+    let wanted: Vec<AckerEvidence> =
+        record.ackers.iter().filter_map(|acker| view.evidence(acker, refused)).collect();
+    let same = wanted.len() == record.ackers_proven.len()
+        && wanted.iter().all(|wanted| record.ackers_proven.iter().any(|told| told.says_the_same(wanted)));
+    (!same).then_some(wanted)
+}
+
+/// Why an acker does not tell what `primary` acknowledged; `None` where it does.
+pub(super) fn does_not_count(
+    view: &ClusterView,
+    isolation: &Isolation,
+    acker: &InstanceId,
+) -> Option<String> {
+    let seen = view.of(acker)?;
+    let Some(stopped) = isolation.stopped.get(acker) else {
+        return Some(unstopped(view, isolation, acker));
+    };
+    if let Some(standing) = view.doubt_of(acker) {
+        return Some(standing.to_string());
+    }
+    // It was looked at before its receiver stopped, and answered after that.
+    let (_, before) = seen.last_report.as_ref()?;
+    let loss = loss_between(before, stopped, std::time::Duration::ZERO)?;
+    let known = before.known();
+    Some(Standing { loss, had: Some(&known).filter(|_| loss == Loss::FellBack), has: stopped }.to_string())
+}
+
+fn unstopped(view: &ClusterView, isolation: &Isolation, acker: &InstanceId) -> String {
+    let seen = view.of(acker);
+    let Some(report) = seen.and_then(|seen| seen.latest()) else { return "it does not answer".to_owned() };
+    if seen.and_then(|seen| seen.agent_now()).is_some_and(|agent| agent.access == Access::Closed) {
+        return "its agent keeps it closed".to_owned();
+    }
+    match report.channel() {
+        None => "it does not replicate".to_owned(),
+        Some(channel) if channel.source != isolation.primary => {
+            format!("it replicates from {}", channel.source)
+        }
+        Some(_) => format!("it did not stop receiving from {}", isolation.primary),
+    }
+}
+
+/// It answers, and has received what it has not applied while its applier stands: that is lost if somebody restarts its replication.
+pub(super) fn holds_unapplied(report: &Report) -> Option<u64> {
+    use crate::model::report::ThreadState;
+    let channel = report.channel().filter(|channel| channel.applier == ThreadState::Stopped)?;
+    let waiting = channel.received.minus(&report.executed).count();
+    (waiting > 0).then_some(waiting)
+}

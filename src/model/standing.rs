@@ -1,0 +1,187 @@
+//! Whether an acker still has everything that it acknowledged. A restart of its server, a reset of its replication, and on MariaDB a start
+//! of both its threads throw away what it had received and not applied. From then on its word proves nothing, until it has been level
+//! with a living primary again. A manager believes what it saw itself and what the record says; anything else is doubt. No IO, no clock.
+
+use std::fmt;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::gtid::GtidSet;
+use super::instance::InstanceId;
+use super::report::Report;
+use super::time::Moment;
+
+/// A server tells its uptime in whole seconds, and looks take time. A difference below this is no restart.
+pub const RESTART_SLACK: Duration = Duration::from_secs(2);
+
+/// Two starts of a server that lie closer together than this are one start, told by two managers or at two times.
+const SAME_START: TimeDelta = TimeDelta::seconds(4);
+
+/// The recorded start is written again when it has moved by more than this: clocks drift.
+const MOVED_START: TimeDelta = TimeDelta::seconds(2);
+
+/// What ended the standing of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Loss {
+    /// Nothing was seen: this manager did not watch it before.
+    Unwatched,
+    /// Its server restarted.
+    Restarted,
+    /// Its server ran on, and has less than it was seen to have.
+    FellBack,
+}
+
+/// Why a server may lack what it acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Doubt {
+    pub since: Moment,
+    pub loss: Loss,
+    /// What it was seen to have before, where it does not have all of that now.
+    #[serde(default)]
+    pub had: Option<GtidSet>,
+    /// What the primary had when it was first asked after that: everything that this server may have acknowledged before.
+    #[serde(default)]
+    pub to_reach: Option<GtidSet>,
+}
+
+impl Doubt {
+    pub(super) fn new(since: Moment, loss: Loss, had: Option<GtidSet>) -> Self {
+        Self { since, loss, had, to_reach: None }
+    }
+
+    /// Only an answer that the primary gives after the loss tells what has to be there. That one answer stands: under load no two looks
+    /// at two servers ever show the same.
+    pub(super) fn is_cleared(&mut self, report: &Report, primary: Option<&(Moment, GtidSet)>) -> bool {
+        if self.to_reach.is_none() {
+            let later = primary.filter(|(at, _)| *at > self.since);
+            self.to_reach = later.map(|(_, logged)| logged.newest());
+        }
+        self.to_reach.as_ref().is_some_and(|all| {
+            report.executed.contains(all)
+                || report.replication.iter().any(|channel| channel.received.contains(all))
+                || report.known().contains(all)
+        })
+    }
+}
+
+/// What happened to a server between two of its answers, `elapsed` apart, that may have lost what it had received.
+pub fn loss_between(before: &Report, report: &Report, elapsed: Duration) -> Option<Loss> {
+    if report.uptime + RESTART_SLACK < before.uptime + elapsed {
+        return Some(Loss::Restarted);
+    }
+    (!still_has(report, before)).then_some(Loss::FellBack)
+}
+
+/// Sets are long, and most looks find a server that only went forward: nothing is copied for one.
+fn still_has(report: &Report, before: &Report) -> bool {
+    has(report, &before.executed) && before.replication.iter().all(|channel| has(report, &channel.received))
+}
+
+/// Whether the server has all of that set, received or executed.
+pub fn has(report: &Report, set: &GtidSet) -> bool {
+    report.executed.is_as_far_as(set)
+        || report.replication.iter().any(|channel| channel.received.is_as_far_as(set))
+        || report.known().is_as_far_as(set)
+}
+
+/// One run of a server's process, so that another manager can tell whether it is still the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerRun {
+    /// By the wall clock of the manager that wrote it.
+    pub started_at: DateTime<Utc>,
+    /// Where an agent beside the server told it.
+    #[serde(default)]
+    pub pid: Option<u32>,
+}
+
+impl ServerRun {
+    /// The server has not restarted between the two.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.is_within(other, SAME_START)
+    }
+
+    fn is_within(&self, other: &Self, slack: TimeDelta) -> bool {
+        let other_process = self.pid.zip(other.pid).is_some_and(|(ours, theirs)| ours != theirs);
+        !other_process && (self.started_at - other.started_at).abs() <= slack
+    }
+}
+
+/// What the record says of one acker: in this run its server has lost nothing of what it acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AckerEvidence {
+    pub instance: InstanceId,
+    pub run: ServerRun,
+    /// What it had when a failover was refused. It is less than it has while a primary serves, and never more.
+    #[serde(default)]
+    pub had: Option<GtidSet>,
+}
+
+impl AckerEvidence {
+    /// Whether a manager that starts with this evidence would learn the same.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        self.instance == other.instance
+            && self.run.pid.is_some() == other.run.pid.is_some()
+            && self.run.is_within(&other.run, MOVED_START)
+            && self.had == other.had
+    }
+}
+
+/// Why the standing of an acker ended, with what it had and has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing<'v> {
+    pub loss: Loss,
+    pub had: Option<&'v GtidSet>,
+    pub has: &'v Report,
+}
+
+impl fmt::Display for Standing<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.loss {
+            Loss::Unwatched => {
+                "this manager has not seen it level with the primary, and the record does not show that its server ran on since it was"
+            }
+            Loss::Restarted => "its server restarted and may have lost what it had received",
+            Loss::FellBack => "its replication was restarted or reset, which threw received transactions away",
+        })?;
+        match self.had {
+            Some(had) => write!(f, ": it had {}, and has {}", had.newest(), self.has.known().newest()),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(seconds: i64, pid: Option<u32>) -> ServerRun {
+        ServerRun { started_at: DateTime::<Utc>::UNIX_EPOCH + TimeDelta::seconds(seconds), pid }
+    }
+
+    #[test]
+    fn a_run_is_told_by_its_start_and_its_process() {
+        assert!(run(100, None).is_same(&run(103, None)));
+        assert!(run(100, Some(7)).is_same(&run(99, None)));
+        assert!(!run(100, None).is_same(&run(105, None)));
+        // A clock that was set forward or back looks like a restart: that is the safe side.
+        assert!(!run(100, Some(7)).is_same(&run(40, Some(7))));
+        assert!(!run(100, Some(7)).is_same(&run(101, Some(8))));
+    }
+
+    #[test]
+    fn what_a_manager_would_learn_anew_is_written() {
+        let evidence = |run, had: Option<&str>| AckerEvidence {
+            instance: InstanceId::new("db2", 3306),
+            run,
+            had: had.map(|had| GtidSet::parse(crate::model::instance::Flavor::MariaDb, had).unwrap()),
+        };
+        let told = evidence(run(100, Some(7)), None);
+        assert!(told.says_the_same(&evidence(run(101, Some(7)), None)));
+        assert!(!told.says_the_same(&evidence(run(103, Some(7)), None)));
+        assert!(!told.says_the_same(&evidence(run(100, None), None)));
+        assert!(!told.says_the_same(&evidence(run(100, Some(7)), Some("0-1-5"))));
+    }
+}
