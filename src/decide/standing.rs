@@ -37,8 +37,8 @@ pub(super) fn does_not_count(
     if let Some(standing) = view.doubt_of(acker) {
         return Some(standing.to_string());
     }
-    // It was looked at before its receiver stopped, and answered after that.
-    let (_, before) = seen.last_report.as_ref()?;
+    // What it answered after its receiver stopped is compared with what it had before. A dry run has no such answer.
+    let (_, before) = seen.last_report.as_ref().filter(|_| seen.latest() != Some(stopped))?;
     let loss = loss_between(before, stopped, std::time::Duration::ZERO)?;
     let known = before.known();
     Some(Standing { loss, had: Some(&known).filter(|_| loss == Loss::FellBack), has: stopped }.to_string())

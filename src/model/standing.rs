@@ -22,6 +22,9 @@ const SAME_START: TimeDelta = TimeDelta::seconds(4);
 /// The recorded start is written again when it has moved by more than this: clocks drift.
 const MOVED_START: TimeDelta = TimeDelta::seconds(2);
 
+/// A look is no older than this when it comes in.
+const OLDER_LOOK: Duration = Duration::from_secs(3);
+
 /// What ended the standing of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -48,8 +51,27 @@ pub struct Doubt {
 }
 
 impl Doubt {
-    pub(super) fn new(since: Moment, loss: Loss, had: Option<GtidSet>) -> Self {
-        Self { since, loss, had, to_reach: None }
+    /// The first answer of a server that this manager hears.
+    pub(super) fn unwatched(since: Moment) -> Self {
+        Self { since, loss: Loss::Unwatched, had: None, to_reach: None }
+    }
+
+    /// A loss was seen where perhaps doubted it was already; `had` is what the server had before. Everything it may have acknowledged must
+    /// be proven again.
+    pub(super) fn after(before: Option<Self>, since: Moment, loss: Loss, had: GtidSet) -> Self {
+        let Some(before) = before else { return Self { since, loss, had: Some(had), to_reach: None } };
+        let loss = if loss == Loss::FellBack { before.loss } else { loss };
+        let had = before.had.and_then(|known| known.try_union(&had).ok()).unwrap_or(had);
+        Self { since, loss, had: Some(had), to_reach: None }
+    }
+
+    /// Two looks at a server may be taken in another order than they come in. Then it has all of that again at once.
+    pub(super) fn was_an_older_look(&self, at: Moment, report: &Report) -> bool {
+        self.may_be_an_older_look(at) && self.had.as_ref().is_some_and(|had| has(report, had))
+    }
+
+    pub(super) fn may_be_an_older_look(&self, at: Moment) -> bool {
+        self.loss == Loss::FellBack && at.since(self.since) < OLDER_LOOK
     }
 
     /// Only an answer that the primary gives after the loss tells what has to be there. That one answer stands: under load no two looks

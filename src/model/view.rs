@@ -63,11 +63,9 @@ impl Seen {
     fn take_report(&mut self, at: Moment, report: &Report) {
         if let Some((before_at, before)) = &self.last_report {
             if let Some(loss) = loss_between(before, report, at.since(*before_at)) {
-                let had = self.doubt.take().and_then(|doubt| doubt.had);
-                let known = before.known();
-                let had =
-                    had.map_or_else(|| known.clone(), |had| had.try_union(&known).unwrap_or(known.clone()));
-                self.doubt = Some(Doubt::new(at, loss, Some(had)));
+                self.doubt = Some(Doubt::after(self.doubt.take(), at, loss, before.known()));
+            } else if self.doubt.as_ref().is_some_and(|doubt| doubt.was_an_older_look(at, report)) {
+                self.doubt = None;
             }
             if report.executed != before.executed {
                 self.moved_at = Some(at);
@@ -81,7 +79,7 @@ impl Seen {
         } else {
             self.moved_at = Some(at);
             self.stream_moved_at = Some(at);
-            self.doubt = Some(Doubt::new(at, Loss::Unwatched, None));
+            self.doubt = Some(Doubt::unwatched(at));
         }
         self.last_report = Some((at, report.clone()));
     }
@@ -291,7 +289,7 @@ impl ClusterView {
             return Some(standing(doubt.loss, doubt.had.as_ref().filter(|had| !has(report, had))));
         }
         let Some(evidence) = self.evidence_of(instance) else { return Some(standing(doubt.loss, None)) };
-        let had = evidence.had.as_ref().filter(|had| !has(report, had));
+        let had = [&evidence.had, &doubt.had].into_iter().flatten().find(|had| !has(report, had));
         if !evidence.run.is_same(&seen.run(self.wall(*at), report)) {
             return Some(standing(Loss::Restarted, had));
         }
@@ -310,6 +308,7 @@ impl ClusterView {
         let seen = self.of(instance)?;
         let Some((at, report)) = &seen.last_report else { return recorded };
         match (&seen.doubt, self.doubt_of(instance)) {
+            (Some(doubt), _) if doubt.may_be_an_older_look(*at) => return recorded,
             (Some(doubt), _) if doubt.loss != Loss::Unwatched => return None,
             // Its server is another than the recorded one, or nothing is recorded: what was recorded stays, for whoever reads it.
             (Some(_), Some(_)) => return recorded,
