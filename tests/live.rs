@@ -17,6 +17,8 @@ mod events;
 mod handoff;
 #[path = "live/lab.rs"]
 mod lab;
+#[path = "live/proven.rs"]
+mod proven;
 #[path = "live/rebuild.rs"]
 mod rebuild;
 #[path = "live/rejoin.rs"]

@@ -214,7 +214,7 @@ async fn a_former_primary_becomes_a_replica_where_it_stands() {
         let all = look(&mut p).await.executed;
         step(&mut r, wait(&replica, &all)).await;
         step(&mut r, Step::StopReplicating { instance: replica.id() }).await;
-        step(&mut r, Step::ForgetSource { instance: replica.id() }).await;
+        step(&mut r, Step::ForgetSource { instance: replica.id(), discard: None }).await;
         step(&mut r, Step::SetReadOnly { instance: replica.id(), on: false }).await;
         run(&mut r, "INSERT INTO t.t VALUES ()").await;
         let all = look(&mut r).await.executed;
@@ -370,7 +370,7 @@ async fn the_critical_path_of_a_failover() {
         println!("{flavor}: first write acknowledged {:?}", began.elapsed());
         println!(
             "{flavor}: forget {:?}",
-            step(&mut c, Step::ForgetSource { instance: candidate.id() }).await
+            step(&mut c, Step::ForgetSource { instance: candidate.id(), discard: None }).await
         );
         let seen = look(&mut c).await;
         assert!(

@@ -136,7 +136,10 @@ fn rewind(of: Returned<'_>, saved: &Saved, keep: &GtidSet, rows: bool, why: &str
     let fence = Step::Fence { instance: of_it(), generation: record.generation };
     let mut stages = vec![Stage::new("fence", vec![fence])];
     if report.channel().is_some() {
-        stages.push(Stage::new("alone", vec![Step::ForgetSource { instance: of_it() }]));
+        // What it received from another member and has not applied is no reason to keep it away, where the primary has it.
+        let unapplied = report.known().minus(&report.executed);
+        let discard = Some(unapplied).filter(|set| !set.is_empty() && primary.executed.contains(set));
+        stages.push(Stage::new("alone", vec![Step::ForgetSource { instance: of_it(), discard }]));
     }
     let step = Step::Rewind {
         instance: of_it(),

@@ -77,7 +77,7 @@ impl fmt::Display for Blocker {
             Self::Mode(Mode::Auto) => f.write_str("mode is \"auto\""),
             Self::Budget { spent, window } => write!(
                 f,
-                "{spent} automatic failovers within {} spend the budget; look why they happen, then run \"mhactl ack\" or \"mhactl failover\"",
+                "{spent} automatic failovers within {} spend the budget; what ends the primaries may follow the role: look why, then run \"mhactl ack\" or \"mhactl failover\"",
                 human(*window)
             ),
             Self::JustStarted { remaining } => write!(f, "this manager has just started and looks {} longer", human(*remaining)),
@@ -88,7 +88,10 @@ impl fmt::Display for Blocker {
             Self::Incomparable(clash) => write!(
                 f,
                 "{} has {} and {} has {}, which the other lacks; decide with \"mhactl failover --to HOST --accept-loss\"",
-                clash.left, clash.left_only, clash.right, clash.right_only
+                clash.left,
+                clash.left_only.told(),
+                clash.right,
+                clash.right_only.told()
             ),
             Self::Incomplete { heard, missing, needed, acks } => write!(
                 f,
@@ -127,7 +130,8 @@ impl fmt::Display for Blocker {
             Self::NotEligible { instance, reasons } => write!(f, "{instance} may not lead: {}", reasons.join("; ")),
             Self::WouldLose { instance, set, holder, why } => write!(
                 f,
-                "promoting {instance} would lose {set}: {holder} has it and cannot hand it on ({why}); mend {holder}, or accept the loss with \"mhactl failover --accept-loss\""
+                "promoting {instance} would lose {}: {holder} has it and cannot hand it on ({why}); mend {holder}, or accept the loss with \"mhactl failover --accept-loss\"",
+                set.told()
             ),
         }
     }

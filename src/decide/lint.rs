@@ -104,7 +104,7 @@ fn order(plan: &Plan, broken: &mut Vec<String>) {
                     "{instance} would follow {leader} before that has applied what it received"
                 ));
             }
-            if let Step::ForgetSource { instance } = step
+            if let Step::ForgetSource { instance, .. } = step
                 && instance == leader
                 && index <= at
             {

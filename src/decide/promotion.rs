@@ -343,7 +343,7 @@ impl<'a> Promotion<'a> {
             .filter(|instance| !self.first.contains(instance))
             .map(|instance| self.follow(instance))
             .collect();
-        let tidy = Step::ForgetSource { instance: self.leader() };
+        let tidy = Step::ForgetSource { instance: self.leader(), discard: None };
         let mut stages = Vec::new();
         stages.extend(self.release());
         if !others.is_empty() {
@@ -475,7 +475,7 @@ fn cannot_follow(
     }
     let beyond = other.ours.minus(&feeding.target);
     if !beyond.is_empty() && !feeding.salvage_required {
-        return Some(format!("it has {beyond}, which {} lacks", leader.instance));
+        return Some(format!("it has {}, which {} lacks", beyond.told(), leader.instance));
     }
     let purged = leader_log?.minus(&other.known);
     (!purged.is_empty())

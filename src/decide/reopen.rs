@@ -87,12 +87,15 @@ pub(super) fn reopen(view: &ClusterView, intents: &Intents, now: Moment) -> Resu
                 && extra.minus(&other.executed).is_empty();
             if !had || !is_tail {
                 return Err(format!(
-                    "{instance} has what {primary} lacks: {extra}; to go on from it run {}",
+                    "{instance} has what {primary} lacks: {}; to go on from it run {}",
+                    extra.told(),
                     adopt(instance)
                 )
                 .into());
             }
-            lost.get_or_insert_with(|| format!("{instance} has what {primary} wrote and has lost: {extra}"));
+            lost.get_or_insert_with(|| {
+                format!("{instance} has what {primary} wrote and has lost: {}", extra.told())
+            });
         }
     }
     if let Some(channel) = report.channel().filter(|channel| channel.receiver != ThreadState::Stopped) {

@@ -161,8 +161,12 @@ pub enum Step {
     HoldVip { instance: InstanceId, generation: Generation, vip: VipAddress },
     /// The VIP is not on it.
     LoseVip { instance: InstanceId },
-    /// Its replication settings are gone. Only when nothing received is unapplied.
-    ForgetSource { instance: InstanceId },
+    /// Its replication settings are gone. Only when nothing received is unapplied, except what is in `discard`: others have that.
+    ForgetSource {
+        instance: InstanceId,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        discard: Option<GtidSet>,
+    },
     /// Its server runs, read-only, replication stopped, both semi-sync sides off, clients fenced. `as_replica` lets recovery drop
     /// what was never acknowledged (S7); never on a server that stays primary.
     StartServer { instance: InstanceId, as_replica: bool },
@@ -275,7 +279,7 @@ impl Step {
             | Self::Admit { instance }
             | Self::HoldVip { instance, .. }
             | Self::LoseVip { instance }
-            | Self::ForgetSource { instance }
+            | Self::ForgetSource { instance, .. }
             | Self::StartServer { instance, .. }
             | Self::SetReadOnly { instance, .. }
             | Self::Furnish { instance, .. }

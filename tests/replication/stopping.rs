@@ -23,8 +23,8 @@ async fn stopping_a_receiver_loses_nothing_received() {
         let rows = r.query("SELECT COUNT(*) AS n FROM t.t", within(5.0)).await.unwrap();
         assert_eq!(rows[0].number("n"), Some(21));
         step(&mut r, Step::StopReplicating { instance: replica.id() }).await;
-        step(&mut r, Step::ForgetSource { instance: replica.id() }).await;
-        step(&mut r, Step::ForgetSource { instance: replica.id() }).await;
+        step(&mut r, Step::ForgetSource { instance: replica.id(), discard: None }).await;
+        step(&mut r, Step::ForgetSource { instance: replica.id(), discard: None }).await;
         assert!(look(&mut r).await.channel().is_none());
     })
     .await;
@@ -78,7 +78,7 @@ async fn half_a_transaction_holds_nobody_up() {
             assert_eq!(said[0].number("code"), Some(1756), "its half was not there to be given up");
         }
         assert_eq!(look(&mut r).await.channel().unwrap().applier_error, None);
-        step(&mut r, Step::ForgetSource { instance: replica.id() }).await;
+        step(&mut r, Step::ForgetSource { instance: replica.id(), discard: None }).await;
         assert_eq!(look(&mut r).await.executed, before);
         run(&mut r, "SET GLOBAL read_only=0; INSERT INTO t.t VALUES ()").await;
     })
@@ -97,7 +97,7 @@ async fn both_threads_stopped_with_something_unapplied_is_refused() {
         stop_receiving(&replica, &primary),
         point(&replica, &primary, false),
         Step::StopReplicating { instance: replica.id() },
-        Step::ForgetSource { instance: replica.id() },
+        Step::ForgetSource { instance: replica.id(), discard: None },
     ] {
         let error = apply(&mut r, &step, &env()).await.unwrap_err();
         let refused = matches!(error, ControlError::BothStopped { .. } | ControlError::Unapplied { .. });

@@ -84,7 +84,10 @@ impl fmt::Display for Step {
             Self::Admit { instance } => write!(f, "{instance} open for reads"),
             Self::HoldVip { instance, vip, .. } => write!(f, "{instance} holds {}", vip.address),
             Self::LoseVip { instance } => write!(f, "{instance} gives the VIP up"),
-            Self::ForgetSource { instance } => write!(f, "{instance} forgets its old source"),
+            Self::ForgetSource { instance, discard: None } => write!(f, "{instance} forgets its old source"),
+            Self::ForgetSource { instance, discard: Some(set) } => {
+                write!(f, "{instance} forgets its old source, and {set} that it received and has not applied")
+            }
             Self::StartServer { instance, .. } => {
                 write!(f, "{instance} server started, read-only and fenced")
             }

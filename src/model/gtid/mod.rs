@@ -75,6 +75,15 @@ impl GtidSet {
         }
     }
 
+    /// For a message: the set, and whether it may be more than there is. The servers of a MariaDB domain share its numbers, so that of a span
+    /// only some may be transactions of that server.
+    pub fn told(&self) -> String {
+        match self {
+            Self::MariaDb(_) if self.count() > 1 => format!("at most {self}"),
+            Self::MariaDb(_) | Self::MySql(_) => self.to_string(),
+        }
+    }
+
     /// Whether every transaction of `other` is here. The empty set is contained in any set, of either family.
     pub fn contains(&self, other: &Self) -> bool {
         match (self, other) {

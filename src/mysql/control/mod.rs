@@ -142,7 +142,7 @@ pub async fn apply(conn: &mut Connection, step: &Step, env: &ControlEnv) -> Resu
             catch_up::catch_up(conn, source, set, *within, env).await
         }
         Step::StopReplicating { .. } => receive::stop_replicating(conn, deadline).await,
-        Step::ForgetSource { .. } => receive::forget_source(conn, deadline).await,
+        Step::ForgetSource { discard, .. } => receive::forget_source(conn, discard.as_ref(), deadline).await,
         Step::ArmSource { acks: 0, .. } => semi_sync::disarm_source(conn, deadline).await,
         Step::ArmSource { acks, .. } => semi_sync::arm_source(conn, *acks, deadline).await,
         Step::PointReplica { source, acker, .. } => point::point(conn, source, *acker, env, deadline).await,

@@ -148,6 +148,33 @@ pub(super) async fn stop_replicating(conn: &mut Connection, deadline: Instant) -
     Ok(())
 }
 
+/// Both threads stopped, where what was received and is not applied is no more than `discard`.
+async fn stop_without(
+    conn: &mut Connection,
+    discard: &GtidSet,
+    deadline: Instant,
+) -> Result<(), ControlError> {
+    let beyond = |seen: &Standing| seen.unapplied().map(|missing| missing.minus(discard));
+    let seen = standing(conn, deadline).await?;
+    if let Some(missing) = beyond(&seen).filter(|missing| !missing.is_empty()) {
+        return Err(ControlError::Unapplied { server: named(conn), missing });
+    }
+    let Some(channel) = seen.channel() else { return Ok(()) };
+    if channel.receiver != ThreadState::Stopped {
+        let sql = conn.dialect().stop(Threads::Receiver);
+        conn.query(&sql, deadline).await?;
+    }
+    // More may have come until the receiver stopped.
+    let seen = standing(conn, deadline).await?;
+    if let Some(missing) = beyond(&seen).filter(|missing| !missing.is_empty()) {
+        return Err(ControlError::Unapplied { server: named(conn), missing });
+    }
+    if seen.channel().is_some_and(|channel| channel.applier != ThreadState::Stopped) {
+        stop_applier(conn, deadline).await?;
+    }
+    Ok(())
+}
+
 /// The applier stopped, with everything complete that it had begun. Half a transaction is given up with the thread itself: it is rolled
 /// back, and was never in the received set. The thread then says that it was killed (1756), until it starts again.
 async fn stop_applier(conn: &mut Connection, deadline: Instant) -> Result<(), ControlError> {
@@ -196,9 +223,16 @@ pub(super) async fn halt(
     Ok(())
 }
 
-/// No default channel any more; refused while anything received is unapplied.
-pub(super) async fn forget_source(conn: &mut Connection, deadline: Instant) -> Result<(), ControlError> {
-    stop_replicating(conn, deadline).await?;
+/// No default channel any more; refused while anything received is unapplied that is not in `discard`.
+pub(super) async fn forget_source(
+    conn: &mut Connection,
+    discard: Option<&GtidSet>,
+    deadline: Instant,
+) -> Result<(), ControlError> {
+    match discard {
+        Some(discard) => stop_without(conn, discard, deadline).await?,
+        None => stop_replicating(conn, deadline).await?,
+    }
     let sql = conn.dialect().forget();
     conn.query(&sql, deadline).await?;
     Ok(())
