@@ -29,6 +29,8 @@ mod looks;
 mod manager;
 #[path = "sim/planted.rs"]
 mod planted;
+#[path = "sim/primitives.rs"]
+mod primitives;
 #[path = "sim/resume.rs"]
 mod resume;
 #[path = "sim/server.rs"]

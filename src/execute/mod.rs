@@ -1,6 +1,7 @@
 //! Carries out a plan: record, act, look. It never chooses: what it may do next is in the plan, what was done is in the journal,
 //! and it can be killed between any two of its awaits.
 
+pub mod compose;
 pub mod journal;
 pub mod record;
 pub mod recovery;

@@ -44,7 +44,7 @@ impl From<RecordError> for StepError {
 ///
 /// # Errors
 /// When there is no record to change, the store fails, or others change the record all the time.
-pub async fn change_record<S: RecordStore>(
+pub async fn change_record<S: RecordStore + ?Sized>(
     store: &S,
     change: &RecordChange,
     at: DateTime<Utc>,

@@ -24,6 +24,7 @@ use crate::decide::failover::{self, Isolation};
 use crate::decide::guard::looks_on;
 use crate::decide::plan::{Plan, PlanKind};
 use crate::decide::{Action, Decision, adopt, decide};
+use crate::execute::compose::Composed;
 use crate::execute::journal::{Recovery, left_behind};
 use crate::execute::record::change_record;
 use crate::execute::world::Token;
@@ -274,7 +275,7 @@ impl ClusterTask {
         let Some(recovery) = unfinished.filter(|_| self.running.is_none()) else { return };
         tracing::warn!(cluster = %self.view.cluster.name, recovery = recovery.id, "an earlier manager left this unfinished; going on");
         self.spawn(recovery.clone(), move |view, token, world, journal| async move {
-            recovery::resume(&view, &recovery, &token, &*world, &journal).await
+            recovery::resume(&view, &recovery, &token, &world, &journal).await
         });
     }
 
@@ -301,13 +302,13 @@ impl ClusterTask {
         if gives_way(plan.kind) {
             let abort = self.abort.clone();
             self.spawn(recovery, move |_, token, world, journal| async move {
-                recovery::begin_yielding(&plan, &abort, &token, &*world, &journal).await
+                recovery::begin_yielding(&plan, &abort, &token, &world, &journal).await
             });
             return Ok(id);
         }
         let abort = self.abort.clone();
         self.spawn(recovery, move |view, token, world, journal| async move {
-            recovery::begin(&view, &plan, (ask.as_ref(), &abort), &token, &*world, &journal).await
+            recovery::begin(&view, &plan, (ask.as_ref(), &abort), &token, &world, &journal).await
         });
         Ok(id)
     }
@@ -338,7 +339,7 @@ impl ClusterTask {
 
     pub(super) fn spawn<F, R>(&mut self, recovery: Recovery, run: F)
     where
-        F: FnOnce(ClusterView, Token, Arc<LiveWorld>, RecoveryJournal) -> R,
+        F: FnOnce(ClusterView, Token, Composed<Arc<LiveWorld>>, RecoveryJournal) -> R,
         R: Future<Output = Result<Outcome, crate::store::StoreError>> + Send + 'static,
     {
         let about = recovery.about.clone();
@@ -347,7 +348,7 @@ impl ClusterTask {
         let token = Token { ballot, recovery: id, automatic, back: false };
         let journal = RecoveryJournal::new(self.store.clone(), recovery, self.recovery.clone());
         self.running = Some(about.clone());
-        let work = run(self.view.clone(), token, Arc::clone(&self.world), journal);
+        let work = run(self.view.clone(), token, Composed::new(Arc::clone(&self.world)), journal);
         let events = self.own_events.clone();
         self.tracker.spawn(async move {
             let outcome = work.await.map_err(|error| error.to_string());

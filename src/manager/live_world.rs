@@ -5,33 +5,32 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use super::armed::Armed;
-use super::direct::Direction;
-use super::fenced::Fenced;
+use super::direct;
 use crate::agent::client::AgentClient;
+use crate::agent::wire::{BringRequest, SalvageReply, SalvageRequest};
 use crate::clock;
-use crate::decide::plan::{Evidence, Step};
-use crate::execute::record::{RecordError, RecordStore, change_record};
-use crate::execute::world::{StepError, Token, World};
+use crate::decide::lease::voter::{Claim, Claimed};
+use crate::decide::plan::{Evidence, Step, TrafficOrder};
+use crate::execute::compose::{LogTail, Primitives, ServerSession, Voter, claim_until_answered};
+use crate::execute::record::{RecordError, RecordStore};
+use crate::execute::world::{StepError, Token};
 use crate::model::ballot::Generation;
 use crate::model::cluster::Cluster;
 use crate::model::events::EventsPolicy;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
-use crate::model::record::{ClusterRecord, RecordChange, Registration};
+use crate::model::record::ClusterRecord;
 use crate::model::report::Report;
-use crate::model::sessions::Sessions;
-use crate::mysql::control::{self, ControlEnv};
+use crate::model::sessions::{OpenTransaction, Sessions};
+use crate::mysql::control::{self, ControlEnv, ControlError};
 use crate::mysql::{Account, Connection, Target, Tls, events, probe, sessions};
 use crate::store::{Store, StoreError};
 
-/// How much longer than the agent works on a block its answer is waited for.
-const BLOCK_GRACE: Duration = Duration::from_millis(500);
-/// Longest start of a server: crash recovery included.
-const SERVER_START: Duration = Duration::from_secs(300);
+const NO_AGENT: &str = "no agent beside it";
 
 /// Everything outside of one cluster.
 #[derive(Debug)]
@@ -46,173 +45,153 @@ pub(super) struct LiveWorld {
     pub(super) voters: BTreeMap<String, Arc<AgentClient>>,
     pub(super) store: Store,
     pub(super) tracker: TaskTracker,
-    pub(super) fenced: Fenced,
-    pub(super) armed: Armed,
-    /// What the traffic program did last.
-    pub(super) directed: std::sync::Mutex<Option<Direction>>,
 }
 
-impl World for LiveWorld {
-    async fn observe(&self, step: &Step) -> Result<Evidence, StepError> {
-        match step {
-            Step::Register { .. } | Step::Park { .. } | Step::Wish { .. } => {
-                let record = self.record().await?;
-                Ok(Evidence { record, ..Evidence::default() })
-            }
-            // Asking is claiming: a voter answers the same claim twice alike.
-            Step::Claim { .. }
-            | Step::Salvage { .. }
-            | Step::KeepUp { .. }
-            | Step::Quiet { .. }
-            | Step::Events { .. }
-            | Step::Direct { .. } => Ok(Evidence::default()),
-            Step::Fence { .. }
-            | Step::Block { .. }
-            | Step::Turn { .. }
-            | Step::Unmoved { .. }
-            | Step::Kill { .. }
-            | Step::StopReceiving { .. }
-            | Step::WaitApplied { .. }
-            | Step::CatchUpFrom { .. }
-            | Step::StopReplicating { .. }
-            | Step::ArmSource { .. }
-            | Step::PointReplica { .. }
-            | Step::AckersAttached { .. }
-            | Step::Open { .. }
-            | Step::Admit { .. }
-            | Step::HoldVip { .. }
-            | Step::LoseVip { .. }
-            | Step::ForgetSource { .. }
-            | Step::StartServer { .. }
-            | Step::SetReadOnly { .. }
-            | Step::Furnish { .. }
-            | Step::SaveExtra { .. }
-            | Step::Halt { .. }
-            | Step::Rewind { .. }
-            | Step::Rebuild { .. }
-            | Step::Exchange { .. } => self.look(step.instance()).await,
+impl Primitives for LiveWorld {
+    type Session = LiveSession;
+
+    fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    fn wall(&self) -> DateTime<Utc> {
+        clock::wall()
+    }
+
+    async fn sleep(&self, span: Duration) {
+        tokio::time::sleep(span).await;
+    }
+
+    fn has_agent(&self, instance: &InstanceId) -> bool {
+        self.agents.contains_key(instance)
+    }
+
+    async fn step(&self, step: &Step, token: &Token, timeout: Duration) -> Result<Evidence, StepError> {
+        match self.agents.get(step.instance()) {
+            Some(agent) => agent.step(token, step, timeout).await,
+            None => self.directly(step, timeout).await,
         }
     }
 
-    async fn apply(&self, step: &Step, token: &Token) -> Result<Evidence, StepError> {
-        match step {
-            Step::Claim { candidate, generation, proof } => {
-                self.claim(candidate, *generation, *proof, token).await
+    async fn look(&self, instance: &InstanceId, timeout: Duration) -> Result<Evidence, StepError> {
+        match self.agents.get(instance) {
+            Some(agent) => {
+                let status = agent.status(timeout).await?;
+                Ok(Evidence {
+                    report: status.server.clone().ok(),
+                    agent: Some(status),
+                    ..Evidence::default()
+                })
             }
-            Step::Register { primary, generation, ackers, acks, degraded } => {
-                self.register(primary, *generation, ackers, (*acks, degraded.as_deref()), token).await
-            }
-            Step::Park { instance, why } => {
-                self.change(RecordChange::Park { instance: instance.clone(), why: why.clone() }).await
-            }
-            Step::Direct { instance, order, generation } => {
-                self.direct(instance, *order, *generation, token).await
-            }
-            Step::Wish { instance, wish } => {
-                let (instance, wish) = (instance.clone(), wish.clone());
-                self.change(RecordChange::Override { instance, wish }).await
-            }
-            Step::Turn { instance, from, to, acker, within } => {
-                self.turn(instance, from, (to, *acker), *within, token).await
-            }
-            Step::Quiet { instance, drain, end_older } => {
-                let deadline = Instant::now() + *drain + self.cluster.policy.statement;
+            None => {
+                let deadline = Instant::now() + timeout;
                 let mut connection = self.connect(instance, deadline).await?;
-                sessions::quiet(&mut connection, *drain, *end_older, deadline).await.map_err(failed)?;
-                Ok(Evidence::default())
+                self.report(&mut connection, deadline).await
             }
-            Step::KeepUp { instance, source, closely, within } => {
-                self.keep_up(instance, source, *closely, *within).await
-            }
-            Step::Salvage { from, to, beyond, within, .. } => {
-                self.salvage(from, to, beyond, *within, token).await
-            }
-            Step::Fence { .. }
-            | Step::Block { .. }
-            | Step::Unmoved { .. }
-            | Step::Kill { .. }
-            | Step::StopReceiving { .. }
-            | Step::WaitApplied { .. }
-            | Step::CatchUpFrom { .. }
-            | Step::StopReplicating { .. }
-            | Step::ArmSource { .. }
-            | Step::PointReplica { .. }
-            | Step::AckersAttached { .. }
-            | Step::Open { .. }
-            | Step::Admit { .. }
-            | Step::HoldVip { .. }
-            | Step::LoseVip { .. }
-            | Step::ForgetSource { .. }
-            | Step::StartServer { .. }
-            | Step::SetReadOnly { .. }
-            | Step::Events { .. }
-            | Step::Furnish { .. }
-            | Step::SaveExtra { .. }
-            | Step::Halt { .. }
-            | Step::Rewind { .. }
-            | Step::Rebuild { .. }
-            | Step::Exchange { .. } => self.at_server(step, token).await,
         }
+    }
+
+    fn ask_voter(
+        &self,
+        host: &str,
+        claim: &Claim,
+        patience: Duration,
+    ) -> impl Future<Output = Result<Claimed, String>> {
+        let asked = self.voters.get(host).map(|voter| {
+            let asking = claim_until_answered(LiveVoter(Arc::clone(voter)), claim.clone(), patience);
+            self.tracker.spawn(asking)
+        });
+        async move {
+            match asked {
+                Some(answer) => answer.await.map_err(|error| error.to_string())?,
+                None => Err("no agent is known there".to_owned()),
+            }
+        }
+    }
+
+    async fn session(&self, instance: &InstanceId, deadline: Instant) -> Result<LiveSession, StepError> {
+        let connection = self.connect(instance, deadline).await?;
+        Ok(LiveSession { connection, instance: instance.clone(), env: self.env.clone() })
+    }
+
+    async fn read_log(
+        &self,
+        from: &InstanceId,
+        beyond: &GtidSet,
+        within: Duration,
+        token: &Token,
+    ) -> Result<LogTail, String> {
+        let Some(agent) = self.agents.get(from) else { return Err(NO_AGENT.to_owned()) };
+        let request = SalvageRequest { token: token.clone(), beyond: beyond.clone(), within };
+        let SalvageReply { statements, transactions, complete, trouble } =
+            agent.salvage(&request).await.map_err(|error| error.to_string())?;
+        Ok(LogTail { statements, transactions, complete, trouble })
+    }
+
+    async fn bring(
+        &self,
+        to: &InstanceId,
+        statements: Vec<String>,
+        within: Duration,
+        token: &Token,
+    ) -> Result<Evidence, StepError> {
+        let Some(agent) = self.agents.get(to) else { return Err(failed(NO_AGENT)) };
+        agent.bring(&BringRequest { token: token.clone(), statements, within }).await
+    }
+
+    async fn direct(
+        &self,
+        instance: &InstanceId,
+        order: TrafficOrder,
+        generation: Generation,
+        recovery: &str,
+    ) -> Result<(), StepError> {
+        direct::direct(&self.cluster, instance, order, generation, recovery).await
+    }
+}
+
+/// A voter by its agent.
+struct LiveVoter(Arc<AgentClient>);
+
+impl Voter for LiveVoter {
+    async fn claim(&self, claim: &Claim, timeout: Duration) -> Result<Claimed, String> {
+        self.0.claim(claim, timeout).await.map_err(|error| error.to_string())
+    }
+}
+
+/// A connection to a server, as an administrator.
+#[derive(Debug)]
+pub(super) struct LiveSession {
+    connection: Connection,
+    instance: InstanceId,
+    env: ControlEnv,
+}
+
+impl ServerSession for LiveSession {
+    async fn report(&mut self, deadline: Instant) -> Result<Report, StepError> {
+        probe::report(&mut self.connection, deadline).await.map_err(failed)
+    }
+
+    async fn wait_applied(&mut self, set: &GtidSet, within: Duration) -> Result<bool, StepError> {
+        let wanted = Step::WaitApplied { instance: self.instance.clone(), set: set.clone(), within };
+        match control::apply(&mut self.connection, &wanted, &self.env).await {
+            Ok(()) => Ok(true),
+            Err(ControlError::NotApplied { .. }) => Ok(false),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    async fn open_transactions(&mut self, deadline: Instant) -> Result<Vec<OpenTransaction>, StepError> {
+        sessions::open_transactions(&mut self.connection, deadline).await.map_err(failed)
+    }
+
+    async fn end_transaction(&mut self, open: &OpenTransaction, deadline: Instant) -> Result<(), StepError> {
+        sessions::end_session(&mut self.connection, open.session, deadline).await;
+        Ok(())
     }
 }
 
 impl LiveWorld {
-    /// How long the server's side of a step may take.
-    fn patience(&self, step: &Step) -> Duration {
-        let statement = self.cluster.policy.statement;
-        match step {
-            Step::WaitApplied { within, .. }
-            | Step::KeepUp { within, .. }
-            | Step::Turn { within, .. }
-            | Step::CatchUpFrom { within, .. }
-            | Step::Halt { within, .. }
-            | Step::SaveExtra { within, .. }
-            | Step::Rewind { within, .. }
-            | Step::Exchange { within, .. } => *within + statement,
-            Step::Salvage { within, .. } => *within + self.cluster.policy.catch_up + statement,
-            Step::Quiet { drain, .. } => *drain + statement,
-            // Its agent gives it up by itself before: nothing of it happens later.
-            Step::Block { within, .. } => *within + BLOCK_GRACE,
-            Step::StartServer { .. } => SERVER_START,
-            Step::PointReplica { .. } | Step::Open { .. } | Step::Kill { .. } | Step::Rebuild { .. } => {
-                statement * 2
-            }
-            Step::Fence { .. }
-            | Step::Unmoved { .. }
-            | Step::StopReceiving { .. }
-            | Step::StopReplicating { .. }
-            | Step::ArmSource { .. }
-            | Step::AckersAttached { .. }
-            | Step::Admit { .. }
-            | Step::HoldVip { .. }
-            | Step::LoseVip { .. }
-            | Step::ForgetSource { .. }
-            | Step::SetReadOnly { .. }
-            | Step::Events { .. }
-            | Step::Furnish { .. }
-            | Step::Claim { .. }
-            | Step::Register { .. }
-            | Step::Wish { .. }
-            | Step::Direct { .. }
-            | Step::Park { .. } => statement,
-        }
-    }
-
-    pub(super) async fn at_server(&self, step: &Step, token: &Token) -> Result<Evidence, StepError> {
-        let within = self.patience(step);
-        let Some(agent) = self.agents.get(step.instance()) else { return self.directly(step, within).await };
-        let seen = agent.step(token, step, within).await?;
-        if let Step::Fence { instance, .. } | Step::Block { instance, .. } = step
-            && step.is_satisfied(&seen)
-        {
-            self.fenced.note(&token.recovery, instance);
-        }
-        if let (Step::ArmSource { instance, .. }, Some(report)) = (step, &seen.report) {
-            self.armed.note(&token.recovery, instance, report.executed.clone());
-        }
-        Ok(seen)
-    }
-
     /// By SQL from here, for a server without an agent.
     async fn directly(&self, step: &Step, within: Duration) -> Result<Evidence, StepError> {
         let instance = step.instance();
@@ -273,70 +252,6 @@ impl LiveWorld {
     async fn report(&self, connection: &mut Connection, deadline: Instant) -> Result<Evidence, StepError> {
         let report = probe::report(connection, deadline).await.map_err(failed)?;
         Ok(Evidence { report: Some(report), ..Evidence::default() })
-    }
-
-    async fn look(&self, instance: &InstanceId) -> Result<Evidence, StepError> {
-        let within = self.cluster.policy.statement;
-        match self.agents.get(instance) {
-            Some(agent) => {
-                let status = agent.status(within).await?;
-                Ok(Evidence {
-                    report: status.server.clone().ok(),
-                    agent: Some(status),
-                    ..Evidence::default()
-                })
-            }
-            None => {
-                let deadline = Instant::now() + within;
-                let mut connection = self.connect(instance, deadline).await?;
-                self.report(&mut connection, deadline).await
-            }
-        }
-    }
-
-    async fn register(
-        &self,
-        primary: &InstanceId,
-        generation: Generation,
-        ackers: &[InstanceId],
-        (acks, degraded): (u32, Option<&str>),
-        token: &Token,
-    ) -> Result<Evidence, StepError> {
-        let mut registration = Registration {
-            primary: primary.clone(),
-            generation,
-            ballot: token.ballot.clone(),
-            ackers: ackers.to_vec(),
-            acks,
-            degraded: degraded.map(str::to_owned),
-            automatic: token.automatic,
-            base: None,
-        };
-        if registration.starts_new_guarantee(self.record().await?.as_ref()) {
-            registration.base = self.base(primary, token).await;
-        }
-        self.change(RecordChange::Register(Box::new(registration))).await
-    }
-
-    /// What `primary` had when it was armed; what it has now where nothing is known of that.
-    async fn base(&self, primary: &InstanceId, token: &Token) -> Option<GtidSet> {
-        if let Some(armed) = self.armed.of(&token.recovery, primary) {
-            return Some(armed);
-        }
-        let deadline = Instant::now() + self.cluster.policy.statement;
-        let look = async { self.report(&mut self.connect(primary, deadline).await?, deadline).await };
-        match look.await {
-            Ok(seen) => seen.report.map(|report| report.executed),
-            Err(error) => {
-                tracing::warn!(%primary, error = %error, "what it had when it began to lead is not known");
-                None
-            }
-        }
-    }
-
-    async fn change(&self, change: RecordChange) -> Result<Evidence, StepError> {
-        let record = change_record(self, &change, clock::wall()).await?;
-        Ok(Evidence { record: Some(record), ..Evidence::default() })
     }
 }
 

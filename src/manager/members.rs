@@ -91,9 +91,6 @@ impl Parts {
             voters,
             store: store.clone(),
             tracker: tracker.clone(),
-            fenced: Default::default(),
-            armed: Default::default(),
-            directed: Default::default(),
         };
         Self { world: Arc::new(world), leadership, watchers, stop }
     }

@@ -1,13 +1,9 @@
 //! The service; the only place where the parts meet.
 
 mod agents;
-mod armed;
-mod claim;
 mod cluster_task;
-mod composed;
 mod direct;
 pub mod event;
-mod fenced;
 pub mod handle;
 mod leadership;
 mod live_world;

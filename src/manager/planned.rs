@@ -119,7 +119,7 @@ impl ClusterTask {
         let recovery = self.stored(&plan, None).await?;
         let id = recovery.id.clone();
         self.spawn(recovery, move |view, token, world, journal| async move {
-            recovery::switch(&view, &plan, write_block, &abort, &token, &*world, &journal).await
+            recovery::switch(&view, &plan, write_block, &abort, &token, &world, &journal).await
         });
         Ok(id)
     }

@@ -72,3 +72,14 @@ pub struct Sessions {
     /// Databases its binlog is limited to or leaves out, if any.
     pub binlog_filter: Option<String>,
 }
+
+/// A transaction that a client has begun.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenTransaction {
+    /// Of the transaction: its session may go on to the next one.
+    pub id: String,
+    pub session: u64,
+    pub age: Duration,
+    /// It commits, and may wait for an acknowledgement: its session must not be ended.
+    pub commits: bool,
+}

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::client::{Account, Connection};
 use super::dialect::literal;
 use super::fault::ClientError;
 use super::record::Record;
 use crate::model::instance::Flavor;
-use crate::model::sessions::{Doing, Session, Sessions};
+use crate::model::sessions::{Doing, OpenTransaction, Session, Sessions};
 
 /// Sessions worth a word, at most: the first ones say enough.
 const MOST: usize = 20;
@@ -88,51 +88,33 @@ const TRANSACTIONS: &str = "SELECT t.trx_id AS trx, p.ID AS id, TIMESTAMPDIFF(SE
      p.COMMAND AS command, COALESCE(p.STATE, '') AS state \
      FROM information_schema.INNODB_TRX t JOIN information_schema.PROCESSLIST p ON p.ID = t.trx_mysql_thread_id \
      WHERE p.ID <> CONNECTION_ID() AND p.USER NOT IN ('system user', 'event_scheduler')";
-/// Between two looks at them.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// Ends sessions whose transaction is open for longer than `end_older`, then gives those that are open now `drain` to end.
+/// Clients' transactions that are open now.
 ///
 /// # Errors
-/// How asking failed by `deadline`. Transactions that do not end are no failure.
-pub async fn quiet(
+/// How asking failed by `deadline`.
+pub async fn open_transactions(
     conn: &mut Connection,
-    drain: Duration,
-    end_older: Option<Duration>,
     deadline: Instant,
-) -> Result<(), ClientError> {
-    let end = Instant::now() + drain;
-    let mut rows = conn.query(TRANSACTIONS, deadline).await?;
-    if let Some(older) = end_older {
-        for row in rows.iter().filter(|row| may_be_ended(row, older)) {
-            let Some(id) = row.number::<u64>("id") else { continue };
-            tracing::warn!(server = %conn.target(), session = id, "its transaction was open for too long: ended");
-            // Gone meanwhile (1094) is as good.
-            let _ = conn.query(&format!("KILL {id}"), deadline).await;
-        }
-        rows = conn.query(TRANSACTIONS, deadline).await?;
-    }
-    let numbers = |rows: &[Record]| -> Vec<String> {
-        rows.iter().filter_map(|row| row.text("trx").map(ToOwned::to_owned)).collect()
+) -> Result<Vec<OpenTransaction>, ClientError> {
+    let rows = conn.query(TRANSACTIONS, deadline).await?;
+    let open = |row: &Record| {
+        let state = row.text_or_empty("state").to_ascii_lowercase();
+        let commits = ["semi-sync", "commit", "binlog", "flush", "waiting for"];
+        Some(OpenTransaction {
+            id: row.text("trx")?.to_owned(),
+            session: row.number("id")?,
+            age: row.number("age").map_or(Duration::ZERO, Duration::from_secs),
+            commits: commits.iter().any(|word| state.contains(word)),
+        })
     };
-    let open = numbers(&rows);
-    while !open.is_empty() && Instant::now() < end {
-        sleep(LOOK_EVERY).await;
-        let now = numbers(&conn.query(TRANSACTIONS, deadline).await?);
-        if !now.iter().any(|number| open.contains(number)) {
-            break;
-        }
-    }
-    Ok(())
+    Ok(rows.iter().filter_map(open).collect())
 }
 
-/// Whoever commits may wait for an acknowledgement, or will in a moment: never ended.
-fn may_be_ended(row: &Record, older: Duration) -> bool {
-    let age = row.number("age").map_or(Duration::ZERO, Duration::from_secs);
-    let state = row.text_or_empty("state").to_ascii_lowercase();
-    let commits =
-        ["semi-sync", "commit", "binlog", "flush", "waiting for"].iter().any(|word| state.contains(word));
-    age > older && !commits
+/// Ends a session whose transaction is open for too long. One that is gone meanwhile (1094) is as good.
+pub async fn end_session(conn: &mut Connection, session: u64, deadline: Instant) {
+    tracing::warn!(server = %conn.target(), session, "its transaction was open for too long: ended");
+    let _ = conn.query(&format!("KILL {session}"), deadline).await;
 }
 
 fn filter(row: &Record) -> Option<String> {

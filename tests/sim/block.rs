@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use mha::decide::lease::holder::Input;
-use mha::decide::plan::{Evidence, Step};
+use mha::decide::plan::Step;
 use mha::execute::world::{StepError, Token};
 use mha::model::ballot::Generation;
 use mha::model::instance::{Flavor, InstanceId};
@@ -15,8 +15,8 @@ use super::basics::Planted;
 use super::host::Filter;
 use super::server::{Marks, Tx, Written};
 use super::state::{Event, Sim};
-use super::steps::{alive, evidence};
-use super::world::{STATEMENT, Shared, SimWorld};
+use super::steps::alive;
+use super::world::Shared;
 
 /// What ending a statement that waits, and closing the access, may take of the block's time.
 const RESERVE: Duration = Duration::from_millis(300);
@@ -208,70 +208,6 @@ impl Sim {
             self.violate(format!(
                 "I2: a planned change leaves transaction {tx} on db{old}, which a client was told is kept"
             ));
-        }
-    }
-}
-
-impl SimWorld {
-    /// Asked by the manager itself: no agent and no ballot is in that path.
-    async fn read(&self, s: usize) -> Result<Evidence, StepError> {
-        let (m, none) = (self.m, || StepError::NoAnswer { within: STATEMENT, what: "read".to_owned() });
-        self.shared.awake(m).await;
-        let delay = self.shared.act(|sim| sim.dice.range(1, 5));
-        sleep(Duration::from_millis(delay)).await;
-        let seen = self.shared.act(|sim| {
-            let party = sim.manager_party(m);
-            sim.knock(party, s).is_ok().then(|| evidence(sim, s))
-        });
-        self.shared.awake(m).await;
-        match seen {
-            Some(seen) => Ok(seen),
-            None => {
-                sleep(Duration::from_millis(500)).await;
-                Err(none())
-            }
-        }
-    }
-
-    /// As quiet as it becomes in that time: the model's transactions are short.
-    pub(crate) async fn quiet(&self, instance: &InstanceId, drain: Duration) -> Result<Evidence, StepError> {
-        let s = self.shared.act(|sim| sim.index(instance));
-        let end = Instant::now() + drain;
-        self.read(s).await?;
-        while Instant::now() < end && !self.shared.act(|sim| sim.servers[s].waiters.is_empty()) {
-            sleep(Duration::from_millis(20)).await;
-            self.read(s).await?;
-        }
-        Ok(Evidence::default())
-    }
-
-    /// Waits for a moment when the replica is close.
-    pub(crate) async fn keep_up(
-        &self,
-        instance: &InstanceId,
-        source: &InstanceId,
-        (closely, within): (Duration, Duration),
-    ) -> Result<Evidence, StepError> {
-        let (p, s) = self.shared.act(|sim| (sim.index(source), sim.index(instance)));
-        let deadline = Instant::now() + within;
-        loop {
-            let seen = self.read(p).await?.report;
-            let set = seen.ok_or_else(|| StepError::Failed("the source is silent".to_owned()))?.executed;
-            let asked = Instant::now();
-            loop {
-                let known = self.read(s).await?.report.map(|report| report.executed);
-                if known.is_some_and(|executed| executed.contains(&set)) || Instant::now() > deadline {
-                    break;
-                }
-                sleep(Duration::from_millis(10)).await;
-            }
-            let behind = asked.elapsed();
-            if behind <= closely {
-                return Ok(Evidence { behind: Some(behind), ..Evidence::default() });
-            }
-            if Instant::now() > deadline {
-                return Err(StepError::Failed("it was not close at any moment".to_owned()));
-            }
         }
     }
 }

@@ -1,7 +1,6 @@
 //! A manager as the real one runs: leads under a ballot, looks, decides, begins or resumes a recovery, remembers in its store.
 //! Deciding and executing is the code as shipped.
 
-use std::cell::RefCell;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -16,7 +15,6 @@ use mha::execute::record::{RecordError, change_record};
 use mha::execute::recovery;
 use mha::execute::world::Token;
 use mha::model::ballot::Ballot;
-use mha::model::gtid::GtidSet;
 use mha::model::instance::InstanceId;
 use mha::model::intent::{FailoverAsk, Intents};
 use mha::model::record::{ClusterRecord, RecordChange};
@@ -28,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::looks::{Word, look_at, probes, witnesses};
 use super::state::Sim;
-use super::world::{Shared, SimWorld};
+use super::world::{Shared, SimRecovery, SimWorld};
 
 pub(crate) fn wall(t: u64) -> DateTime<Utc> {
     DateTime::<Utc>::UNIX_EPOCH + TimeDelta::milliseconds(1_700_000_000_000 + t as i64)
@@ -315,11 +313,11 @@ impl Manager {
         self.finish(recovery, outcome);
     }
 
-    pub(crate) fn tools(&self, recovery: &Recovery) -> (Token, SimWorld, MemoryJournal) {
+    pub(crate) fn tools(&self, recovery: &Recovery) -> (Token, SimRecovery, MemoryJournal) {
         let automatic = recovery.ask.is_none() && recovery.kind == PlanKind::Isolate;
         let token =
             Token { ballot: self.ballot.clone(), recovery: recovery.id.clone(), automatic, back: false };
-        let world = SimWorld { shared: self.shared.clone(), m: self.m, fenced: RefCell::default() };
+        let world = SimRecovery::new(&self.shared, self.m);
         let journal = MemoryJournal { shared: self.shared.clone(), m: self.m, id: recovery.id.clone() };
         (token, world, journal)
     }
@@ -421,17 +419,6 @@ impl Sim {
         record.is_some_and(|record| record.wishes.stopped(instance).is_some())
     }
 
-    /// As the live world finds it: what it had when it was armed, else what it has now.
-    pub(crate) fn base_of(&mut self, m: usize, primary: &InstanceId, token: &Token) -> GtidSet {
-        if let Some((recovery, armed, set)) = &self.armed[m]
-            && (recovery, armed) == (&token.recovery, primary)
-        {
-            return set.clone();
-        }
-        let marks = self.executed_marks(self.index(primary));
-        self.set_of(marks)
-    }
-
     /// What a manager's store does with a record: as the real one, which is asked too where a test has one.
     pub(crate) fn save_record(&mut self, m: usize, record: &ClusterRecord) -> Result<(), RecordError> {
         let stored = self.stores[m].record.as_ref().map_or(0, |record| record.revision);
@@ -440,28 +427,19 @@ impl Sim {
             return Err(RecordError::Stale);
         }
         self.keep_record(m, record);
-        self.stores[m].record = Some(record.clone());
-        Ok(())
-    }
-
-    pub(crate) fn note_change(&mut self, m: usize, change: &RecordChange) {
-        match change {
-            RecordChange::Register(new) => {
-                let (primary, generation) = (&new.primary, new.generation);
-                let (acks, ackers) = (new.acks, new.ackers.len());
-                self.say(format!(
-                    "m{m} records {primary}, generation {generation}, acks {acks}, {ackers} acker(s)"
-                ));
-            }
-            RecordChange::Park { instance, why } => {
-                let record = self.stores[m].record.as_ref();
-                if record.is_some_and(|it| it.parked.iter().all(|parked| parked.instance != *instance)) {
-                    self.say(format!("m{m} parks {instance}: {why}"));
-                    self.count("parked");
-                }
-            }
-            other => self.say(format!("m{m} records {other:?}")),
+        let before = self.stores[m].record.replace(record.clone());
+        self.say(format!(
+            "m{m} records {}, generation {}, acks {}, {} acker(s), {} parked",
+            record.primary,
+            record.generation,
+            record.acks,
+            record.ackers.len(),
+            record.parked.len()
+        ));
+        if before.is_some_and(|before| before.parked.len() < record.parked.len()) {
+            self.count("parked");
         }
+        Ok(())
     }
 
     fn note(&mut self, m: usize, what: &What) {

@@ -135,8 +135,6 @@ pub(crate) struct Sim {
     pub(crate) generations: BTreeMap<u64, usize>,
     /// What stopped replicas had, by manager.
     pub(crate) stopped: Vec<Vec<(usize, Marks)>>,
-    /// What each manager saw armed last: in which recovery, whom, with what it had.
-    pub(crate) armed: Vec<Option<(String, InstanceId, GtidSet)>>,
     /// How many of the operator's asks about replicas are dealt with.
     pub(crate) asked: usize,
     pub(crate) strikes: usize,
@@ -211,7 +209,6 @@ impl Sim {
             bases: BTreeMap::new(),
             generations: BTreeMap::new(),
             stopped: vec![Vec::new(); MANAGERS],
-            armed: vec![None; MANAGERS],
             asked: 0,
             strikes: 0,
             kinds: BTreeSet::new(),

@@ -5,25 +5,16 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
-use mha::decide::lease::Terms;
-use mha::decide::lease::voter::{Claim, Claimed, Outstanding};
-use mha::decide::plan::{Evidence, Proof, Salvaged, Step, Votes};
-use mha::execute::record::{RecordError, RecordStore, change_record};
+use mha::decide::plan::{Evidence, Step, Votes};
+use mha::execute::compose::Composed;
 use mha::execute::world::{StepError, Token, World};
-use mha::model::ballot::Generation;
-use mha::model::instance::InstanceId;
-use mha::model::record::{ClusterRecord, RecordChange, Registration};
-use mha::model::report::Report;
+use mha::model::cluster::Cluster;
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::basics::Planted;
-use super::manager::wall;
 use super::state::Sim;
-use super::steps::{agent_step, evidence};
+use super::steps::agent_step;
 use super::story::Fate;
 
 pub(crate) use super::steps::evidence as evidence_of;
@@ -59,19 +50,23 @@ impl Shared {
     }
 }
 
-/// What manager `m` acts upon.
+/// What manager `m` reaches: the primitives of every step.
+#[derive(Clone)]
 pub(crate) struct SimWorld {
     pub(crate) shared: Shared,
     pub(crate) m: usize,
-    /// Who answered "fenced" in this recovery.
-    pub(crate) fenced: RefCell<Vec<InstanceId>>,
+    pub(crate) cluster: Rc<Cluster>,
 }
 
 pub(crate) const STATEMENT: Duration = Duration::from_secs(5);
+/// How often an agent that works at a step is asked whether it is still there, and how long that may take.
+const PULSE: Duration = Duration::from_secs(1);
+const PULSE_WITHIN: Duration = Duration::from_secs(5);
 
 impl SimWorld {
     pub(crate) fn new(shared: Shared, m: usize) -> Self {
-        Self { shared, m, fenced: RefCell::default() }
+        let cluster = Rc::new(shared.act(|sim| sim.cluster.clone()));
+        Self { shared, m, cluster }
     }
 
     /// A question to the agent on `h`, answered at once where it can be asked.
@@ -90,54 +85,21 @@ impl SimWorld {
         answer
     }
 
-    pub(crate) async fn command(&self, step: &Step, token: &Token) -> Result<Evidence, StepError> {
+    /// A step travels to the agent on its server's host, which does it and answers if it can.
+    pub(crate) async fn command(
+        &self,
+        step: &Step,
+        token: &Token,
+        within: Duration,
+    ) -> Result<Evidence, StepError> {
         let (m, h) = (self.m, self.shared.act(|sim| sim.index(step.instance())));
+        let no_answer = || StepError::NoAnswer { within, what: step.to_string() };
         let epoch = match step {
-            Step::Open { .. } => self.ask(h, |sim| sim.hosts[h].kept.epoch).await,
-            Step::Fence { .. }
-            | Step::KeepUp { .. }
-            | Step::Turn { .. }
-            | Step::Quiet { .. }
-            | Step::Block { .. }
-            | Step::Unmoved { .. }
-            | Step::Kill { .. }
-            | Step::StopReceiving { .. }
-            | Step::Salvage { .. }
-            | Step::WaitApplied { .. }
-            | Step::CatchUpFrom { .. }
-            | Step::Claim { .. }
-            | Step::StopReplicating { .. }
-            | Step::ArmSource { .. }
-            | Step::PointReplica { .. }
-            | Step::AckersAttached { .. }
-            | Step::Register { .. }
-            | Step::Admit { .. }
-            | Step::HoldVip { .. }
-            | Step::LoseVip { .. }
-            | Step::ForgetSource { .. }
-            | Step::StartServer { .. }
-            | Step::SetReadOnly { .. }
-            | Step::Furnish { .. }
-            | Step::SaveExtra { .. }
-            | Step::Rewind { .. }
-            | Step::Rebuild { .. }
-            | Step::Exchange { .. }
-            | Step::Halt { .. }
-            | Step::Events { .. }
-            | Step::Wish { .. }
-            | Step::Direct { .. }
-            | Step::Park { .. } => Some(0),
-        };
-        let within = match step {
-            Step::WaitApplied { within, .. } | Step::CatchUpFrom { within, .. } => *within + STATEMENT,
-            // Its agent gives it up by itself before.
-            Step::Block { within, .. } => *within + Duration::from_millis(500),
-            _ => STATEMENT,
+            Step::Open { .. } => self.ask(h, |sim| sim.hosts[h].kept.epoch).await.ok_or_else(no_answer)?,
+            _ => 0,
         };
         // A host that is gone is not waited for as long as its work may take.
-        let gone = within.min(STATEMENT + Duration::from_secs(1));
-        let no_answer = || StepError::NoAnswer { within, what: step.to_string() };
-        let Some(epoch) = epoch else { return Err(no_answer()) };
+        let gone = within.min(STATEMENT + PULSE);
         self.shared.awake(m).await;
         let (answer, answered) = oneshot::channel();
         let (shared, step_, token) = (self.shared.clone(), step.clone(), token.clone());
@@ -155,322 +117,92 @@ impl SimWorld {
             // Nobody may wait for it any more.
             let _ = answer.send(result);
         });
-        match timeout(within, answered).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) | Err(_) => Err(no_answer()),
+        tokio::select! {
+            biased;
+            answer = timeout(within, answered) => match answer {
+                Ok(Ok(result)) => result,
+                Ok(Err(_)) | Err(_) => Err(no_answer()),
+            },
+            () = self.silenced(h) => Err(no_answer()),
         }
     }
 
-    async fn claim(
-        &self,
-        candidate: &InstanceId,
-        generation: Generation,
-        proof: Proof,
-        token: &Token,
-    ) -> Evidence {
-        let (cluster, voters) =
-            self.shared.act(|sim| (sim.cluster.clone(), (0..sim.hosts.len()).collect::<Vec<_>>()));
-        if self.shared.act(|sim| sim.is_undo_unasked(self.m, candidate, token)) {
-            return Evidence {
-                votes: Some(Votes { majority: true, ..Votes::default() }),
-                ..Evidence::default()
-            };
-        }
-        let terms =
-            Terms::new("manager", cluster.voters.iter().map(|v| v.host.clone()).collect(), &cluster.policy);
-        let released = if proof == Proof::Fenced { self.fenced.borrow().clone() } else { Vec::new() };
-        let claim = Claim {
-            cluster: cluster.name.clone(),
-            ballot: token.ballot.clone(),
-            generation,
-            candidate: candidate.clone(),
-            proof,
-            released,
-        };
-        let until = Instant::now() + cluster.policy.lease + Duration::from_secs(2);
-        let mut waiting: FuturesUnordered<_> =
-            voters.iter().map(|h| self.claim_one(*h, &claim, until)).collect();
-        let mut votes = Votes::default();
-        let mut outstanding: Vec<Outstanding> = Vec::new();
-        while let Some((h, answer)) = waiting.next().await {
-            match answer {
-                Ok(granted) => {
-                    votes.accepted.push(format!("db{h}"));
-                    outstanding.extend(granted);
-                }
-                Err(why) => votes.refused.push((format!("db{h}"), why)),
-            }
-            if votes.accepted.len() >= terms.majority {
-                break;
-            }
-        }
-        votes.majority = votes.accepted.len() >= terms.majority;
-        let wait = terms.wait_after_claim(&outstanding);
-        let skip = self.shared.act(|sim| sim.planted(Planted::NoClaimWait));
-        if votes.majority && !wait.is_zero() && !skip {
-            self.shared.act(|sim| sim.count("claim waited for what was granted"));
-            // The manager's clock may be fast.
-            sleep(wait * 1_010 / 1_000 + Duration::from_millis(1)).await;
-        }
-        Evidence { votes: Some(votes), ..Evidence::default() }
-    }
-
-    async fn claim_one(
-        &self,
-        h: usize,
-        claim: &Claim,
-        until: Instant,
-    ) -> (usize, Result<Vec<Outstanding>, String>) {
+    /// Waits until the agent does not answer in time.
+    async fn silenced(&self, h: usize) {
         loop {
-            let asked = self
-                .ask(h, |sim| {
-                    let now = sim.now_at(h);
-                    let answer = sim.hosts[h].agent.as_mut().map(|agent| agent.voter.claim(claim, now).0);
-                    sim.sync(h);
-                    answer
-                })
-                .await
-                .flatten();
-            let pause = match asked {
-                Some(Claimed::Accepted { outstanding }) => return (h, Ok(outstanding)),
-                Some(Claimed::HeldBack { remaining, .. }) => {
-                    self.shared.act(|sim| sim.count("claim held back"));
-                    remaining + Duration::from_millis(5)
+            sleep(PULSE).await;
+            let until = Instant::now() + PULSE_WITHIN;
+            while self.ask(h, |_| ()).await.is_none() {
+                if Instant::now() > until {
+                    return;
                 }
-                Some(other) => return (h, Err(format!("{other:?}"))),
-                None => Duration::from_millis(200),
-            };
-            if Instant::now() + pause > until {
-                return (h, Err("no answer or held back".to_owned()));
             }
-            sleep(pause).await;
-        }
-    }
-
-    async fn salvage(&self, from: usize, to: usize, within: Duration, token: &Token) -> Salvaged {
-        let trouble = |text: &str| Salvaged { trouble: text.to_owned(), ..Salvaged::default() };
-        let read = self.ask(from, |sim| {
-            (!sim.servers[from].up).then(|| (sim.servers[from].log.clone(), sim.dice.range(5, 70)))
-        });
-        let Some(Some((log, takes))) = read.await else { return trouble("its log cannot be read") };
-        sleep(within.min(Duration::from_millis(takes))).await;
-        if Duration::from_millis(takes) > within {
-            return trouble("not read in time");
-        }
-        let until = Instant::now() + within + Duration::from_secs(10);
-        let mut answered = Instant::now();
-        while self.shared.act(|sim| !sim.answers(to) || !sim.servers[to].relay.is_empty()) {
-            if self.shared.act(|sim| sim.answers(to)) {
-                answered = Instant::now();
-            }
-            if Instant::now() > until || answered.elapsed() > STATEMENT {
-                return trouble("the receiver does not catch up");
-            }
-            sleep(Duration::from_millis(10)).await;
-        }
-        let brought = self.ask(to, |sim| {
-            let obeys = sim.hosts[to].agent.as_ref().is_some_and(|agent| agent.voter.obeys(&token.ballot));
-            if !obeys || !sim.answers(to) || !sim.servers[to].relay.is_empty() {
-                return None;
-            }
-            let missing: Vec<usize> = log.iter().copied().filter(|tx| !sim.servers[to].holds(*tx)).collect();
-            missing.iter().for_each(|tx| sim.append(to, *tx));
-            if !missing.is_empty() {
-                sim.count("salvaged");
-            }
-            Some(missing.len() as u64)
-        });
-        match brought.await {
-            Some(Some(transactions)) => Salvaged { complete: true, transactions, trouble: String::new() },
-            Some(None) | None => trouble("could not be brought over"),
         }
     }
 }
 
-impl World for SimWorld {
-    async fn observe(&self, step: &Step) -> Result<Evidence, StepError> {
-        let h = self.shared.act(|sim| sim.index(step.instance()));
-        match step {
-            Step::Direct { .. } => Ok(Evidence { directed: true, ..Evidence::default() }),
-            Step::Register { .. } | Step::Park { .. } | Step::Wish { .. } => {
-                let record = self.record().await?;
-                Ok(Evidence { record, ..Evidence::default() })
-            }
-            Step::Claim { .. } | Step::Salvage { .. } | Step::Furnish { .. } => Ok(Evidence::default()),
-            _ => {
-                let seen = self
-                    .ask(h, |sim| evidence(sim, h))
-                    .await
-                    .ok_or_else(|| StepError::NoAnswer { within: STATEMENT, what: "observe".to_owned() })?;
-                if matches!(step, Step::Fence { .. } | Step::Block { .. }) && step.is_satisfied(&seen) {
-                    self.fenced.borrow_mut().push(step.instance().clone());
-                }
-                Ok(seen)
-            }
+/// One recovery of manager `m`: its steps as composed, and what befalls the manager meanwhile.
+pub(crate) struct SimRecovery {
+    world: SimWorld,
+    composed: Composed<Rc<SimWorld>>,
+}
+
+impl SimRecovery {
+    pub(crate) fn new(shared: &Shared, m: usize) -> Self {
+        let world = SimWorld::new(shared.clone(), m);
+        Self { composed: Composed::new(Rc::new(world.clone())), world }
+    }
+
+    /// Never returns: the manager's task is ended.
+    async fn die(&self) -> Result<Evidence, StepError> {
+        self.world.shared.act(|sim| sim.manager_is_killed(self.world.m));
+        std::future::pending().await
+    }
+
+    async fn done(&self, step: &Step, token: &Token) -> Result<Evidence, StepError> {
+        let (shared, m) = (&self.world.shared, self.world.m);
+        if let Step::Claim { candidate, .. } = step
+            && shared.act(|sim| sim.is_undo_unasked(m, candidate, token))
+        {
+            let votes = Some(Votes { majority: true, ..Votes::default() });
+            return Ok(Evidence { votes, ..Evidence::default() });
         }
+        let result = self.composed.apply(step, token).await;
+        if let (Step::StopReceiving { instance, .. }, Ok(_)) = (step, &result) {
+            shared.act(|sim| {
+                let s = sim.index(instance);
+                let marks = sim.received_marks(s);
+                sim.stopped[m].push((s, marks));
+            });
+        }
+        result
+    }
+}
+
+impl World for SimRecovery {
+    async fn observe(&self, step: &Step) -> Result<Evidence, StepError> {
+        self.composed.observe(step).await
     }
 
     async fn apply(&self, step: &Step, token: &Token) -> Result<Evidence, StepError> {
-        self.shared.act(|sim| {
-            if sim.stores[self.m].unfinished().is_none() {
+        let (shared, m) = (&self.world.shared, self.world.m);
+        shared.act(|sim| {
+            if sim.stores[m].unfinished().is_none() {
                 sim.violate(format!("I10: {step} outside of any recovery"));
             }
         });
-        self.shared.awake(self.m).await;
-        let (fate, late) = self.shared.act(|sim| sim.meets(self.m, token, step));
+        shared.awake(m).await;
+        let (fate, late) = shared.act(|sim| sim.meets(m, token, step));
         if fate == Fate::NotSent {
             return self.die().await;
         }
         let done = self.done(step, token).await;
         if late {
-            self.shared.act(|sim| sim.befall(self.m));
+            shared.act(|sim| sim.befall(m));
         }
         if fate == Fate::NotAnswered {
             return self.die().await;
         }
         done
-    }
-}
-
-impl SimWorld {
-    /// Never returns: the manager's task is ended.
-    async fn die(&self) -> Result<Evidence, StepError> {
-        self.shared.act(|sim| sim.manager_is_killed(self.m));
-        std::future::pending().await
-    }
-
-    /// As the live world composes it.
-    async fn turn(
-        &self,
-        instance: &InstanceId,
-        from: &InstanceId,
-        (to, acker): (&InstanceId, bool),
-        within: Duration,
-        token: &Token,
-    ) -> Result<Evidence, StepError> {
-        let stop = Step::StopReceiving { instance: instance.clone(), source: from.clone() };
-        let stopped = self.command(&stop, token).await?;
-        let set = stopped.report.map(|report| report.known());
-        let set = set.ok_or_else(|| StepError::NoEffect("not read".to_owned()))?;
-        let applied = |instance: &InstanceId| Step::WaitApplied {
-            instance: instance.clone(),
-            set: set.clone(),
-            within,
-        };
-        for instance in [instance, to] {
-            self.command(&applied(instance), token).await?;
-        }
-        let point = Step::PointReplica { instance: instance.clone(), source: to.clone(), acker };
-        let mut seen = self.command(&point, token).await?;
-        let arrives = async {
-            while seen
-                .report
-                .as_ref()
-                .and_then(Report::channel)
-                .is_some_and(|channel| channel.is_reaching_for(to))
-            {
-                sleep(Duration::from_millis(10)).await;
-                seen = self.command(&applied(instance), token).await?;
-            }
-            Ok(seen)
-        };
-        timeout(within, arrives)
-            .await
-            .unwrap_or_else(|_| Err(StepError::Failed(format!("it has not reached {to}"))))
-    }
-
-    async fn change(&self, change: RecordChange) -> Result<Evidence, StepError> {
-        let at = self.shared.act(|sim| {
-            sim.note_change(self.m, &change);
-            wall(sim.t)
-        });
-        let record = change_record(self, &change, at).await?;
-        Ok(Evidence { record: Some(record), ..Evidence::default() })
-    }
-
-    async fn done(&self, step: &Step, token: &Token) -> Result<Evidence, StepError> {
-        match step {
-            Step::Register { primary, generation, ackers, acks, degraded } => {
-                let mut registration = Registration {
-                    primary: primary.clone(),
-                    generation: *generation,
-                    ballot: token.ballot.clone(),
-                    ackers: ackers.clone(),
-                    acks: *acks,
-                    degraded: degraded.clone(),
-                    automatic: token.automatic,
-                    base: None,
-                };
-                if registration.starts_new_guarantee(self.record().await?.as_ref()) {
-                    registration.base = Some(self.shared.act(|sim| sim.base_of(self.m, primary, token)));
-                }
-                self.change(RecordChange::Register(Box::new(registration))).await
-            }
-            Step::Park { instance, why } => {
-                self.change(RecordChange::Park { instance: instance.clone(), why: why.clone() }).await
-            }
-            Step::Wish { instance, wish } => {
-                let (instance, wish) = (instance.clone(), wish.clone());
-                self.change(RecordChange::Override { instance, wish }).await
-            }
-            Step::Claim { candidate, generation, proof } => {
-                Ok(self.claim(candidate, *generation, *proof, token).await)
-            }
-            Step::Turn { instance, from, to, acker, within } => {
-                self.turn(instance, from, (to, *acker), *within, token).await
-            }
-            Step::KeepUp { instance, source, closely, within } => {
-                self.keep_up(instance, source, (*closely, *within)).await
-            }
-            Step::Quiet { instance, drain, .. } => self.quiet(instance, *drain).await,
-            Step::Salvage { from, to, within, .. } => {
-                let (from, to) = self.shared.act(|sim| (sim.index(from), sim.index(to)));
-                let salvage = Some(self.salvage(from, to, *within, token).await);
-                Ok(Evidence { salvage, ..Evidence::default() })
-            }
-            _ => {
-                let result = self.command(step, token).await;
-                self.shared.act(|sim| {
-                    let said = match &result {
-                        Ok(seen) if step.is_satisfied(seen) => "done".to_owned(),
-                        Ok(_) => "without effect".to_owned(),
-                        Err(error) => error.to_string(),
-                    };
-                    sim.say(format!("m{} {step}: {said}", self.m));
-                });
-                if let (Step::ArmSource { instance, .. }, Ok(Evidence { report: Some(report), .. })) =
-                    (step, &result)
-                {
-                    let armed = (token.recovery.clone(), instance.clone(), report.executed.clone());
-                    self.shared.act(|sim| sim.armed[self.m] = Some(armed));
-                }
-                if let (Step::StopReceiving { .. }, Ok(_)) = (step, &result) {
-                    self.shared.act(|sim| {
-                        let s = sim.index(step.instance());
-                        let marks = sim.received_marks(s);
-                        sim.stopped[self.m].push((s, marks));
-                    });
-                }
-                if let (Step::Fence { instance, .. } | Step::Block { instance, .. }, Ok(_)) = (step, &result)
-                {
-                    self.fenced.borrow_mut().push(instance.clone());
-                }
-                result
-            }
-        }
-    }
-}
-
-impl RecordStore for SimWorld {
-    async fn record(&self) -> Result<Option<ClusterRecord>, RecordError> {
-        self.shared.awake(self.m).await;
-        Ok(self.shared.act(|sim| sim.stores[self.m].record.clone()))
-    }
-
-    async fn save_record(&self, record: &ClusterRecord) -> Result<(), RecordError> {
-        sleep(Duration::from_millis(2)).await;
-        self.shared.act(|sim| sim.save_record(self.m, record))?;
-        sleep(Duration::from_millis(1)).await;
-        Ok(())
     }
 }
