@@ -11,13 +11,13 @@ use super::candidate::{Candidate, Ranking, rank};
 use super::diagnose::Diagnosis;
 use super::feeding::{Feeding, feeding};
 use super::guard::{self, Blocker};
-use super::plan::{Plan, PlanKind, Stage, Step};
+use super::plan::{Evidence, Plan, PlanKind, Stage, Step};
 use super::promotion::Promotion;
 use super::proof::{completeness, majority, proof, second_writer};
 use crate::model::ballot::Generation;
 use crate::model::instance::{Flavor, InstanceId};
 use crate::model::intent::FailoverAsk;
-use crate::model::observation::AgentStatus;
+use crate::model::observation::{Access, AgentStatus, Process};
 use crate::model::policy::Durability;
 use crate::model::report::Report;
 use crate::model::verdict::Verdict;
@@ -45,6 +45,32 @@ impl Isolation {
             .collect();
         let agent = agent_is_heard(view, primary);
         Self { primary: primary.clone(), fenced: agent, stopped, log_readable: agent }
+    }
+
+    /// Out of what was read after each step of the isolate plan.
+    pub(super) fn of(primary: &InstanceId, evidence: &[(Step, Evidence)]) -> Self {
+        let mut found =
+            Self { primary: primary.clone(), fenced: false, stopped: BTreeMap::new(), log_readable: false };
+        for (step, seen) in evidence {
+            if let (Step::StopReceiving { instance, .. }, Some(report)) = (step, &seen.report) {
+                found.stopped.insert(instance.clone(), report.clone());
+            }
+            if *step.instance() != *primary {
+                continue;
+            }
+            let Some(agent) = &seen.agent else { continue };
+            let gone = matches!(agent.process, Process::Gone { .. });
+            // Only the answer to the fence of this recovery, for its generation: an older fence may have been lifted since.
+            if let Step::Fence { generation, .. } = step {
+                let for_this = agent.fenced.is_some_and(|fenced| fenced >= *generation);
+                found.fenced |= for_this && agent.access == Access::Closed;
+                found.log_readable |= gone;
+            }
+            if let Step::Kill { .. } = step {
+                found.log_readable |= gone;
+            }
+        }
+        found
     }
 
     /// What it said after its receiver stopped; its newest word where it never listened to the old primary (a replica's replica, a

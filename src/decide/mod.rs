@@ -14,6 +14,7 @@ mod issues;
 pub mod lease;
 pub mod lint;
 pub mod obstacle;
+pub mod operation;
 pub mod plan;
 mod preflight;
 mod promotion;

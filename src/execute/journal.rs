@@ -123,6 +123,14 @@ impl Recovery {
         })
     }
 
+    /// The accepted plans, in order.
+    pub fn plans(&self) -> impl Iterator<Item = &Plan> {
+        self.entries.iter().filter_map(|entry| {
+            let What::Accepted { plan } = &entry.what else { return None };
+            Some(plan)
+        })
+    }
+
     /// The newest stage of that plan that was begun.
     pub fn stage_begun(&self, kind: PlanKind) -> Option<usize> {
         self.entries.iter().rev().find_map(|entry| match &entry.what {

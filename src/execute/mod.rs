@@ -3,6 +3,7 @@
 
 pub mod compose;
 pub mod journal;
+pub mod operations;
 pub mod record;
 pub mod recovery;
 mod undo;

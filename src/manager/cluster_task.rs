@@ -13,20 +13,21 @@ use super::event::{Ask, Event, Proposal, Started, Then};
 use super::leadership::Leadership;
 use super::live_world::LiveWorld;
 use super::planned::Handoff;
-use super::returning::{begins_rebuild, settles};
 use super::snapshot::Snapshot;
-use super::topology::gives_way;
 use super::watchers::Watchers;
 use super::{Common, Part};
 use crate::clock;
 use crate::config::ClusterConfig;
 use crate::decide::failover::{self, Isolation};
 use crate::decide::guard::looks_on;
-use crate::decide::plan::{Plan, PlanKind};
+use crate::decide::operation::Conduct;
+use crate::decide::plan::Plan;
 use crate::decide::{Action, Decision, adopt, decide};
 use crate::execute::compose::Composed;
-use crate::execute::journal::{Recovery, left_behind};
+use crate::execute::journal::Recovery;
+use crate::execute::operations::{Operations, REMEMBERED, recall_left_behind, recovery_of, token_of};
 use crate::execute::record::change_record;
+use crate::execute::recovery::Operation;
 use crate::execute::world::Token;
 use crate::execute::{Outcome, recovery};
 use crate::model::instance::InstanceId;
@@ -40,8 +41,6 @@ use crate::store::{RecoveryJournal, Store};
 const TICK: Duration = Duration::from_millis(100);
 /// How long a manager leaves the field to another before it asks for the lead again.
 const YIELD: Duration = Duration::from_secs(10);
-/// So many recoveries back it is looked for what was left behind.
-const REMEMBERED: u32 = 20;
 /// Events waiting to be taken in.
 pub(super) const EVENTS: usize = 256;
 
@@ -66,9 +65,7 @@ pub(super) struct ClusterTask {
     pub(super) tracker: TaskTracker,
     pub(super) stop: CancellationToken,
     pub(super) part: Part,
-    pub(super) running: Option<InstanceId>,
-    /// Ends the running operation before its commit point. A new one for each.
-    pub(super) abort: CancellationToken,
+    pub(super) operations: Operations,
     /// What the primary's service manager asks for, while it does.
     pub(super) handoff: Option<Handoff>,
     /// Whether a majority of voters obeys; nothing is begun before.
@@ -152,15 +149,17 @@ impl ClusterTask {
         self.watchers.follow(&self.view, &decision.diagnosis, now);
         self.tell(&decision);
         self.give_way();
-        if self.to_resume && self.running.is_none() && looks_on(&self.view, now).is_none() {
+        if self.to_resume && !self.operations.is_running() && looks_on(&self.view, now).is_none() {
             self.to_resume = false;
             self.resume().await;
         }
-        self.make_way(&decision);
+        if self.operations.preempt(&decision.action) {
+            tracing::warn!(cluster = %self.view.cluster.name, "a failover is due: what runs is left");
+        }
         self.hand_over(now);
         let meant = self.part == Part::Leads || self.intents.failover.is_some();
         if meant
-            && self.running.is_none()
+            && !self.operations.is_running()
             && self.led.is_ok()
             && !self.to_resume
             && let Action::Act(plan) = &decision.action
@@ -177,21 +176,10 @@ impl ClusterTask {
             decision,
             &self.intents,
             (now, wall),
-            self.running.is_some(),
+            self.operations.is_running(),
             self.led.as_ref().err().cloned(),
         );
         self.board.send_replace(Arc::new(snapshot));
-    }
-
-    /// A failover does not wait until a returned server is back, or a replica at its new place.
-    fn make_way(&self, decision: &Decision) {
-        let Action::Act(plan) = &decision.action else { return };
-        let running = self.recovery.borrow().clone().filter(|_| self.running.is_some());
-        let yields = running.is_some_and(|it| gives_way(it.kind) && it.outcome().is_none());
-        if plan.kind == PlanKind::Isolate && yields && !self.abort.is_cancelled() {
-            tracing::warn!(cluster = %self.view.cluster.name, "a failover is due: what runs is left");
-            self.abort.cancel();
-        }
     }
 
     fn tell(&mut self, decision: &Decision) {
@@ -211,12 +199,8 @@ impl ClusterTask {
 
     /// Who leads changes, or has just changed and was not looked at since: what was seen before says nothing of it.
     fn is_changing_hands(&self) -> bool {
-        if self.running.is_some() {
-            let running = self.recovery.borrow();
-            return running.as_ref().is_some_and(|it| match it.kind {
-                PlanKind::Isolate | PlanKind::Promote | PlanKind::Switchover => true,
-                PlanKind::Adopt | PlanKind::Rejoin | PlanKind::Repair | PlanKind::Topology => false,
-            });
+        if let Some(running) = self.operations.running() {
+            return Conduct::of(running.kind).changes_primary;
         }
         let looked = self.view.primary().and_then(|primary| self.view.of(primary)?.manager.as_ref());
         self.intents.settled_at.is_some_and(|settled| looked.is_some_and(|look| look.at <= settled))
@@ -228,7 +212,7 @@ impl ClusterTask {
         let ours = self.leadership.ballot();
         let heard = self.view.seen.values().filter_map(Seen::agent_now);
         let other = heard.map(|agent| &agent.ballot).find(|ballot| !ballot.yields_to(&ours));
-        let Some(other) = other.filter(|_| self.led.is_ok() && self.running.is_none()) else { return };
+        let Some(other) = other.filter(|_| self.led.is_ok() && !self.operations.is_running()) else { return };
         let why = format!(
             "the manager of ballot {other} is obeyed too; stop one of the two (this one asks for the lead again in {} s)",
             YIELD.as_secs()
@@ -272,9 +256,9 @@ impl ClusterTask {
                 return;
             }
         };
-        let Some(recovery) = unfinished.filter(|_| self.running.is_none()) else { return };
+        let Some(recovery) = unfinished.filter(|_| !self.operations.is_running()) else { return };
         tracing::warn!(cluster = %self.view.cluster.name, recovery = recovery.id, "an earlier manager left this unfinished; going on");
-        self.spawn(recovery.clone(), move |view, token, world, journal| async move {
+        self.spawn(recovery.clone(), move |view, token, _, world, journal| async move {
             recovery::resume(&view, &recovery, &token, &world, &journal).await
         });
     }
@@ -282,7 +266,7 @@ impl ClusterTask {
     /// What earlier recoveries could not take back is still this manager's to mend.
     async fn remember_left(&mut self) {
         match self.store.history(&self.view.cluster.name, REMEMBERED).await {
-            Ok(recoveries) => self.intents.note_left(&left_behind(&recoveries)),
+            Ok(recoveries) => recall_left_behind(&recoveries, &mut self.intents),
             Err(error) => tracing::error!(%error, "what earlier recoveries left behind is not known"),
         }
     }
@@ -299,56 +283,35 @@ impl ClusterTask {
         }
         let recovery = self.stored(&plan, ask.clone()).await?;
         let id = recovery.id.clone();
-        if gives_way(plan.kind) {
-            let abort = self.abort.clone();
-            self.spawn(recovery, move |_, token, world, journal| async move {
-                recovery::begin_yielding(&plan, &abort, &token, &world, &journal).await
-            });
-            return Ok(id);
-        }
-        let abort = self.abort.clone();
-        self.spawn(recovery, move |view, token, world, journal| async move {
-            recovery::begin(&view, &plan, (ask.as_ref(), &abort), &token, &world, &journal).await
+        self.spawn(recovery, move |view, token, abort, world, journal| async move {
+            let operation = Operation { view: &view, plan: &plan, ask: ask.as_ref() };
+            recovery::begin(operation, &abort, &token, &world, &journal).await
         });
         Ok(id)
     }
 
     /// A recovery that begins with `plan`, in the store.
-    pub(super) async fn stored(
-        &mut self,
-        plan: &Plan,
-        ask: Option<FailoverAsk>,
-    ) -> Result<Recovery, Vec<String>> {
-        let about = self.about(plan);
+    async fn stored(&mut self, plan: &Plan, ask: Option<FailoverAsk>) -> Result<Recovery, Vec<String>> {
         let began_at = clock::wall();
         let id = format!("{}-{}", began_at.format("%Y%m%d-%H%M%S%3f"), plan.kind);
-        let recovery = Recovery {
-            id,
-            cluster: self.view.cluster.name.clone(),
-            title: plan.title.clone(),
-            about,
-            kind: plan.kind,
-            ask,
-            began_at,
-            entries: Vec::new(),
-        };
+        let recovery = recovery_of(&self.view, plan, ask, (id, began_at))
+            .ok_or_else(|| vec!["the cluster has no members".to_owned()])?;
         self.store.begin(&recovery).await.map_err(|error| vec![error.to_string()])?;
         tracing::warn!(cluster = %self.view.cluster.name, recovery = recovery.id, "{plan}");
         Ok(recovery)
     }
 
-    pub(super) fn spawn<F, R>(&mut self, recovery: Recovery, run: F)
+    fn spawn<F, R>(&mut self, recovery: Recovery, run: F)
     where
-        F: FnOnce(ClusterView, Token, Composed<Arc<LiveWorld>>, RecoveryJournal) -> R,
+        F: FnOnce(ClusterView, Token, CancellationToken, Composed<Arc<LiveWorld>>, RecoveryJournal) -> R,
         R: Future<Output = Result<Outcome, crate::store::StoreError>> + Send + 'static,
     {
         let about = recovery.about.clone();
-        let automatic = recovery.ask.is_none() && recovery.kind == PlanKind::Isolate;
-        let (ballot, id) = (self.leadership.ballot(), recovery.id.clone());
-        let token = Token { ballot, recovery: id, automatic, back: false };
+        let token = token_of(&recovery, self.leadership.ballot());
+        let abort = self.operations.begun(&recovery);
         let journal = RecoveryJournal::new(self.store.clone(), recovery, self.recovery.clone());
-        self.running = Some(about.clone());
-        let work = run(self.view.clone(), token, Composed::new(Arc::clone(&self.world)), journal);
+        let world = Composed::new(Arc::clone(&self.world));
+        let work = run(self.view.clone(), token, abort, world, journal);
         let events = self.own_events.clone();
         self.tracker.spawn(async move {
             let outcome = work.await.map_err(|error| error.to_string());
@@ -358,51 +321,39 @@ impl ClusterTask {
     }
 
     async fn ended(&mut self, about: &InstanceId, outcome: Result<Outcome, String>, now: Moment) {
-        self.running = None;
-        self.abort = CancellationToken::new();
-        self.intents.failover = None;
-        self.intents.settled_at = Some(now);
         self.view.forget_events();
         match self.store.record(&self.view.cluster.name).await {
             Ok(record) => self.view.record = record,
             Err(error) => tracing::error!(%error, "the record could not be read back"),
         }
-        // How often it was tried is of no account for one that leads, nor when it comes back some other day.
-        if let Some(record) = &self.view.record {
-            self.intents.forget_rebuilds(&record.primary);
-        }
         let name = &self.view.cluster.name;
-        // A planned change that was called off is no reason to leave a primary alone that dies now.
-        let planned = self
-            .recovery
-            .borrow()
-            .as_ref()
-            .is_some_and(|ended| matches!(ended.kind, PlanKind::Switchover | PlanKind::Topology));
         match &outcome {
-            Ok(Outcome::Done) => {
-                tracing::warn!(cluster = %name, %about, "recovery done");
-                self.intents.note_done(about);
-                let ended = self.recovery.borrow().clone();
-                if ended.as_ref().is_some_and(|ended| begins_rebuild(ended)) {
-                    self.intents.note_rebuild(about);
-                }
-                if ended.as_ref().is_some_and(|ended| settles(ended)) {
-                    self.brought_back(about).await;
-                }
-            }
+            Ok(Outcome::Done) => tracing::warn!(cluster = %name, %about, "recovery done"),
             Ok(Outcome::Undone { why, left }) => {
                 tracing::error!(cluster = %name, %about, why, left = left.join("; "), "recovery taken back");
-                if !planned {
-                    self.intents.note_undone(about, now, why);
-                }
-                self.intents.note_left(left);
             }
             Ok(Outcome::Failed { why }) | Err(why) => {
                 tracing::error!(cluster = %name, %about, why, "recovery failed");
-                if !planned {
-                    self.intents.note_undone(about, now, why);
-                }
             }
+        }
+        let ended = self.recovery.borrow().clone();
+        let change = match (&outcome, ended) {
+            (Ok(outcome), Some(ended)) => {
+                self.operations.ended(&ended, outcome, self.view.record.as_ref(), &mut self.intents, now)
+            }
+            (Err(why), _) => {
+                self.operations.interrupted(about, why, &mut self.intents, now);
+                None
+            }
+            (Ok(_), None) => {
+                self.operations.interrupted(about, "it left no journal", &mut self.intents, now);
+                None
+            }
+        };
+        if let Some(change) = change
+            && let Err(why) = self.amend(change).await
+        {
+            tracing::error!(%about, why, "what was asked about it, and is done, stays recorded");
         }
         self.follow_members();
         self.leadership.introduce_all(self.view.record.as_ref()).await;
@@ -417,7 +368,7 @@ impl ClusterTask {
                 Then::Begin(answer) => drop(answer.send(self.failover(ask, now).await)),
             },
             Ask::Switchover { ask, then } => self.survey(ask, then),
-            Ask::Abort { answer } if self.running.is_none() => self.call_off_rebuild(answer).await,
+            Ask::Abort { answer } if !self.operations.is_running() => self.call_off_rebuild(answer).await,
             Ask::Replica { ask, then } => self.replica(ask, then).await,
             Ask::Abort { answer } => {
                 let _ = answer.send(self.call_off());
@@ -445,7 +396,7 @@ impl ClusterTask {
 
     /// Changes the record while nothing else does.
     pub(super) async fn amend(&mut self, change: RecordChange) -> Result<(), String> {
-        if self.running.is_some() {
+        if self.operations.is_running() {
             return Err("a recovery is running; try again when it has ended".to_owned());
         }
         let changed = change_record(&*self.world, &change, clock::wall()).await;

@@ -12,7 +12,6 @@ use super::event::{Event, Proposal, Started, Then};
 use super::live_world::LiveWorld;
 use crate::clock;
 use crate::decide::switchover::{self, Blocked, Surveys};
-use crate::execute::recovery;
 use crate::model::instance::InstanceId;
 use crate::model::intent::SwitchoverAsk;
 use crate::model::time::Moment;
@@ -74,7 +73,7 @@ impl ClusterTask {
                 return;
             }
         }
-        if self.running.is_some() || self.led.is_err() || self.to_resume || self.part != Part::Leads {
+        if self.operations.is_running() || self.led.is_err() || self.to_resume || self.part != Part::Leads {
             return;
         }
         let (begin, answer) = oneshot::channel();
@@ -115,18 +114,12 @@ impl ClusterTask {
         }
         let plan = switchover::block(&self.view, ask, surveys, clock::now())
             .map_err(|obstacles| obstacles.iter().map(ToString::to_string).collect::<Vec<_>>())?;
-        let (write_block, abort) = (ask.write_block, self.abort.clone());
-        let recovery = self.stored(&plan, None).await?;
-        let id = recovery.id.clone();
-        self.spawn(recovery, move |view, token, world, journal| async move {
-            recovery::switch(&view, &plan, write_block, &abort, &token, &world, &journal).await
-        });
-        Ok(id)
+        self.begin(plan, None).await
     }
 
     /// What runs, for whoever asks for something else.
     pub(super) fn busy(&self) -> Option<String> {
-        let about = self.running.as_ref()?;
+        let about = &self.operations.running()?.about;
         let running = self.recovery.borrow().clone().filter(|recovery| recovery.outcome().is_none());
         let what = match running {
             Some(recovery) => {
@@ -140,10 +133,10 @@ impl ClusterTask {
     /// Calls the running operation off.
     pub(super) fn call_off(&self) -> Result<String, String> {
         let recovery = self.recovery.borrow().clone().filter(|recovery| recovery.outcome().is_none());
-        match recovery.filter(|_| self.running.is_some()) {
+        match recovery.filter(|_| self.operations.is_running()) {
             None => Err("nothing is running".to_owned()),
             Some(recovery) => {
-                self.abort.cancel();
+                self.operations.call_off();
                 Ok(format!("\"{}\" is called off, unless it is past its commit point", recovery.title))
             }
         }

@@ -18,7 +18,7 @@ impl ClusterTask {
         let now = clock::now();
         let leads = self.part == Part::Leads && self.led.is_ok() && !self.to_resume;
         let failed = self.evidence_failed_at.is_some_and(|at| now.since(at) < AGAIN);
-        if !leads || failed || self.running.is_some() {
+        if !leads || failed || self.operations.is_running() {
             return;
         }
         let Some(ackers) = evidence_to_record(&self.view, decision) else { return };

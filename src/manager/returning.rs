@@ -15,7 +15,6 @@ use crate::decide::guard::names;
 use crate::decide::plan::{Plan, Step};
 use crate::decide::rebuild;
 use crate::decide::rejoin::{self, Not};
-use crate::execute::journal::Recovery;
 use crate::execute::world::Token;
 use crate::model::instance::InstanceId;
 use crate::model::intent::{How, Intents};
@@ -26,18 +25,6 @@ use crate::model::view::Seen;
 
 /// How long the agent may take to say what is in extra transactions.
 const DOSSIER_WITHIN: Duration = Duration::from_secs(3);
-
-/// After it nothing of an operator's word is left to do.
-pub(super) fn settles(ended: &Recovery) -> bool {
-    let last = |step: &Step| matches!(step, Step::PointReplica { .. } | Step::Park { .. });
-    ended.plan(ended.kind).is_some_and(|plan| plan.steps().any(last))
-}
-
-/// It began a rebuild.
-pub(super) fn begins_rebuild(ended: &Recovery) -> bool {
-    let begins = |step: &Step| matches!(step, Step::Rebuild { .. });
-    ended.plan(ended.kind).is_some_and(|plan| plan.steps().any(begins))
-}
 
 /// Between two looks for an operator who waits.
 const AGAIN: Duration = Duration::from_millis(250);
@@ -176,19 +163,6 @@ impl ClusterTask {
         self.intents.note_done(instance);
         self.intents.forget_rebuilds(instance);
         Ok(())
-    }
-
-    /// Nothing is left to do of how it was to be brought back.
-    pub(super) async fn brought_back(&mut self, instance: &InstanceId) {
-        self.intents.forget_rebuilds(instance);
-        let word = self.view.record.as_ref().and_then(|record| record.wishes.remedy(instance));
-        if word.is_none() {
-            return;
-        }
-        let forget = RecordChange::ForgetRemedies { instances: vec![instance.clone()] };
-        if let Err(why) = self.amend(forget).await {
-            tracing::error!(%instance, why, "what was asked about it, and is done, stays recorded");
-        }
     }
 
     /// Ends the rebuild of a member that goes on by itself, and leaves the member to a person.

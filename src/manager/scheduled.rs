@@ -71,7 +71,7 @@ async fn ask(
 impl ClusterTask {
     /// Records what the primary teaches, while nobody changes anything.
     pub(super) async fn learn_events(&mut self) {
-        if self.running.is_some() || self.part != Part::Leads || self.led.is_err() || self.to_resume {
+        if self.operations.is_running() || self.part != Part::Leads || self.led.is_err() || self.to_resume {
             return;
         }
         if self.view.cluster.policy.events == EventsPolicy::Leave {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::cluster_task::ClusterTask;
 use super::event::{Event, Proposal, Started, Then};
 use crate::clock;
-use crate::decide::plan::{Plan, PlanKind, Step};
+use crate::decide::plan::Plan;
 use crate::decide::topology;
 use crate::decide::topology::newcomer::{self, Newcomer};
 use crate::model::instance::InstanceId;
@@ -102,38 +102,4 @@ impl ClusterTask {
         }
         self.begin(planned?, None).await
     }
-
-    /// Whom a plan is about: the failed primary, or the member it moves.
-    pub(super) fn about(&self, plan: &Plan) -> InstanceId {
-        let primary = self.view.primary().cloned();
-        let first = plan
-            .steps()
-            .map(|step| step.instance().clone())
-            .find(|instance| Some(instance) != primary.as_ref());
-        match (plan.kind, primary) {
-            (PlanKind::Topology, primary) => whom(plan)
-                .or(first)
-                .or(primary)
-                .unwrap_or_else(|| self.view.cluster.members[0].instance.clone()),
-            (PlanKind::Rejoin, _) => first.unwrap_or_else(|| self.view.cluster.members[0].instance.clone()),
-            (_, Some(primary)) => primary,
-            (_, None) => first.unwrap_or_else(|| self.view.cluster.members[0].instance.clone()),
-        }
-    }
-}
-
-/// What is left where something more urgent is due.
-pub(super) fn gives_way(kind: PlanKind) -> bool {
-    match kind {
-        PlanKind::Rejoin | PlanKind::Topology => true,
-        PlanKind::Adopt | PlanKind::Isolate | PlanKind::Switchover | PlanKind::Promote | PlanKind::Repair => {
-            false
-        }
-    }
-}
-
-/// The member an operator's word is about: its record is what changes.
-fn whom(plan: &Plan) -> Option<InstanceId> {
-    let wished = |step: &&Step| matches!(step, Step::Wish { .. } | Step::SetReadOnly { .. });
-    plan.steps().find(wished).map(|step| step.instance().clone())
 }

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::join_all;
-use mha::decide::plan::{Plan, PlanKind, Step};
+use mha::decide::plan::{Plan, PlanKind};
 use mha::decide::standing::evidence_to_record;
 use mha::decide::topology;
 use mha::decide::{Action, adopt, decide};
 use mha::execute::Outcome;
-use mha::execute::journal::{Entry, Journal, Recovery, What, left_behind};
+use mha::execute::journal::{Entry, Journal, Recovery, What};
+use mha::execute::operations::{Operations, REMEMBERED, recall_left_behind, recovery_of, token_of};
 use mha::execute::record::{RecordError, change_record};
-use mha::execute::recovery;
+use mha::execute::recovery::{self, Operation};
 use mha::execute::world::Token;
 use mha::model::ballot::Ballot;
 use mha::model::instance::InstanceId;
@@ -73,6 +74,7 @@ pub(crate) struct Manager {
     ballot: Ballot,
     pub(crate) view: ClusterView,
     intents: Intents,
+    operations: Operations,
 }
 
 /// Runs until it is killed.
@@ -86,7 +88,8 @@ pub(crate) async fn run(shared: Shared, m: usize) {
             let since = sim.now_of_manager();
             ClusterView::new(sim.cluster.clone(), sim.stores[m].record.clone(), since, wall(sim.t))
         });
-        let mut manager = Manager { shared: shared.clone(), m, ballot, view, intents: Intents::default() };
+        let (intents, operations) = Default::default();
+        let mut manager = Manager { shared: shared.clone(), m, ballot, view, intents, operations };
         manager.serve().await;
         // Deposed: another manager leads. It may be dead by the time this one looks again.
         let pause = shared.act(|sim| sim.dice.range(4_000, 9_000));
@@ -222,9 +225,11 @@ impl Manager {
     }
 
     fn remember_left(&mut self) {
-        let recoveries: Vec<Recovery> =
-            self.shared.act(|sim| sim.stores[self.m].recoveries.iter().rev().take(20).cloned().collect());
-        self.intents.note_left(&left_behind(&recoveries));
+        let recoveries: Vec<Recovery> = self.shared.act(|sim| {
+            let newest = sim.stores[self.m].recoveries.iter().rev();
+            newest.take(REMEMBERED as usize).cloned().collect()
+        });
+        recall_left_behind(&recoveries, &mut self.intents);
     }
 
     /// Somebody obeys a later manager: this one leads again or not at all.
@@ -235,47 +240,55 @@ impl Manager {
 
     async fn act(&mut self, plan: &Plan) {
         let ask = self.intents.failover.clone().filter(|_| plan.kind == PlanKind::Isolate);
-        let recovery = self.stored(plan, ask.clone());
-        let (token, world, journal) = self.tools(&recovery);
-        let outcome = if matches!(plan.kind, PlanKind::Rejoin | PlanKind::Topology) {
-            let abort = self.called_off("return called off");
-            recovery::begin_yielding(plan, &abort, &token, &world, &journal).await
-        } else {
-            let abort = self.called_off("failover called off");
-            recovery::begin(&self.view, plan, (ask.as_ref(), &abort), &token, &world, &journal).await
-        };
-        self.finish(&recovery, outcome.unwrap_or_else(|never| match never {}));
+        let recovery = self.stored(plan, ask);
+        self.carry_out(&recovery, plan).await;
+    }
+
+    /// Sees a stored recovery through; meanwhile the cluster is looked at and decided about, as without it.
+    pub(crate) async fn carry_out(&mut self, recovery: &Recovery, plan: &Plan) {
+        let abort = self.operations.begun(recovery);
+        self.call_off_now_and_then(&abort, plan.kind);
+        let (token, world, journal) = self.tools(recovery);
+        let view = self.view.clone();
+        let operation = Operation { view: &view, plan, ask: recovery.ask.as_ref() };
+        let work = recovery::begin(operation, &abort, &token, &world, &journal);
+        let outcome = self.beside(work).await;
+        self.finish(recovery, outcome);
+    }
+
+    async fn beside(
+        &mut self,
+        work: impl Future<Output = Result<Outcome, std::convert::Infallible>>,
+    ) -> Outcome {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                outcome = &mut work => return outcome.unwrap_or_else(|never| match never {}),
+                () = self.watch() => {}
+            }
+        }
+    }
+
+    async fn watch(&mut self) {
+        sleep(Duration::from_millis(250)).await;
+        self.look(true).await;
+        let (now, at) = self.shared.act(|sim| (sim.now_of_manager(), wall(sim.t)));
+        if self.operations.preempt(&decide(&self.view, &self.intents, now, at).action) {
+            self.shared.act(|sim| sim.count("gave way to a failover"));
+        }
     }
 
     /// A recovery that begins with `plan`, in the store.
     pub(crate) fn stored(&self, plan: &Plan, ask: Option<FailoverAsk>) -> Recovery {
-        let about = match plan.kind {
-            PlanKind::Isolate | PlanKind::Switchover | PlanKind::Promote => self.view.primary().cloned(),
-            PlanKind::Adopt | PlanKind::Rejoin | PlanKind::Repair | PlanKind::Topology => None,
-        };
-        let about = about
-            .or_else(|| {
-                // A rejoin plan may begin with a record's change; whom it is about is in a later step.
-                let of = plan.steps().find(|step| !matches!(step, Step::Register { .. }));
-                of.map(|step| step.instance().clone())
-            })
-            .unwrap_or_else(|| InstanceId::new("db0", 3306));
         self.shared.act(|sim| {
             if sim.stores[self.m].unfinished().is_some() {
                 sim.violate("I11: a second recovery begins beside an unfinished one".to_owned());
             }
             sim.recoveries_made += 1;
             let id = format!("m{}-{}", self.m, sim.recoveries_made);
-            let recovery = Recovery {
-                id,
-                cluster: sim.cluster.name.clone(),
-                title: plan.title.clone(),
-                about,
-                kind: plan.kind,
-                ask,
-                began_at: wall(sim.t),
-                entries: Vec::new(),
-            };
+            let recovery = recovery_of(&self.view, plan, ask, (id, wall(sim.t)))
+                .expect("a simulated cluster has members");
             sim.say(format!("m{} begins: {}", self.m, plan.title));
             sim.keep_recovery(self.m, &recovery);
             sim.stores[self.m].recoveries.push(recovery.clone());
@@ -283,22 +296,26 @@ impl Manager {
         })
     }
 
-    /// Now and then it is called off, at any moment of it.
-    pub(crate) fn called_off(&self, what: &'static str) -> CancellationToken {
-        let abort = CancellationToken::new();
+    /// An operator calls an operation off, at any moment of it.
+    fn call_off_now_and_then(&self, abort: &CancellationToken, kind: PlanKind) {
         let at = self.shared.act(|sim| {
             let wanted = sim.opts.story.is_none() && sim.dice.one_in(6);
             wanted.then(|| sim.dice.range(1, 600))
         });
-        if let Some(at) = at {
-            let (abort, shared) = (abort.clone(), self.shared.clone());
-            tokio::task::spawn_local(async move {
-                sleep(Duration::from_millis(at)).await;
-                shared.act(|sim| sim.count(what));
-                abort.cancel();
-            });
-        }
-        abort
+        let Some(at) = at else { return };
+        let what = match kind {
+            PlanKind::Rejoin | PlanKind::Topology => "return called off",
+            PlanKind::Switchover => "switchover called off",
+            PlanKind::Isolate | PlanKind::Promote | PlanKind::Adopt | PlanKind::Repair => {
+                "failover called off"
+            }
+        };
+        let (abort, shared) = (abort.clone(), self.shared.clone());
+        tokio::task::spawn_local(async move {
+            sleep(Duration::from_millis(at)).await;
+            shared.act(|sim| sim.count(what));
+            abort.cancel();
+        });
     }
 
     async fn resume(&mut self, recovery: &Recovery) {
@@ -306,24 +323,23 @@ impl Manager {
             sim.count("recovery resumed");
             sim.say(format!("m{} resumes: {}", self.m, recovery.title));
         });
+        self.operations.begun(recovery);
         let (token, world, journal) = self.tools(recovery);
-        let outcome = recovery::resume(&self.view, recovery, &token, &world, &journal).await;
-        let outcome = outcome.unwrap_or_else(|never| match never {});
+        let view = self.view.clone();
+        let outcome = self.beside(recovery::resume(&view, recovery, &token, &world, &journal)).await;
         self.shared.act(|sim| sim.told.resumed.push(outcome.clone()));
         self.finish(recovery, outcome);
     }
 
     pub(crate) fn tools(&self, recovery: &Recovery) -> (Token, SimRecovery, MemoryJournal) {
-        let automatic = recovery.ask.is_none() && recovery.kind == PlanKind::Isolate;
-        let token =
-            Token { ballot: self.ballot.clone(), recovery: recovery.id.clone(), automatic, back: false };
+        let token = token_of(recovery, self.ballot.clone());
         let world = SimRecovery::new(&self.shared, self.m);
         let journal = MemoryJournal { shared: self.shared.clone(), m: self.m, id: recovery.id.clone() };
         (token, world, journal)
     }
 
     pub(crate) fn finish(&mut self, recovery: &Recovery, outcome: Outcome) {
-        let now = self.shared.act(|sim| {
+        let (now, ended, record) = self.shared.act(|sim| {
             sim.say(format!("m{} ends: {outcome:?}", self.m));
             match (&outcome, recovery.kind) {
                 (Outcome::Undone { .. }, PlanKind::Isolate) => sim.count("failover taken back"),
@@ -331,7 +347,8 @@ impl Manager {
                 (Outcome::Undone { .. } | Outcome::Done, _) => {}
             }
             let ended = sim.stores[self.m].recoveries.iter().find(|r| r.id == recovery.id).cloned();
-            if let (Some(ended), Outcome::Undone { left, .. }, Some(_)) = (ended, &outcome, &sim.opts.story)
+            let ended = ended.unwrap_or_else(|| recovery.clone());
+            if let (Outcome::Undone { left, .. }, Some(_)) = (&outcome, &sim.opts.story)
                 && left.is_empty()
             {
                 sim.check_undone(self.m, &ended);
@@ -340,19 +357,15 @@ impl Manager {
             if recovery.ask.is_some() {
                 sim.stores[self.m].ask = None;
             }
-            sim.now_of_manager()
+            (sim.now_of_manager(), ended, sim.stores[self.m].record.clone())
         });
-        self.intents.settled_at = Some(now);
-        if let Outcome::Undone { left, .. } = &outcome {
-            self.intents.note_left(left);
+        let change = self.operations.ended(&ended, &outcome, record.as_ref(), &mut self.intents, now);
+        if let Some(change) = change {
+            self.shared
+                .act(|sim| sim.violate(format!("nobody asked for what is to be recorded: {change:?}")));
         }
-        // A planned change that was called off is no reason to leave a primary alone that dies now.
-        let planned = matches!(recovery.kind, PlanKind::Switchover | PlanKind::Topology);
-        match outcome.trouble() {
-            None => self.intents.note_done(&recovery.about),
-            Some(_) if planned => {}
-            Some(why) => self.intents.note_undone(&recovery.about, now, why),
-        }
+        self.view.forget_events();
+        self.view.record = record;
     }
 
     /// Asks everybody: first the replicas, then the primary, so that what they have beyond it is errant.

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use mha::decide::plan::{PlanKind, Step};
 use mha::decide::switchover::{self, Surveys};
+use mha::execute::Outcome;
 use mha::execute::journal::Recovery;
 use mha::execute::world::Token;
-use mha::execute::{Outcome, recovery};
 use mha::model::ballot::Generation;
 use mha::model::instance::InstanceId;
 use mha::model::intent::SwitchoverAsk;
@@ -367,11 +367,7 @@ impl Manager {
             let id = recovery.id.clone();
             sim.switching.troubled = switch.trouble.map(|trouble| (trouble, id, 0));
         });
-        let abort = self.called_off("switchover called off");
-        let (token, world, journal) = self.tools(&recovery);
-        let outcome =
-            recovery::switch(&self.view, &plan, ask.write_block, &abort, &token, &world, &journal).await;
-        self.finish(&recovery, outcome.unwrap_or_else(|never| match never {}));
+        self.carry_out(&recovery, &plan).await;
         true
     }
 

@@ -55,3 +55,28 @@ impl RunContext {
         self.known().directed = Some((order, instance.clone()));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ballot::Generation;
+
+    #[test]
+    fn a_fence_counts_only_when_it_was_read_back() {
+        let (context, db1) = (RunContext::default(), InstanceId::new("db1", 3306));
+        let fence = Step::Fence { instance: db1, generation: Generation(2) };
+        context.note(&fence, &Evidence::default());
+        assert!(context.fenced().is_empty());
+    }
+
+    #[test]
+    fn the_traffic_program_is_remembered_by_its_last_order() {
+        let (context, db1) = (RunContext::default(), InstanceId::new("db1", 3306));
+        assert!(!context.was_directed(TrafficOrder::Pause, &db1));
+        context.note_directed(TrafficOrder::Pause, &db1);
+        assert!(context.was_directed(TrafficOrder::Pause, &db1));
+        assert!(!context.was_directed(TrafficOrder::Resume, &db1));
+        context.note_directed(TrafficOrder::Resume, &db1);
+        assert!(!context.was_directed(TrafficOrder::Pause, &db1));
+    }
+}

@@ -1,0 +1,212 @@
+//! Which plans make up one operation, and how each is carried out: what follows a plan that was done, what may stop it, what becomes
+//! of it when its manager dies, whom it is about. The executor knows none of these rules.
+
+use std::time::Duration;
+
+use super::failover::{self, Isolation};
+use super::plan::{Evidence, Plan, PlanKind, Step};
+use super::switchover::{self, Blocked};
+use crate::model::instance::InstanceId;
+use crate::model::intent::FailoverAsk;
+use crate::model::view::ClusterView;
+
+const NOTHING_READ: &str = "the old primary's set was not read after the block";
+
+/// How an operation that begins with a plan of some kind is carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Conduct {
+    /// It is a failover: what is preemptible is called off for it, and without an operator's word it counts against the budget.
+    pub preempts: bool,
+    /// It is called off for a failover.
+    pub preemptible: bool,
+    pub stop: Stop,
+    pub on_death: OnDeath,
+    /// Another server leads after it.
+    pub changes_primary: bool,
+    /// An operator wants it: where it fails, nothing is left alone for that.
+    pub planned: bool,
+}
+
+/// What calling an operation off does before its commit point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// Nothing: it is short.
+    Never,
+    /// No step is waited for any longer.
+    AtOnce,
+    /// Only steps are left that go on without anybody waiting for them.
+    AfterStep,
+}
+
+/// What the next manager does with an operation whose manager died before its commit point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnDeath {
+    /// Goes on at the stage that was begun.
+    GoOn,
+    /// Goes on from the first stage: what follows rests on the evidence of all of them.
+    Repeat,
+    /// Takes it back: writers wait.
+    TakeBack,
+}
+
+impl Conduct {
+    pub fn of(kind: PlanKind) -> Self {
+        let usual = Self {
+            preempts: false,
+            preemptible: false,
+            stop: Stop::Never,
+            on_death: OnDeath::GoOn,
+            changes_primary: false,
+            planned: false,
+        };
+        match kind {
+            PlanKind::Adopt | PlanKind::Repair => usual,
+            PlanKind::Isolate => Self {
+                preempts: true,
+                stop: Stop::AtOnce,
+                on_death: OnDeath::Repeat,
+                changes_primary: true,
+                ..usual
+            },
+            PlanKind::Promote => Self { stop: Stop::AtOnce, changes_primary: true, ..usual },
+            PlanKind::Switchover => Self {
+                stop: Stop::AtOnce,
+                on_death: OnDeath::TakeBack,
+                changes_primary: true,
+                planned: true,
+                ..usual
+            },
+            PlanKind::Rejoin => Self { preemptible: true, stop: Stop::AfterStep, ..usual },
+            PlanKind::Topology => Self { preemptible: true, stop: Stop::AtOnce, planned: true, ..usual },
+        }
+    }
+}
+
+/// What follows a plan that was done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Next {
+    /// Nothing: the operation is done.
+    Nothing,
+    Plan(Box<FollowingPlan>),
+    /// Something had to follow and cannot: what was done is taken back.
+    Refused {
+        blockers: Vec<String>,
+    },
+}
+
+/// A plan that follows another one in the same operation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FollowingPlan {
+    pub plan: Plan,
+    /// Both plans are taken back as one: the old primary is well, and serves again.
+    pub undone_together: bool,
+    /// Before the commit point, since the last stage of the plan before began.
+    pub write_block: Option<WriteBlock>,
+}
+
+/// How long writers may wait.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WriteBlock {
+    pub within: Duration,
+    pub primary: InstanceId,
+}
+
+impl WriteBlock {
+    /// Why writers are let on: their time is over. Names the old primary where most of it went by until that had stopped them, which
+    /// took `blocking`.
+    pub fn exceeded(&self, blocking: Duration) -> String {
+        let by = if blocking > self.within / 2 {
+            let (primary, took) = (&self.primary, blocking.as_millis());
+            format!(", {took} ms of it until {primary} had answered that its writers wait")
+        } else {
+            String::new()
+        };
+        format!("the write block took longer than {} ms{by}", self.within.as_millis())
+    }
+}
+
+/// What follows `done`, of whose steps this was read; as the view was when the operation began.
+pub fn next_plan(
+    view: &ClusterView,
+    done: &Plan,
+    evidence: &[(Step, Evidence)],
+    ask: Option<&FailoverAsk>,
+) -> Next {
+    match done.kind {
+        PlanKind::Isolate => after_isolate(view, evidence, ask),
+        PlanKind::Switchover => after_block(view, done, evidence),
+        PlanKind::Adopt | PlanKind::Promote | PlanKind::Rejoin | PlanKind::Repair | PlanKind::Topology => {
+            Next::Nothing
+        }
+    }
+}
+
+fn after_isolate(view: &ClusterView, evidence: &[(Step, Evidence)], ask: Option<&FailoverAsk>) -> Next {
+    let Some(primary) = view.primary() else {
+        return Next::Refused { blockers: vec!["no primary is recorded".to_owned()] };
+    };
+    match failover::promote(view, &Isolation::of(primary, evidence), ask) {
+        Ok(plan) => Next::Plan(Box::new(FollowingPlan { plan, undone_together: false, write_block: None })),
+        Err(blockers) => Next::Refused { blockers: blockers.iter().map(ToString::to_string).collect() },
+    }
+}
+
+fn after_block(view: &ClusterView, done: &Plan, evidence: &[(Step, Evidence)]) -> Next {
+    let Some(blocked) = Blocked::of(done, evidence) else {
+        return Next::Refused { blockers: vec![NOTHING_READ.to_owned()] };
+    };
+    let write_block = done.steps().find_map(|step| {
+        let Step::Block { instance, within, .. } = step else { return None };
+        Some(WriteBlock { within: *within, primary: instance.clone() })
+    });
+    match switchover::promote(view, &blocked) {
+        Ok(plan) => Next::Plan(Box::new(FollowingPlan { plan, undone_together: true, write_block })),
+        Err(obstacles) => Next::Refused { blockers: obstacles.iter().map(ToString::to_string).collect() },
+    }
+}
+
+/// Whom an operation that begins with `plan` is about: the primary, or the member it moves. `None` only without members.
+pub fn subject_of(view: &ClusterView, plan: &Plan) -> Option<InstanceId> {
+    let primary = view.primary().cloned();
+    let of_another =
+        plan.steps().map(Step::instance).find(|instance| Some(*instance) != primary.as_ref()).cloned();
+    // The member an operator's word is about: its record is what changes.
+    let asked = || {
+        let changed = |step: &&Step| matches!(step, Step::Wish { .. } | Step::SetReadOnly { .. });
+        plan.steps().find(changed).map(|step| step.instance().clone())
+    };
+    let known = match plan.kind {
+        PlanKind::Topology => asked().or(of_another).or(primary),
+        PlanKind::Rejoin => of_another,
+        PlanKind::Adopt | PlanKind::Isolate | PlanKind::Switchover | PlanKind::Promote | PlanKind::Repair => {
+            primary.or(of_another)
+        }
+    };
+    known.or_else(|| view.cluster.members.first().map(|member| member.instance.clone()))
+}
+
+/// After it nothing is left to do of how an operator wanted a member brought back.
+pub fn completes_rejoin(plan: &Plan) -> bool {
+    plan.steps().any(|step| matches!(step, Step::PointReplica { .. } | Step::Park { .. }))
+}
+
+/// It begins a rebuild.
+pub fn begins_rebuild(plan: &Plan) -> bool {
+    plan.steps().any(|step| matches!(step, Step::Rebuild { .. }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spent_write_block_names_whose_stopping_took_it() {
+        let ms = Duration::from_millis;
+        let block = WriteBlock { within: ms(2_000), primary: InstanceId::new("db1", 3306) };
+        assert_eq!(block.exceeded(ms(40)), "the write block took longer than 2000 ms");
+        assert_eq!(
+            block.exceeded(ms(2_310)),
+            "the write block took longer than 2000 ms, 2310 ms of it until db1 had answered that its writers wait"
+        );
+    }
+}
