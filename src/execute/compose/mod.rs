@@ -265,3 +265,6 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
