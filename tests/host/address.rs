@@ -38,7 +38,7 @@ fn an_address_ends_by_itself() {
                 assert!(ms(renewed) < 6_000.0, "{vip} never ended");
             }
             println!("{vip}: 2000 ms after the renewal it was gone after {:.0} ms", ms(renewed));
-            assert!(ms(renewed) > 1_500.0 && ms(renewed) < 3_500.0);
+            assert!(ms(renewed) > 2_000.0 && ms(renewed) < 4_500.0, "not before what it is held for");
             addresses.hold(&vip, Duration::from_secs(9)).await.unwrap();
             addresses.release(&vip).await.unwrap();
             assert_eq!(addresses.held(&vip).await.unwrap(), None);

@@ -24,10 +24,16 @@ const SOCKET_ID: usize = 48;
 /// Where the id begins and the attributes begin in `struct inet_diag_msg`.
 const ANSWER_ID: usize = 4;
 const ANSWER_FIXED: usize = 72;
-/// Every TCP state in which a peer is there: not LISTEN (10), CLOSE (7), TIME_WAIT (6).
-const CONNECTED: u32 = !(1 << 10 | 1 << 7 | 1 << 6);
-const LISTENING: u32 = 1 << 10;
 const ESTABLISHED: u8 = 1;
+/// The program has closed the socket, and the peer has not acknowledged all that was sent before.
+const FIN_WAIT_1: u8 = 4;
+/// Every TCP state in which a peer is there: SYN_SENT (2), SYN_RECV (3, and 12 before it is accepted), FIN_WAIT_2 (5), CLOSE_WAIT (8),
+/// LAST_ACK (9), CLOSING (11). Not LISTEN (10), CLOSE (7), TIME_WAIT (6) or a socket that is only bound (13).
+const CONNECTED: u32 =
+    1 << ESTABLISHED | 1 << 2 | 1 << 3 | 1 << FIN_WAIT_1 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11 | 1 << 12;
+const LISTENING: u32 = 1 << 10;
+/// Sockets that are destroyed with one request to the kernel, at most.
+const AT_ONCE: usize = 64;
 /// Where the inode is in `struct inet_diag_msg`.
 const ANSWER_INODE: usize = 68;
 
@@ -38,6 +44,7 @@ struct Connection {
     local: SocketAddr,
     remote: SocketAddr,
     mark: u32,
+    state: u8,
     /// How long ago data last came; only of an established connection, and only where it was asked for.
     heard: Option<Duration>,
     id: [u8; SOCKET_ID],
@@ -48,6 +55,21 @@ struct Connection {
 pub(super) struct Listener {
     pub(super) port: u16,
     pub(super) inode: u64,
+}
+
+/// A connection to the server that was cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Served {
+    pub(super) local: SocketAddr,
+    pub(super) remote: SocketAddr,
+    /// The program had closed it, with data that the peer has not acknowledged. Kernels before 6.12 end such a socket without a reset.
+    pub(super) orphaned: bool,
+}
+
+impl Served {
+    fn of(connection: &Connection) -> Self {
+        Self { local: connection.local, remote: connection.remote, orphaned: connection.state == FIN_WAIT_1 }
+    }
 }
 
 /// Which end of a socket a port is at.
@@ -69,14 +91,14 @@ impl Diag {
     }
 
     /// Cuts the server's side of every connection to `ports`, except from the endpoints `spared` and from local sockets
-    /// that carry `mark`. Returns how many were cut.
+    /// that carry `mark`. Returns what was there to cut: nothing, when all of it had been cut before.
     pub(super) async fn cut_served(
         &self,
         ports: &[u16],
         spared: &HashSet<SocketAddr>,
         mark: u32,
-    ) -> Result<usize, NetlinkError> {
-        let mut cut = 0;
+    ) -> Result<Vec<Served>, NetlinkError> {
+        let mut cut = Vec::new();
         for port in ports {
             let own: HashSet<SocketAddr> = self
                 .list(*port, End::Remote)
@@ -85,24 +107,20 @@ impl Diag {
                 .filter(|connection| connection.mark == mark)
                 .map(|connection| connection.local)
                 .collect();
-            for connection in self.list(*port, End::Local).await? {
-                if !spared.contains(&connection.remote) && !own.contains(&connection.remote) {
-                    cut += self.destroy(&connection).await?;
-                }
-            }
+            cut.extend(self.list(*port, End::Local).await?.into_iter().filter(|connection| {
+                !spared.contains(&connection.remote) && !own.contains(&connection.remote)
+            }));
         }
-        Ok(cut)
+        self.destroy(&cut).await?;
+        Ok(cut.iter().map(Served::of).collect())
     }
 
     /// Cuts this host's connections to `endpoint`, except those that carry `mark`. Returns how many were cut.
     pub(super) async fn cut_outgoing(&self, endpoint: SocketAddr, mark: u32) -> Result<usize, NetlinkError> {
-        let mut cut = 0;
-        for connection in self.list(endpoint.port(), End::Remote).await? {
-            if connection.remote == endpoint && connection.mark != mark {
-                cut += self.destroy(&connection).await?;
-            }
-        }
-        Ok(cut)
+        let mut cut = self.list(endpoint.port(), End::Remote).await?;
+        cut.retain(|connection| connection.remote == endpoint && connection.mark != mark);
+        self.destroy(&cut).await?;
+        Ok(cut.len())
     }
 
     /// How long ago data last came from `endpoint` on any connection to it, except those that carry `mark`.
@@ -148,17 +166,20 @@ impl Diag {
         Ok(found)
     }
 
-    /// 1 when it was there to cut, 0 when it had gone by itself.
-    async fn destroy(&self, connection: &Connection) -> Result<usize, NetlinkError> {
-        match self
-            .netlink
-            .request(&request(SOCK_DESTROY, connection.family, 0, CONNECTED, &connection.id))
-            .await
-        {
-            Ok(()) => Ok(1),
-            Err(error) if error.refused_with() == Some(libc::ENOENT) => Ok(0),
-            Err(error) => Err(error),
+    /// One that has gone by itself meanwhile is as good as destroyed.
+    async fn destroy(&self, connections: &[Connection]) -> Result<(), NetlinkError> {
+        for some in connections.chunks(AT_ONCE) {
+            let messages: Vec<Message> = some
+                .iter()
+                .map(|connection| request(SOCK_DESTROY, connection.family, 0, CONNECTED, &connection.id))
+                .collect();
+            for refused in self.netlink.each(&messages).await? {
+                if refused.refused_with() != Some(libc::ENOENT) {
+                    return Err(refused);
+                }
+            }
         }
+        Ok(())
     }
 }
 
@@ -188,17 +209,17 @@ fn decode(answer: &[u8]) -> Option<Connection> {
             IpAddr::from(Ipv6Addr::from(bytes)).to_canonical()
         })
     };
+    let state = *answer.get(1)?;
     let local = SocketAddr::new(address(4)?, u16::from_be_bytes([id[0], id[1]]));
     let remote = SocketAddr::new(address(20)?, u16::from_be_bytes([id[2], id[3]]));
     let mark = find_attribute(answer.get(ANSWER_FIXED..)?, INET_DIAG_MARK)
         .and_then(|value| value.first_chunk())
         .map_or(0, |value| u32::from_ne_bytes(*value));
-    let established = answer.get(1) == Some(&ESTABLISHED);
     let heard = find_attribute(answer.get(ANSWER_FIXED..)?, INET_DIAG_INFO)
-        .filter(|_| established)
+        .filter(|_| state == ESTABLISHED)
         .and_then(|info| info.get(LAST_DATA_RECEIVED..)?.first_chunk())
         .map(|value| Duration::from_millis(u64::from(u32::from_ne_bytes(*value))));
-    Some(Connection { family, local, remote, mark, heard, id })
+    Some(Connection { family, local, remote, mark, state, heard, id })
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! Who may reach the server, held by the kernel: one nftables table per agent, adopted and never rebuilt.
 //!
 //! The rules are written once and refer to sets; every later change is a change of elements in one atomic transaction.
-//! A port in `guarded` is reached only while it is also in `lease`, whose elements time out without any process. What
-//! is refused is answered by a TCP reset in both directions, established connections included. Closing the program
-//! changes nothing. Traffic forwarded to a container's own namespace is not seen here: run the agent in that namespace.
+//! A port in `guarded` is reached only while it is also in `lease`, whose elements time out without any process. What a
+//! client sends to a closed port is answered by a TCP reset. What the server sends to a client is itself turned into a reset: its
+//! flags are rewritten on the way out, and no TCP hands the bytes of a reset to a program. It must reach the client: a reset to the
+//! server instead would end the server's socket, and the client would wait for an answer for ever. Closing the program changes nothing. Traffic forwarded to a container's own namespace is not seen here: run the agent in that namespace.
 
 use std::collections::HashSet;
 use std::io;
@@ -17,12 +18,15 @@ use tokio::io::AsyncWriteExt;
 use super::diag::Diag;
 pub use super::netlink::NetlinkError;
 use super::nft::{self, Set};
+use super::reset;
 
 /// `SO_MARK` of the agent's own sockets: exempt from the filter, in both directions.
 pub const AGENT_MARK: u32 = 0x006d_6861;
 
 /// How long `nft` may take to write the rules.
 const NFT_DEADLINE: Duration = Duration::from_secs(5);
+/// Connections are looked for and cut so often at most: one that was being made is not in the first listing.
+const CUT_ROUNDS: usize = 5;
 
 /// What the kernel lets clients do, as its own sets say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -236,18 +240,44 @@ impl Filter {
         Ok(judge(&self.ports, &guarded, &lease))
     }
 
-    /// The filter is closed already: what is connected would meet a reset at its next packet. This makes it meet one now.
+    /// The filter is closed already: what is connected would meet a reset at its next packet. This makes it meet one now. Done while
+    /// the host still has the address that the clients know, or their resets cannot leave.
     async fn cut(&self) {
-        let whole = async {
-            let spared = self.spared().await?;
-            self.diag.cut_served(&self.ports, &spared, AGENT_MARK).await
-        };
-        match whole.await {
-            Ok(count) => tracing::debug!(table = self.table.name(), count, "cut connections"),
+        let table = self.table.name();
+        match self.cut_all().await {
+            Ok((count, 0)) => tracing::debug!(table, count, "cut connections"),
+            Ok((count, left)) => {
+                tracing::warn!(
+                    table,
+                    count,
+                    left,
+                    "connections were still there after cutting them {CUT_ROUNDS} times; they end at their next packet"
+                );
+            }
             Err(error) => {
-                tracing::warn!(table = self.table.name(), error = %error, "open connections end at their next packet, not at once");
+                tracing::warn!(table, error = %error, "open connections end at their next packet, not at once");
             }
         }
+    }
+
+    /// How many connections were cut, and how many the last look still found.
+    async fn cut_all(&self) -> Result<(usize, usize), NetlinkError> {
+        let spared = self.spared().await?;
+        let mut count = 0;
+        for round in 1..=CUT_ROUNDS {
+            let cut = self.diag.cut_served(&self.ports, &spared, AGENT_MARK).await?;
+            if cut.is_empty() || round == CUT_ROUNDS {
+                return Ok((count, cut.len()));
+            }
+            count += cut.len();
+            let untold = reset::untold(&cut);
+            if !untold.is_empty()
+                && let Err(error) = reset::ask(&untold, AGENT_MARK)
+            {
+                tracing::warn!(table = self.table.name(), clients = untold.len(), error = %error, "clients are not told that their connections have ended; they learn it at their next packet");
+            }
+        }
+        Ok((count, 0))
     }
 
     /// The remote endpoints that pass a closed filter.
@@ -315,41 +345,40 @@ fn split(endpoints: &[SocketAddr]) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
     (keys(four), keys(six))
 }
 
-/// The rules, as (chain, rule). A reset carries no data and must pass, or nobody would learn of the refusal. Loopback
-/// is judged on its way in only, for both directions: there the receiving socket's mark can be seen.
+/// The rules, as (chain, rule). A reset must pass, or nobody would learn of the refusal. Loopback is judged on its way in only, for
+/// both directions: there the receiving socket's mark can be seen.
 fn rules() -> Vec<(&'static str, String)> {
     let marked = format!("mark {AGENT_MARK:#x} accept");
+    // Of what comes in: to its sender.
     let refuse = "reject with tcp reset";
+    // Of what the server sends: to its receiver, who expects exactly this sequence number next. A server that dies behind a closed filter
+    // is heard to end in the same way.
+    let becomes_reset = "tcp flags set rst|ack accept";
     let closed = |end: &str| format!("tcp {end} @guarded tcp {end} != @lease");
+    let (to_server, from_server) = (closed("dport"), closed("sport"));
     vec![
         ("input", "meta l4proto != tcp accept".to_owned()),
         ("input", "tcp flags & rst == rst accept".to_owned()),
         ("input", format!("iifname \"lo\" meta {marked}")),
         ("input", format!("socket {marked}")),
-        ("input", format!("{} ip saddr . tcp sport != @spared4 {refuse}", closed("dport"))),
-        ("input", format!("{} ip6 saddr . tcp sport != @spared6 {refuse}", closed("dport"))),
-        ("input", format!("iifname \"lo\" {} ip daddr . tcp dport != @spared4 {refuse}", closed("sport"))),
-        ("input", format!("iifname \"lo\" {} ip6 daddr . tcp dport != @spared6 {refuse}", closed("sport"))),
+        ("input", format!("{to_server} ip saddr . tcp sport != @spared4 {refuse}")),
+        ("input", format!("{to_server} ip6 saddr . tcp sport != @spared6 {refuse}")),
+        ("input", format!("iifname \"lo\" {from_server} ip daddr . tcp dport != @spared4 {becomes_reset}")),
+        ("input", format!("iifname \"lo\" {from_server} ip6 daddr . tcp dport != @spared6 {becomes_reset}")),
         ("input", format!("ip saddr . tcp sport @blocked4 {refuse}")),
         ("input", format!("ip6 saddr . tcp sport @blocked6 {refuse}")),
         ("output", "meta l4proto != tcp accept".to_owned()),
         ("output", "tcp flags & rst == rst accept".to_owned()),
-        // An end without a byte of data, by the lengths of both usual headers: a server that dies in the moment of the closing ends
-        // its connections itself, and a refused end would be told to the dead server, never to the client.
-        ("output", "ip length 40 tcp doff 5 tcp flags & fin == fin accept".to_owned()),
-        ("output", "ip length 52 tcp doff 8 tcp flags & fin == fin accept".to_owned()),
-        ("output", "ip6 length 20 tcp doff 5 tcp flags & fin == fin accept".to_owned()),
-        ("output", "ip6 length 32 tcp doff 8 tcp flags & fin == fin accept".to_owned()),
         ("output", format!("meta {marked}")),
         ("output", format!("ip daddr . tcp dport @blocked4 {refuse}")),
         ("output", format!("ip6 daddr . tcp dport @blocked6 {refuse}")),
         (
             "output",
-            format!("oifname != \"lo\" {} ip daddr . tcp dport != @spared4 {refuse}", closed("sport")),
+            format!("oifname != \"lo\" {from_server} ip daddr . tcp dport != @spared4 {becomes_reset}"),
         ),
         (
             "output",
-            format!("oifname != \"lo\" {} ip6 daddr . tcp dport != @spared6 {refuse}", closed("sport")),
+            format!("oifname != \"lo\" {from_server} ip6 daddr . tcp dport != @spared6 {becomes_reset}"),
         ),
     ]
 }

@@ -17,6 +17,7 @@ pub mod listeners;
 mod netlink;
 mod nft;
 pub mod process;
+mod reset;
 mod rows;
 pub mod salvage;
 pub mod service;

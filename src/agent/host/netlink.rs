@@ -209,6 +209,17 @@ impl Netlink {
         self.blocking(move |socket| await_acks(socket, &request, sequence, 1)).await
     }
 
+    /// Sends messages that do not depend on one another in one datagram; the refusals among their answers.
+    pub(super) async fn each(&self, messages: &[Message]) -> Result<Vec<NetlinkError>, NetlinkError> {
+        let count = messages.len() as u32;
+        let first = self.next.fetch_add(count, Ordering::Relaxed);
+        let mut request = Vec::with_capacity(128 * messages.len());
+        for (message, sequence) in messages.iter().zip(first..) {
+            message.encode(&mut request, sequence, NLM_F_ACK);
+        }
+        self.blocking(move |socket| await_each(socket, &request, first, count)).await
+    }
+
     /// Asks for everything that matches `message`; the bodies of the answers, in the kernel's order.
     pub(super) async fn dump(&self, message: &Message) -> Result<Vec<Vec<u8>>, NetlinkError> {
         for _ in 0..DUMP_TRIES {
@@ -262,6 +273,28 @@ fn await_acks(socket: &Socket, request: &[u8], first: u32, count: u32) -> Result
         }
     }
     failure.map_or(Ok(()), Err)
+}
+
+fn await_each(
+    socket: &Socket,
+    request: &[u8],
+    first: u32,
+    count: u32,
+) -> Result<Vec<NetlinkError>, NetlinkError> {
+    socket.send(request).map_err(NetlinkError::Socket)?;
+    let asked = first..first + count;
+    let mut buffer = vec![0; RECEIVE_BUFFER];
+    let (mut answered, mut refused) = (0, Vec::new());
+    while answered < count {
+        let length = receive(socket, &mut buffer)?;
+        for answer in answers(&buffer[..length]) {
+            if answer.kind == NLMSG_ERROR && asked.contains(&answer.sequence) {
+                answered += 1;
+                refused.extend(outcome(answer.body).err());
+            }
+        }
+    }
+    Ok(refused)
 }
 
 /// `None` when the dump was interrupted by a change and must be begun again.

@@ -29,6 +29,9 @@ const IFLA_IFNAME: u16 = 3;
 /// Skip IPv6 duplicate-address detection: it takes 1.8 s, and is done by [`super::announce::probe`] where it is wanted.
 const IFA_F_NODAD: u32 = 2;
 const FOREVER: u32 = u32::MAX;
+/// The address outlasts what it is held for by at least this: where no process is left to cut the clients' connections, what the server
+/// answers after its lease still leaves as a reset (see [`super::filter`]), and only with the address that the client knows.
+const OUTLASTS: Duration = Duration::from_millis(200);
 
 /// A service address and where it belongs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -80,7 +83,7 @@ impl Addresses {
         Ok(Self { netlink: Netlink::open(FAMILY).map_err(|source| VipError::Open { source })? })
     }
 
-    /// Adds the address, or renews it, so that it ends `valid_for` (rounded up to whole seconds) from now.
+    /// Adds the address, or renews it, so that it ends `valid_for` and a moment (rounded up to whole seconds) from now.
     ///
     /// # Errors
     /// When the interface is not there, or the kernel refuses or is late.
@@ -183,6 +186,7 @@ fn broadcast(address: Ipv4Addr, prefix: u8) -> Ipv4Addr {
 }
 
 fn whole_seconds(span: Duration) -> u32 {
+    let span = span.saturating_add(OUTLASTS);
     let seconds = span.as_secs().saturating_add(u64::from(span.subsec_nanos() > 0));
     u32::try_from(seconds).unwrap_or(FOREVER - 1).clamp(1, FOREVER - 1)
 }
@@ -217,7 +221,8 @@ mod tests {
     #[test]
     fn lifetimes_are_rounded_up_and_never_for_ever() {
         assert_eq!(whole_seconds(Duration::from_millis(2_001)), 3);
-        assert_eq!(whole_seconds(Duration::from_secs(3)), 3);
+        assert_eq!(whole_seconds(Duration::from_millis(2_800)), 3);
+        assert_eq!(whole_seconds(Duration::from_secs(3)), 4, "the address outlasts the filter's lease");
         assert_eq!(whole_seconds(Duration::ZERO), 1);
         assert_eq!(whole_seconds(Duration::MAX), FOREVER - 1);
     }
