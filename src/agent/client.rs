@@ -68,25 +68,31 @@ impl From<CallError> for StepError {
 
 /// The connections of this process to all agents. Clones share them.
 #[derive(Debug, Clone)]
-pub struct Connections(reqwest::Client);
+pub struct Connections {
+    kept: reqwest::Client,
+    /// Every call on a connection of its own.
+    fresh: reqwest::Client,
+}
 
 impl Connections {
     /// # Errors
     /// When the HTTP client cannot be set up.
     pub fn new() -> Result<Self, CallError> {
         tls::use_ring();
-        reqwest::Client::builder()
-            .no_proxy()
-            // Agents speak plain HTTP: no authority is read from disk, nor missed where there is none.
-            .tls_certs_only([])
-            .tcp_nodelay(true)
-            .connect_timeout(CONNECT_WITHIN)
-            .pool_idle_timeout(KEEP_IDLE)
-            .pool_max_idle_per_host(8)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map(Self)
-            .map_err(|error| CallError::Unreachable { url: String::new(), why: chain(&error) })
+        let build = |idle: usize| {
+            reqwest::Client::builder()
+                .no_proxy()
+                // Agents speak plain HTTP: no authority is read from disk, nor missed where there is none.
+                .tls_certs_only([])
+                .tcp_nodelay(true)
+                .connect_timeout(CONNECT_WITHIN)
+                .pool_idle_timeout(KEEP_IDLE)
+                .pool_max_idle_per_host(idle)
+                .redirect(reqwest::redirect::Policy::none())
+                .build()
+                .map_err(|error| CallError::Unreachable { url: String::new(), why: chain(&error) })
+        };
+        Ok(Self { kept: build(8)?, fresh: build(0)? })
     }
 }
 
@@ -107,7 +113,13 @@ impl fmt::Debug for AgentClient {
 impl AgentClient {
     /// `url` as configured: `http://host:port`. Connects at the first call.
     pub fn new(connections: &Connections, url: &str, token: SecretString) -> Self {
-        Self { http: connections.0.clone(), url: url.trim_end_matches('/').to_owned(), token }
+        Self { http: connections.kept.clone(), url: url.trim_end_matches('/').to_owned(), token }
+    }
+
+    /// The same agent, on a new connection for every call: none waits for a retransmission of an earlier one.
+    pub(super) fn on_fresh_connections(mut self, connections: &Connections) -> Self {
+        self.http = connections.fresh.clone();
+        self
     }
 
     /// Where it listens.

@@ -12,14 +12,14 @@ use tokio::task::spawn_blocking;
 use super::durable::{self, DurableError};
 use super::hands::HandsError;
 use super::host::process::Process;
+use super::renewals::Renewals;
 use super::state::{ServerProcess, Shared};
-use super::wire::{Membership, Renew, Renewed};
-use super::{compare, relearn, resume};
+use super::wire::Membership;
+use super::{compare, resume};
 use crate::clock;
 use crate::decide::lease::Terms;
 use crate::decide::lease::holder::{Effect, Holder, Input, Kept, Role, Start};
 use crate::decide::lease::refusal::Refusal;
-use crate::model::ballot::Generation;
 use crate::model::observation::Access;
 use crate::model::time::Moment;
 
@@ -81,6 +81,7 @@ pub struct Keeper {
     server: Option<Process>,
     /// It was last noted that no majority of voters answers.
     unheard: bool,
+    renewals: Renewals,
 }
 
 impl Keeper {
@@ -116,7 +117,7 @@ impl Keeper {
             same_server: server.is_some() && server == was,
         };
         shared.seen().process = process;
-        let mut keeper = Self { shared, holder: None, server, unheard: false };
+        let mut keeper = Self { shared, holder: None, server, unheard: false, renewals: Renewals::default() };
         if let Some(membership) = membership {
             // A member without its role was somebody: closed until told.
             let kept = kept.unwrap_or(Kept { role: Role::Unknown, ..Kept::default() });
@@ -244,7 +245,7 @@ impl Keeper {
                     written.map_err(|error| OrderError::Hands(error.to_string()))??;
                 }
             }
-            Effect::SendRenew { generation, lasts } => self.send_renewals(generation, lasts),
+            Effect::SendRenew { generation, lasts } => self.renewals.send(&shared, generation, lasts),
             Effect::Close => {
                 // Fewer promises first: were the agent to die now, the next one must not adopt what is being closed.
                 self.write_run_file();
@@ -286,31 +287,7 @@ impl Keeper {
     }
 
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let cancel = self.shared.cancel.clone();
-        self.shared.tracker.spawn(async move { cancel.run_until_cancelled(work).await });
-    }
-
-    /// Asks every voter, each in a task of its own: the slowest does not hold up the others' answers.
-    fn send_renewals(&self, generation: Generation, lasts: Duration) {
-        let Some(membership) = self.shared.seen().membership.clone() else { return };
-        // An answer later than the grant itself lasts is worth nothing.
-        let within = membership.policy.lease.min(Duration::from_secs(2));
-        let sent_at = clock::now();
-        for voter in &membership.voters {
-            let ask = Renew {
-                cluster: membership.cluster.clone(),
-                holder: membership.instance.clone(),
-                generation,
-                lasts,
-            };
-            let (shared, from, url) = (Arc::clone(&self.shared), voter.host.clone(), voter.url.clone());
-            self.spawn(async move {
-                let Some(answer) = ask_voter(&shared, &from, &url, &ask, within).await else { return };
-                let input = Input::Answer { from, generation, sent_at, answer };
-                // A full queue means a keeper that hangs in the kernel: the next answer will do.
-                let _ = shared.orders.send(Order::Input(input, None)).await;
-            });
-        }
+        self.shared.start(work);
     }
 
     async fn member(&mut self, membership: Membership) -> Result<(), OrderError> {
@@ -417,25 +394,6 @@ impl Keeper {
             tracing::warn!(error = %error, "after a restart this agent begins closed");
         }
     }
-}
-
-/// One voter's answer; this host's own vote is asked directly.
-async fn ask_voter(shared: &Shared, from: &str, url: &str, ask: &Renew, within: Duration) -> Option<Renewed> {
-    if from == shared.config.host {
-        let answer = tokio::time::timeout(within, shared.votes.renew(ask)).await.ok()?;
-        return answer.inspect_err(|error| tracing::error!(error = %error, "no vote")).ok();
-    }
-    let client = shared.peer(url);
-    let answer = client.renew(ask, within).await;
-    if let Ok(Renewed::NoVote) = &answer {
-        let electorate = shared.seen().membership.as_ref().map(relearn::electorate);
-        if let Some(electorate) = electorate
-            && let Err(error) = client.introduce(&electorate, within).await
-        {
-            tracing::debug!(error = %error, from, "a voter that knows nothing is not told of the others");
-        }
-    }
-    answer.inspect_err(|error| tracing::debug!(error = %error, "no grant")).ok()
 }
 
 /// What all parties of this cluster agree upon.

@@ -24,6 +24,7 @@ mod poll;
 pub mod ports;
 mod rebuild;
 mod relearn;
+mod renewals;
 mod resume;
 mod salvage;
 pub mod server;

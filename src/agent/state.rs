@@ -214,6 +214,12 @@ impl Shared {
         }
     }
 
+    /// Begins work that ends by itself, or with the agent.
+    pub fn start(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let cancel = self.cancel.clone();
+        self.tracker.spawn(async move { cancel.run_until_cancelled(work).await });
+    }
+
     /// Another host's agent.
     pub fn peer(&self, url: &str) -> AgentClient {
         AgentClient::new(&self.connections, url, self.config.token.clone())

@@ -15,6 +15,9 @@ use super::voter::Renewed;
 use crate::model::ballot::Generation;
 use crate::model::time::Moment;
 
+/// While a majority has not answered for longer than an interval, a renewal is sent this many times in one: a network that is back is
+/// noticed before the lease ends.
+const HURRIED: u32 = 5;
 /// Between two questions whether the set contains every reachable member's.
 const COMPARE_EVERY: Duration = Duration::from_secs(1);
 
@@ -192,8 +195,16 @@ impl Holder {
     }
 
     fn renew(&mut self, generation: Generation, lasts: Duration, now: Moment) -> Vec<Effect> {
-        self.renew_at = now + self.terms.renew_every;
+        self.renew_at = now + self.pace(now);
         vec![Effect::SendRenew { generation, lasts }]
+    }
+
+    /// Between this renewal and the next. A lease that is held is worth more renewals when answers are missing; one that has ended is
+    /// asked for at the usual pace, however long that takes.
+    fn pace(&self, now: Moment) -> Duration {
+        let every = self.terms.renew_every;
+        let unanswered = self.heard_at().is_some_and(|heard| now.since(heard) > every * 3 / 2);
+        if unanswered && self.holds(now) { every / HURRIED } else { every }
     }
 
     fn answer(&mut self, from: String, generation: Generation, sent_at: Moment, answer: &Renewed) {

@@ -257,6 +257,40 @@ fn isolated_it_closes_goes_on_asking_and_opens_again_by_itself() {
     assert_eq!(effects, [Effect::HoldOpen { until: at(6_000) }, Effect::HoldVip { until: at(6_000) }]);
 }
 
+/// Plays 6 s in which no renewal that is sent in the 2.4 s after `cut` is ever answered, and one sent at another time is at once; the
+/// renewals sent while cut off.
+fn through_an_outage(cut: u64) -> Result<usize, u64> {
+    let mut holder = opened();
+    let (mut lost, mut now) = (0, 0);
+    while now < 6_000 {
+        let effects = holder.handle(Input::Tick, at(now)).unwrap();
+        let (mut due, mut sent) = (effects, false);
+        while !due.is_empty() {
+            if due.contains(&Effect::Close) {
+                return Err(now);
+            }
+            sent |= due.iter().any(|effect| matches!(effect, Effect::SendRenew { .. }));
+            due.clear();
+            if sent && !(cut..cut + 2_400).contains(&now) {
+                sent = false;
+                due.extend(holder.handle(granted("db1", 1, now), at(now)).unwrap());
+                due.extend(holder.handle(granted("db2", 1, now), at(now)).unwrap());
+            }
+        }
+        lost += usize::from(sent);
+        now += 10;
+    }
+    Ok(lost)
+}
+
+#[test]
+fn an_outage_that_ends_before_the_lease_does_not_cost_it() {
+    for cut in (500..1_000).step_by(10) {
+        let lost = through_an_outage(cut).unwrap_or_else(|at| panic!("cut at {cut}, closed at {at}"));
+        assert!((10..30).contains(&lost), "cut at {cut}: {lost} renewals were lost");
+    }
+}
+
 #[test]
 fn one_voter_that_knows_more_does_not_fence_a_holder_but_forbids_reopening() {
     let mut holder = opened();
