@@ -7,6 +7,8 @@
 
 #[path = "host/address.rs"]
 mod address;
+#[path = "host/ruleset.rs"]
+mod ruleset;
 #[path = "host/waiting.rs"]
 mod waiting;
 

@@ -11,8 +11,10 @@ use super::streams;
 use crate::decide::lease::holder::Input;
 use crate::execute::world::StepError;
 use crate::model::ballot::Generation;
+use crate::model::observation::Unseen;
 use crate::mysql::client::Connection;
 use crate::mysql::control;
+use crate::mysql::fault::ClientError;
 
 /// What ending a statement that waits, and closing the access, may take of the block's time.
 const RESERVE: Duration = Duration::from_millis(300);
@@ -28,14 +30,10 @@ pub(super) async fn block(
     generation: Generation,
     deadline: Instant,
 ) -> Result<(), StepError> {
-    let failed = |error: crate::mysql::fault::ClientError| StepError::Failed(error.to_string());
+    let failed = |error: ClientError| StepError::Failed(error.to_string());
     // Of its own: when it hangs it is ended by its number, and nothing else with it.
     let mut conn = connect_admin(shared, deadline).await.map_err(failed)?;
-    let rows = conn.query("SELECT CONNECTION_ID() AS id", deadline).await.map_err(failed)?;
-    let id: u64 = rows
-        .first()
-        .and_then(|row| row.number("id"))
-        .ok_or_else(|| StepError::Failed("the server does not say which session this is".to_owned()))?;
+    let id = session_of(&mut conn, deadline).await.map_err(failed)?;
     streams::spare_replicas(shared).await;
     let by = deadline.checked_sub(RESERVE).unwrap_or(deadline);
     // Commits in flight end and are answered; what begins after them is refused. Whoever waits here with them waits for `by` only.
@@ -50,8 +48,18 @@ pub(super) async fn block(
     Ok(())
 }
 
+/// The number by which the server knows this connection.
+pub(super) async fn session_of(conn: &mut Connection, deadline: Instant) -> Result<u64, ClientError> {
+    let rows = conn.query("SELECT CONNECTION_ID() AS id", deadline).await?;
+    rows.first().and_then(|row| row.number("id")).ok_or_else(|| ClientError {
+        server: "this host's server".to_owned(),
+        unseen: Unseen::Looker("it does not say which session this is".to_owned()),
+        code: None,
+    })
+}
+
 /// Ends a statement of ours that may still wait: done later, it would close a server that serves again.
-async fn end(shared: &Shared, id: u64) {
+pub(super) async fn end(shared: &Shared, id: u64) {
     let by = Instant::now() + KILL_WITHIN;
     let ended = async {
         let mut conn: Connection = connect_admin(shared, by).await?;

@@ -61,11 +61,23 @@ impl Hands {
     /// # Errors
     /// When the kernel refuses.
     pub async fn filter(&self) -> Result<Arc<Filter>, FilterError> {
+        self.filter_written(Filter::open_or_adopt).await
+    }
+
+    /// The same, for one that is to be closed: where it is not there, it is written so.
+    async fn guarded_filter(&self) -> Result<Arc<Filter>, FilterError> {
+        self.filter_written(Filter::open_guarded).await
+    }
+
+    async fn filter_written(
+        &self,
+        write: impl AsyncFnOnce(&[u16]) -> Result<Filter, FilterError>,
+    ) -> Result<Arc<Filter>, FilterError> {
         if let Some(filter) = self.filter.read().await.as_ref() {
             return Ok(Arc::clone(filter));
         }
         let mut slot = self.filter.write().await;
-        let filter = Arc::new(Filter::open_or_adopt(&self.ports.known()).await?);
+        let filter = Arc::new(write(&self.ports.known()).await?);
         *slot = Some(Arc::clone(&filter));
         Ok(filter)
     }
@@ -76,7 +88,7 @@ impl Hands {
     /// When it is not proven closed, even with the filter written anew.
     pub async fn close(&self) -> Result<(), FilterError> {
         self.announcing.lock().await.cancel();
-        let first = match self.filter().await {
+        let first = match self.guarded_filter().await {
             Ok(filter) => filter.close().await,
             Err(error) => Err(error),
         };
@@ -85,7 +97,7 @@ impl Hands {
             Err(error) => {
                 tracing::warn!(error = %error, "closing again, with the filter written anew");
                 self.forget_filter().await;
-                self.filter().await?.close().await
+                self.guarded_filter().await?.close().await
             }
         }
     }

@@ -12,6 +12,7 @@ use tokio::task::spawn_blocking;
 use super::durable::{self, DurableError};
 use super::hands::HandsError;
 use super::host::process::Process;
+use super::host::ruleset::Ruleset;
 use super::renewals::Renewals;
 use super::state::{ServerProcess, Shared};
 use super::wire::Membership;
@@ -28,6 +29,8 @@ pub(super) const MEMBERSHIP: &str = "membership.json";
 pub(super) const ROLE: &str = "role.json";
 /// Below `run_dir`.
 const RUN_FILE: &str = "lease.json";
+/// Between two looks because other programs change the packet filter, at least: some do it many times a second.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
 /// How often the kernel's own state is read back.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -131,6 +134,10 @@ impl Keeper {
         let cancel = self.shared.cancel.clone();
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut ruleset = Ruleset::open().inspect_err(|error| {
+            tracing::warn!(error = %error, "the kernel does not tell of changes of the packet filter; it is read back every second only");
+        }).ok();
+        let mut look_again = tokio::time::Instant::now();
         loop {
             let due = self.holder.as_ref().and_then(Holder::due);
             let pause = due.map_or(Duration::from_secs(3_600), |due| due.since(clock::now()));
@@ -142,6 +149,14 @@ impl Keeper {
                     None => return,
                 },
                 () = tokio::time::sleep(pause) => self.note(Input::Tick).await,
+                changed = filter_changed(&mut ruleset, look_again) => {
+                    if let Err(error) = changed {
+                        tracing::warn!(error = %error, "the kernel tells no more of changes of the packet filter; it is read back every second only");
+                        ruleset = None;
+                    }
+                    self.look().await;
+                    look_again = tokio::time::Instant::now() + LOOK_AGAIN_AFTER;
+                }
                 _ = look.tick() => self.look().await,
             }
         }
@@ -393,6 +408,18 @@ impl Keeper {
         if let Err(error) = durable::write_volatile(&run_path(&self.shared), &file) {
             tracing::warn!(error = %error, "after a restart this agent begins closed");
         }
+    }
+}
+
+/// Waits until another process has changed the packet filter; for ever where the kernel does not tell.
+async fn filter_changed(
+    ruleset: &mut Option<Ruleset>,
+    not_before: tokio::time::Instant,
+) -> std::io::Result<()> {
+    tokio::time::sleep_until(not_before).await;
+    match ruleset {
+        Some(ruleset) => ruleset.changed().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -27,6 +27,7 @@ mod relearn;
 mod renewals;
 mod resume;
 mod salvage;
+mod second_layer;
 pub mod server;
 mod sql;
 mod start;
@@ -121,6 +122,7 @@ pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<(), A
         spawn(&shared, ports::run(Arc::clone(&shared)));
         spawn(&shared, poll::run(Arc::clone(&shared)));
         spawn(&shared, heartbeat::run(Arc::clone(&shared)));
+        spawn(&shared, second_layer::run(Arc::clone(&shared)));
         spawn(&shared, rebuild::run(Arc::clone(&shared)));
         spawn(&shared, disk::run(Arc::clone(&shared)));
     }

@@ -82,9 +82,21 @@ impl Filter {
     /// # Errors
     /// When no port is given, `nft` is missing or fails, or the kernel refuses the sockets.
     pub async fn open_or_adopt(server_ports: &[u16]) -> Result<Self, FilterError> {
+        Self::open(server_ports, &[]).await
+    }
+
+    /// The same, with every port guarded from the first moment: also a new table admits nobody.
+    ///
+    /// # Errors
+    /// As [`Self::open_or_adopt`].
+    pub async fn open_guarded(server_ports: &[u16]) -> Result<Self, FilterError> {
+        Self::open(server_ports, server_ports).await
+    }
+
+    async fn open(server_ports: &[u16], guarded: &[u16]) -> Result<Self, FilterError> {
         let first = server_ports.first().ok_or(FilterError::NoPorts)?;
         let name = format!("mha_{first}");
-        write_rules(&name).await?;
+        write_rules(&name, guarded).await?;
         let opened =
             |error| FilterError::Netlink { table: name.clone(), doing: "opening a socket", source: error };
         let table = nft::Table::open(&name).map_err(opened)?;
@@ -384,7 +396,7 @@ fn rules() -> Vec<(&'static str, String)> {
 }
 
 /// Creates what is missing, replaces the rules, leaves every element: safe to run at any time.
-fn script(table: &str) -> String {
+fn script(table: &str, guarded: &[u16]) -> String {
     let mut text = format!("add table inet {table}\n");
     for set in Set::ALL {
         text.push_str(&format!("add set inet {table} {} {{ {} }}\n", set.name(), set.declaration()));
@@ -395,13 +407,16 @@ fn script(table: &str) -> String {
             "add chain inet {table} {chain} {{ {hook} }}\nflush chain inet {table} {chain}\n"
         ));
     }
+    for port in guarded {
+        text.push_str(&format!("add element inet {table} {} {{ {port} }}\n", Set::Guarded.name()));
+    }
     for (chain, rule) in rules() {
         text.push_str(&format!("add rule inet {table} {chain} {rule}\n"));
     }
     text
 }
 
-async fn write_rules(table: &str) -> Result<(), FilterError> {
+async fn write_rules(table: &str, guarded: &[u16]) -> Result<(), FilterError> {
     let failed = |output: String| FilterError::Nft { table: table.to_owned(), output };
     let run = async {
         // Services are often started without the directories for administrators in their path.
@@ -415,7 +430,7 @@ async fn write_rules(table: &str) -> Result<(), FilterError> {
             .kill_on_drop(true)
             .spawn()?;
         if let Some(mut stdin) = child.stdin.take() {
-            stdin.write_all(script(table).as_bytes()).await?;
+            stdin.write_all(script(table, guarded).as_bytes()).await?;
         }
         child.wait_with_output().await
     };
@@ -461,9 +476,10 @@ mod tests {
 
     #[test]
     fn the_script_can_be_run_again() {
-        let text = script("mha_3306");
+        let text = script("mha_3306", &[3306, 33060]);
         assert!(text.lines().all(|line| line.starts_with("add ") || line.starts_with("flush chain ")));
         assert_eq!(text.matches("add rule").count(), rules().len());
+        assert_eq!(text.matches("add element").count(), 2);
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod nft;
 pub mod process;
 mod reset;
 mod rows;
+pub mod ruleset;
 pub mod salvage;
 pub mod service;
 pub mod tail;

@@ -132,15 +132,17 @@ pub(super) fn find_attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     attributes(bytes).find(|(found, _)| *found == kind).map(|(_, value)| value)
 }
 
+/// One message from the kernel.
 #[derive(Debug)]
-struct Answer<'a> {
-    kind: u16,
+pub(super) struct Answer<'a> {
+    pub(super) kind: u16,
     flags: u16,
     sequence: u32,
-    body: &'a [u8],
+    pub(super) body: &'a [u8],
 }
 
-fn answers(mut bytes: &[u8]) -> impl Iterator<Item = Answer<'_>> {
+/// The messages in one datagram; ends at the first that does not fit.
+pub(super) fn answers(mut bytes: &[u8]) -> impl Iterator<Item = Answer<'_>> {
     std::iter::from_fn(move || {
         let length = u32::from_ne_bytes(*bytes.first_chunk()?) as usize;
         let kind = u16::from_ne_bytes(*bytes.get(4..)?.first_chunk()?);

@@ -10,8 +10,8 @@ use super::netlink::{
 };
 
 /// `NETLINK_NETFILTER`.
-const FAMILY: i32 = 12;
-const SUBSYSTEM: u16 = 10;
+pub(super) const FAMILY: i32 = 12;
+pub(super) const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 const GET_RULE: u16 = SUBSYSTEM << 8 | 7;
@@ -20,7 +20,8 @@ const GET_ELEMENT: u16 = SUBSYSTEM << 8 | 13;
 const DELETE_ELEMENT: u16 = SUBSYSTEM << 8 | 14;
 /// `NFPROTO_INET`.
 const INET: u8 = 1;
-const NFGENMSG: usize = 4;
+/// Length of the fixed part of a message.
+pub(super) const NFGENMSG: usize = 4;
 
 const LIST_TABLE: u16 = 1;
 const LIST_SET: u16 = 2;

@@ -43,7 +43,7 @@ pub struct Holder {
     incarnation: u64,
     /// The server is the one that held the lease, or its set was compared, or the manager ordered it open.
     trusted: bool,
-    /// It was restarted, so it is read-only and unarmed.
+    /// It was restarted, so it is read-only and unarmed; or it was made read-only while it was closed.
     restarted: bool,
     asked_at: Option<Moment>,
     renew_at: Moment,
@@ -168,6 +168,7 @@ impl Holder {
                 self.trusted |= contains_all && incarnation == self.incarnation;
                 Vec::new()
             }
+            Input::MadeReadOnly => self.made_read_only(now),
             Input::Grace { lasts } => self.grace(lasts, now)?,
         };
         effects.extend(self.settle(now));
@@ -409,6 +410,15 @@ impl Holder {
             Some(generation) => self.renew(generation, self.terms.lease, now),
             None => Vec::new(),
         }
+    }
+
+    /// One that holds the lease again already is made writable at once.
+    fn made_read_only(&mut self, now: Moment) -> Vec<Effect> {
+        if self.renews().is_some() && self.holds(now) {
+            return vec![Effect::Resume];
+        }
+        self.restarted = true;
+        Vec::new()
     }
 
     fn grace(&mut self, lasts: Duration, now: Moment) -> Result<Vec<Effect>, Refusal> {

@@ -30,6 +30,8 @@ pub enum Input {
     ServerStarted,
     /// The answer to [`Effect::AskCompare`] of that incarnation.
     Compared { incarnation: u64, contains_all: bool },
+    /// The closed server was made read-only: whoever leads on it again has to undo that.
+    MadeReadOnly,
     /// The agent is about to be restarted: one grant of that length.
     Grace { lasts: Duration },
 }
@@ -53,6 +55,6 @@ pub enum Effect {
     ReleaseVip,
     /// Does this server's set contain every reachable member's? Answer with [`Input::Compared`].
     AskCompare { incarnation: u64 },
-    /// The server was restarted, and leads again by itself: armed as it was, then writable.
+    /// The server was restarted or made read-only, and leads again by itself: armed as it was, then writable.
     Resume,
 }

@@ -320,6 +320,21 @@ fn it_says_that_nobody_hears_it_only_once_closed_for_that() {
 }
 
 #[test]
+fn one_made_read_only_while_isolated_is_writable_again_when_it_leads() {
+    let mut holder = opened();
+    holder.handle(Input::Tick, at(3_000)).unwrap();
+    assert_eq!(holder.handle(Input::MadeReadOnly, at(3_200)).unwrap(), []);
+    holder.handle(granted("db1", 1, 3_500), at(3_501)).unwrap();
+    let effects = holder.handle(granted("db3", 1, 3_500), at(3_502)).unwrap();
+    assert_eq!(effects, [Effect::HoldOpen { until: at(6_500) }, Effect::Resume]);
+    // The statement ended after the lease had come back.
+    assert_eq!(holder.handle(Input::MadeReadOnly, at(3_600)).unwrap(), [Effect::Resume]);
+    // A fenced one is opened by an order, which makes it writable itself.
+    holder.handle(Input::Fence { generation: Generation(1) }, at(3_700)).unwrap();
+    assert_eq!(holder.handle(Input::MadeReadOnly, at(3_800)).unwrap(), []);
+}
+
+#[test]
 fn it_steps_down_when_no_majority_can_grant_any_more() {
     let mut holder = opened();
     holder.handle(superseded("db3", 500), at(600)).unwrap();
