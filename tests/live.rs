@@ -13,6 +13,8 @@ mod blocked;
 mod disk;
 #[path = "live/events.rs"]
 mod events;
+#[path = "live/fence.rs"]
+mod fence;
 #[path = "live/handoff.rs"]
 mod handoff;
 #[path = "live/lab.rs"]

@@ -1,10 +1,12 @@
 //! The first half of a switchover at the old primary's host: read-only by the server's own word, then closed to clients with its
 //! replicas' streams spared. A refusal before the fence leaves every client connected; nothing of it happens after the answer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::barrier;
 use super::sql::connect_admin;
 use super::state::Shared;
 use super::streams;
@@ -26,7 +28,7 @@ const KILL_WITHIN: Duration = Duration::from_millis(250);
 /// # Errors
 /// Why they are not, or not all, blocked; the caller opens the server again.
 pub(super) async fn block(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     generation: Generation,
     deadline: Instant,
 ) -> Result<(), StepError> {
@@ -37,14 +39,21 @@ pub(super) async fn block(
     streams::spare_replicas(shared).await;
     let by = deadline.checked_sub(RESERVE).unwrap_or(deadline);
     // Commits in flight end and are answered; what begins after them is refused. Whoever waits here with them waits for `by` only.
-    if let Err(error) = control::set_read_only(&mut conn, true, by).await {
-        end(shared, id).await;
-        return Err(StepError::Failed(format!(
-            "it could not be made read-only in time: somebody holds a lock (LOCK TABLES, a long statement, DDL), or nobody acknowledges commits: {error}"
-        )));
-    }
+    let locked = match control::block_commits(&mut conn, by).await {
+        Ok(locked) => locked,
+        Err(error) => {
+            end(shared, id).await;
+            return Err(StepError::Failed(format!(
+                "it could not be made read-only in time: somebody holds a lock (LOCK TABLES, a long statement, DDL), or nobody acknowledges commits: {error}"
+            )));
+        }
+    };
     shared.order(Input::Fence { generation }).await?;
-    conn.close(deadline).await;
+    if locked {
+        barrier::keep(shared, conn, deadline.saturating_duration_since(Instant::now())).await;
+    } else {
+        conn.close(deadline).await;
+    }
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 //! server, and does the steps it is told under a ballot it obeys. It decides nothing: what it may do by itself is in
 //! [`crate::decide::lease`].
 
+mod barrier;
 mod block;
 pub mod boot;
 mod carry;

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::barrier::Barrier;
 use super::client::{AgentClient, Connections};
 use super::hands::Hands;
 use super::host::process::Watch;
@@ -125,6 +126,8 @@ pub struct Shared {
     pub orders: mpsc::Sender<Order>,
     /// A connection kept between steps.
     pub spare: Spare,
+    /// The lock that holds commits up while a switchover goes on.
+    pub barrier: Barrier,
     /// Held while the server is made a replica, or none: the later of two such orders is the one that stands, however long the server
     /// stood still in the first.
     pub turning: tokio::sync::Mutex<()>,
@@ -180,6 +183,7 @@ impl Shared {
             hands,
             orders,
             spare: Spare::default(),
+            barrier: Barrier::default(),
             turning: tokio::sync::Mutex::new(()),
             taken_back: Mutex::default(),
             jobs: Jobs::default(),

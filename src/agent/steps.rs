@@ -13,7 +13,7 @@ use super::sql::fresh_report;
 use super::state::{ServerProcess, Shared};
 use super::streams::{deafen, leaving, spare_replicas, unblock};
 use super::wire::StepRequest;
-use super::{block, exchange, extra, rebuild, start, take_back};
+use super::{barrier, block, exchange, extra, rebuild, start, take_back};
 use crate::clock;
 use crate::decide::lease::holder::{Input, Role};
 use crate::decide::lease::refusal::{Refusal, permits};
@@ -86,6 +86,11 @@ async fn done(shared: &Arc<Shared>, request: &StepRequest, deadline: Instant) ->
     let agent = |()| Read::Agent;
     let server = |()| Read::Server;
     let failed = StepError::Failed;
+    // These leave the old primary of a switchover blocked; every other order needs a server that commits.
+    if !matches!(step, Step::Block { .. } | Step::Unmoved { .. } | Step::Fence { .. } | Step::LoseVip { .. })
+    {
+        barrier::lift(shared).await;
+    }
     match step {
         Step::Fence { generation, .. } => fence(shared, *generation).await.map(agent),
         Step::Kill { .. } => kill(shared).await.map(agent),

@@ -353,6 +353,14 @@ impl Dialect {
         }
     }
 
+    /// Read-only, and no commit by anybody until the connection unlocks the tables or ends; `None` where being read-only is all it needs.
+    pub const fn lock_commits(self) -> Option<&'static str> {
+        match self.flavor {
+            Flavor::MySql => None,
+            Flavor::MariaDb => Some("FLUSH TABLES WITH READ LOCK; SET GLOBAL read_only=1"),
+        }
+    }
+
     /// Read-only for everybody who can be held to it, or writable.
     pub const fn set_read_only(self, on: bool) -> &'static str {
         match (self.flavor, on) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::client::{Account, Connection};
 use super::dialect::literal;
@@ -109,6 +109,40 @@ pub async fn open_transactions(
         })
     };
     Ok(rows.iter().filter_map(open).collect())
+}
+
+/// Between two looks whether the ended ones are gone.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Transactions that have changed something, or wait for a lock, of everybody but the appliers.
+const WRITERS: &str = "SELECT p.ID AS id FROM information_schema.PROCESSLIST p \
+     LEFT JOIN information_schema.INNODB_TRX t ON t.trx_mysql_thread_id = p.ID \
+     WHERE p.ID <> CONNECTION_ID() AND p.USER NOT IN ('system user', 'event_scheduler') \
+     AND (t.trx_rows_modified > 0 OR t.trx_rows_locked > 0 OR p.STATE IN \
+     ('Waiting for backup lock', 'Waiting for global read lock', 'Waiting for commit lock'))";
+
+/// Ends every session with a transaction that has changed something, behind a lock that keeps it from committing. Never without such a
+/// lock: a commit that waits for an acknowledgement would be committed by that. How many there were.
+///
+/// # Errors
+/// How asking, or ending one, failed by `deadline`.
+pub async fn end_writers(conn: &mut Connection, deadline: Instant) -> Result<usize, ClientError> {
+    let rows = conn.query(WRITERS, deadline).await?;
+    for id in rows.iter().filter_map(|row| row.number::<u64>("id")) {
+        match conn.query(&format!("KILL {id}"), deadline).await {
+            Ok(_) => {}
+            // Gone meanwhile.
+            Err(error) if error.code == Some(1094) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    // A session that is ended rolls back first.
+    let count = rows.len();
+    let mut rows = rows;
+    while !rows.is_empty() && Instant::now() + LOOK_EVERY < deadline {
+        sleep(LOOK_EVERY).await;
+        rows = conn.query(WRITERS, deadline).await?;
+    }
+    Ok(count)
 }
 
 /// Ends a session whose transaction is open for too long. One that is gone meanwhile (1094) is as good.

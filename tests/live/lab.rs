@@ -132,11 +132,16 @@ impl Lab {
 
     /// Starts a writer through the VIP.
     pub(crate) fn write(&mut self, client: u32, more: &[&str]) {
+        self.write_at("vip", client, more);
+    }
+
+    /// Starts a writer at that host, whoever leads.
+    pub(crate) fn write_at(&mut self, host: &str, client: u32, more: &[&str]) {
         let log = self.dir.join(format!("client/{client}.log"));
         let (program, password) = (bin().join("examples/writer"), self.dir.join("secrets/app"));
         let (number, path) = (client.to_string(), log.display().to_string());
         let (program, password) = (program.display().to_string(), password.display().to_string());
-        let fixed = ["exec", "client", &program, "--host", "vip", "--password-file", &password];
+        let fixed = ["exec", "client", &program, "--host", host, "--password-file", &password];
         let words = [&fixed[..], &["--log", &path, "--client", &number], more].concat();
         let child = self.spawn(&words);
         self.writers.push((child, log));

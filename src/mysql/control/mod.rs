@@ -46,6 +46,9 @@ pub struct ControlEnv {
     pub statement: Duration,
 }
 
+/// `ER_SPECIFIC_ACCESS_DENIED_ERROR`.
+const NO_PRIVILEGE: u16 = 1227;
+
 /// Why a step was not made true.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
@@ -193,6 +196,29 @@ pub async fn set_read_only(conn: &mut Connection, on: bool, deadline: Instant) -
     };
     conn.query(&sql, deadline).await?;
     Ok(())
+}
+
+/// Makes the server read-only for everybody, privileged sessions included. Whether this connection holds a lock for that, which ends
+/// with it.
+///
+/// # Errors
+/// How it failed by `deadline`: then the lock may be held, or wait, until the session is ended.
+pub async fn block_commits(conn: &mut Connection, deadline: Instant) -> Result<bool, ControlError> {
+    let Some(lock) = conn.dialect().lock_commits() else {
+        set_read_only(conn, true, deadline).await?;
+        return Ok(false);
+    };
+    let left = deadline.saturating_duration_since(Instant::now());
+    let sql = format!("SET SESSION lock_wait_timeout={}; {lock}", left.as_secs().max(1));
+    match conn.query(&sql, deadline).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.code == Some(NO_PRIVILEGE) => {
+            tracing::warn!(error = %error, "privileged local sessions are not kept from committing in a switchover; grant RELOAD to the admin account");
+            set_read_only(conn, true, deadline).await?;
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn change<'a>(source: &'a InstanceId, env: &'a ControlEnv, use_gtid: bool) -> ChannelChange<'a> {

@@ -1,0 +1,78 @@
+//! What holds MariaDB's commits up from a switchover's block until the old primary follows, or serves again. `read_only` does not stop
+//! a session with the privilege to ignore it (`READ ONLY ADMIN`), and one that came in over the unix socket is not cut by the packet
+//! filter: it would commit on the old primary alone. The global read lock stops everybody. MySQL's `super_read_only` does so by itself.
+//!
+//! The lock is a connection's: it ends with this process, and at its own deadline. No commit waits for an acknowledgement while it is
+//! held, so that ending a session cannot commit anything. Transactions that have changed rows are ended behind it, before it is given up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep_until};
+
+use super::state::Shared;
+use crate::mysql::client::Connection;
+use crate::mysql::sessions;
+
+/// How long ending the sessions behind the lock may take.
+const END_WITHIN: Duration = Duration::from_millis(500);
+/// How long giving the lock up may take; the connection is closed all the same.
+const LIFT_WITHIN: Duration = Duration::from_millis(500);
+/// The lock outlasts the block's own time by this: the promotion, and what takes the block back by itself, are over by then.
+const AFTER_BLOCK: Duration = Duration::from_secs(30);
+
+/// The lock of one server, if it is held.
+#[derive(Debug, Default)]
+pub struct Barrier(Mutex<Option<Held>>);
+
+#[derive(Debug)]
+struct Held {
+    conn: Connection,
+    until: Instant,
+}
+
+/// Keeps the lock that `conn` holds, and ends the transactions that wait behind it, in the background: the block is not longer for that.
+pub(super) async fn keep(shared: &Arc<Shared>, conn: Connection, within: Duration) {
+    let until = Instant::now() + within + AFTER_BLOCK;
+    *shared.barrier.0.lock().await = Some(Held { conn, until });
+    let waiting = Arc::clone(shared);
+    shared.start(async move {
+        end_transactions(&waiting).await;
+        sleep_until(until).await;
+        let overdue =
+            waiting.barrier.0.lock().await.as_ref().is_some_and(|held| held.until <= Instant::now());
+        if overdue {
+            tracing::warn!(
+                "the switchover that blocked this server has not gone on; its commits are held up no longer"
+            );
+            lift(&waiting).await;
+        }
+    });
+}
+
+/// Gives the lock up. What had begun before the block and has not ended is ended first.
+pub(super) async fn lift(shared: &Shared) {
+    end_transactions(shared).await;
+    let Some(Held { mut conn, .. }) = shared.barrier.0.lock().await.take() else { return };
+    let deadline = Instant::now() + LIFT_WITHIN;
+    if let Err(error) = conn.query("UNLOCK TABLES", deadline).await {
+        tracing::warn!(error = %error, "the global read lock ends with its connection");
+    }
+    conn.close(deadline).await;
+}
+
+async fn end_transactions(shared: &Shared) {
+    let mut slot = shared.barrier.0.lock().await;
+    let Some(held) = slot.as_mut() else { return };
+    match sessions::end_writers(&mut held.conn, Instant::now() + END_WITHIN).await {
+        Ok(0) => {}
+        Ok(count) => tracing::warn!(
+            count,
+            "transactions that were open when the server was blocked for a switchover: ended and rolled back"
+        ),
+        Err(error) => {
+            tracing::warn!(error = %error, "transactions that were open when the server was blocked may commit here alone; look for errant transactions");
+        }
+    }
+}
