@@ -16,9 +16,10 @@ data_dir = "$dir/data"
 $own
 
 [defaults]
-silence        = "3s"
+silence        = "${MHA_LAB_SILENCE:-3s}"
 durability     = "$DURABILITY"
 without_ackers = "$without"
+${MHA_LAB_DEFAULTS:-}
 admin       = { user = "mha", password = { file = "$LAB/secrets/admin" } }
 replication = { user = "mha_repl", password = { file = "$LAB/secrets/replication" } }
 heartbeat   = { user = "mha_heartbeat", password = { file = "$LAB/secrets/heartbeat" } }
