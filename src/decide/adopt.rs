@@ -3,6 +3,7 @@
 use super::failover::{acks_in_force, next_generation};
 use super::plan::{Plan, PlanKind, Proof, Stage, Step, TrafficOrder};
 use super::promotion;
+use super::restrictions;
 use super::topology;
 use crate::model::ballot::Generation;
 use crate::model::instance::InstanceId;
@@ -35,7 +36,12 @@ pub fn adopt(view: &ClusterView, primary: Option<&InstanceId>) -> Result<Plan, V
         |replica: &InstanceId| tiers.iter().find(|(below, _)| below == replica).map(|(_, source)| source);
     let acks =
         if lossless { acks_in_force(view, view.of(&primary).and_then(|seen| seen.latest())) } else { 0 };
-    let direct = replicas.iter().filter(|replica| source_of(replica).is_none()).cloned();
+    let acknowledges = |replica: &InstanceId| {
+        let report = view.of(replica).and_then(Seen::latest);
+        report.is_none_or(|report| restrictions::may_acknowledge(view, replica, report))
+    };
+    let direct =
+        replicas.iter().filter(|replica| source_of(replica).is_none() && acknowledges(replica)).cloned();
     let ackers: Vec<InstanceId> = if lossless { direct.collect() } else { Vec::new() };
     let generation = next_generation(view);
     let follow: Vec<Step> = replicas
@@ -91,7 +97,7 @@ pub fn adopt(view: &ClusterView, primary: Option<&InstanceId>) -> Result<Plan, V
         title: format!("adopt {}: {primary} leads, generation {generation}", view.cluster.name),
         stages,
         commit: None,
-        basis: Vec::new(),
+        basis: restrictions::told_at_adoption(view, &primary),
     })
 }
 

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::restrictions;
 use crate::model::cluster::{Member, Promotion};
 use crate::model::disk::Disk;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::{Flavor, InstanceId, Version};
 use crate::model::observation::{Access, AgentStatus};
 use crate::model::report::{Report, ThreadState};
+use crate::model::restrictions::{Setting, listed};
 use crate::model::view::{ClusterView, Seen};
 
 /// Why a replica may not lead.
@@ -35,7 +37,16 @@ pub enum Against {
         #[serde(default)]
         waiting: u64,
     },
-    Filtered,
+    /// Filters drop part of its stream.
+    Filtered(Vec<Setting>),
+    /// Its own log leaves transactions out: who followed it would miss them.
+    BinlogFiltered(Vec<Setting>),
+    /// It passes over errors when it applies: rows may be missing.
+    SkipsErrors(Vec<Setting>),
+    /// It runs, and no client and no replica can connect to it.
+    Unreachable(String),
+    /// MySQL's `offline_mode`: no client is let in, and no replica.
+    Offline,
     Delayed(#[serde(with = "crate::model::time::millis")] Duration),
     /// By command, by whom.
     Stopped(String),
@@ -72,7 +83,13 @@ impl fmt::Display for Against {
             Self::ApplierError { code, text, waiting } => {
                 write!(f, "its applier stopped with error {code}: {text}; {}", keep_received(*waiting))
             }
-            Self::Filtered => f.write_str("filters its stream"),
+            Self::Filtered(by) => write!(f, "filters its stream ({})", listed(by)),
+            Self::BinlogFiltered(by) => {
+                write!(f, "leaves transactions out of its binary log ({})", listed(by))
+            }
+            Self::SkipsErrors(by) => write!(f, "passes over errors when it applies ({})", listed(by)),
+            Self::Unreachable(why) => write!(f, "cannot be reached by clients and replicas ({why})"),
+            Self::Offline => f.write_str("offline_mode is ON"),
             Self::Delayed(by) => write!(f, "is delayed by {} s", by.as_secs()),
             Self::Stopped(by) => write!(f, "was stopped by {by}"),
             Self::MultiSource(n) => write!(f, "replicates from {n} sources"),
@@ -128,7 +145,11 @@ impl Candidate {
             | Against::Parked(_)
             | Against::NoBinlog
             | Against::NoReplicaUpdates
-            | Against::Filtered
+            | Against::Filtered(_)
+            | Against::BinlogFiltered(_)
+            | Against::SkipsErrors(_)
+            | Against::Unreachable(_)
+            | Against::Offline
             | Against::MultiSource(_)
             | Against::Errant(_)
             | Against::Stranger(_) => true,
@@ -161,7 +182,9 @@ impl Candidate {
             Against::NotAnswering(_)
             | Against::Parked(_)
             | Against::ApplierError { .. }
-            | Against::Filtered
+            | Against::Filtered(_)
+            | Against::BinlogFiltered(_)
+            | Against::SkipsErrors(_)
             | Against::NotReplicating
             | Against::Stopping
             | Against::Disk(_)
@@ -172,6 +195,8 @@ impl Candidate {
             | Against::NoBinlog
             | Against::NoReplicaUpdates
             | Against::NotByGtid
+            | Against::Unreachable(_)
+            | Against::Offline
             | Against::Delayed(_)
             | Against::MultiSource(_)
             | Against::NewerThan { .. }
@@ -385,6 +410,7 @@ fn against<'a>(
                 against.push(Against::Errant(errant));
             }
             server_reasons(view, instance, report, &mut against);
+            against.extend(restrictions::against(seen, report));
             version_reasons(view, instance, report, report_of, &mut against);
         }
         None => {
@@ -440,9 +466,6 @@ fn server_reasons(view: &ClusterView, instance: &InstanceId, report: &Report, ag
     if let (ThreadState::Stopped, Some(error)) = (channel.applier, &channel.applier_error) {
         let waiting = channel.received.minus(&report.executed).count();
         against.push(Against::ApplierError { code: error.code, text: error.text.clone(), waiting });
-    }
-    if channel.filtered {
-        against.push(Against::Filtered);
     }
     if channel.delay > Duration::ZERO {
         against.push(Against::Delayed(channel.delay));

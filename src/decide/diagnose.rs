@@ -164,6 +164,9 @@ fn living(view: &ClusterView, primary: &InstanceId, seen: &Seen, report: &Report
     if let Some(text) = isolated(view, seen, now) {
         return Diagnosis::new(Verdict::IsolatedPrimary, Some(primary), vec![text]);
     }
+    if let Some(text) = super::restrictions::refuses_clients(primary, report) {
+        return Diagnosis::new(Verdict::MisconfiguredPrimary, Some(primary), vec![text]);
+    }
     let policy = &view.cluster.policy;
     let semi_sync = &report.semi_sync;
     let stuck = seen.agent_now().and_then(|agent| agent.heartbeat_stuck).unwrap_or(Duration::ZERO);

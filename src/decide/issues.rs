@@ -4,6 +4,7 @@ use super::candidate::{errant, keep_received};
 use super::events;
 use super::proof::{Promise, promise};
 use super::standing::holds_unapplied;
+use super::restrictions;
 use crate::model::instance::InstanceId;
 use crate::model::job::{Job, Phase};
 use crate::model::observation::{Access, Leaving, Process};
@@ -52,6 +53,12 @@ pub(crate) fn issues(view: &ClusterView, now: Moment) -> Vec<String> {
         );
         found.extend(semi_sync_issue(view, &record.primary));
         found.extend(ring(view, &record.primary));
+        let primary = view.of(&record.primary).and_then(|seen| Some((seen, seen.latest()?)));
+        found.extend(
+            primary
+                .into_iter()
+                .flat_map(|(seen, report)| restrictions::of_primary(&record.primary, seen, report)),
+        );
         found.extend(events::issue(view, record));
     }
     found
@@ -111,6 +118,7 @@ fn state_issues(view: &ClusterView, instance: &InstanceId, seen: &Seen, now: Mom
     };
     let mut found = stream_issues(view, instance, report);
     found.extend(deaf(view, instance, seen, report));
+    found.extend(restrictions::of_replica(view, instance, seen, report, now));
     if seen.agent_now().is_some_and(|agent| agent.access == Access::Closed) {
         found.push(format!("{instance} is fenced: not compared with the primary yet"));
     }

@@ -24,6 +24,7 @@ pub mod rebuild;
 pub mod rejoin;
 mod reopen;
 pub mod standing;
+mod restrictions;
 pub mod step;
 pub mod switchover;
 pub mod topology;

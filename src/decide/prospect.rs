@@ -97,7 +97,9 @@ fn outcome(view: &ClusterView, primary: &InstanceId, plan: &Plan) -> String {
         Promise::Lossless(_) => "nothing acknowledged lost".to_owned(),
         Promise::Local | Promise::Broken { .. } => at_most(view, primary, plan),
     };
-    format!("{leader} would lead, {loss}")
+    let unlogged = super::restrictions::never_logged(view, primary);
+    let unlogged = unlogged.map_or_else(String::new, |what| format!(", {what}"));
+    format!("{leader} would lead, {loss}{unlogged}")
 }
 
 /// What the primary had when last asked and the plan does not bring over. Not less than the truth: what it commits between two polls

@@ -7,6 +7,7 @@ use super::failover::acks_in_force;
 use super::plan::{Plan, PlanKind, Stage, Step};
 use super::rebuild::{self, Under};
 use super::standing::holds_unapplied;
+use super::restrictions;
 use super::topology;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::{Flavor, InstanceId};
@@ -179,7 +180,7 @@ impl Standing {
         let acknowledges = record.ackers.contains(instance);
         let joins = record.wishes.added.iter().any(|member| member.instance == *instance)
             && (report.channel().is_none()
-                || !acknowledges && topology::would_acknowledge(view, record, home, report));
+                || !acknowledges && topology::would_acknowledge(view, record, (instance, report), home));
         // Below another one it acknowledges nothing, whatever an older record says.
         let recorded = *home != record.primary && acknowledges;
         // An order that came late, or somebody's hand, made it follow without acknowledging: commits may wait for nobody but it.
@@ -365,7 +366,9 @@ pub(super) fn follow_stages(
     instance: &InstanceId,
     primary: &Report,
 ) -> Vec<Stage> {
-    let lossless = view.cluster.policy.durability == Durability::Lossless;
+    let own = view.of(instance).and_then(Seen::latest);
+    let lossless = view.cluster.policy.durability == Durability::Lossless
+        && own.is_none_or(|report| restrictions::may_acknowledge(view, instance, report));
     let mut ackers = record.ackers.clone();
     if lossless && !ackers.contains(instance) {
         ackers.push(instance.clone());

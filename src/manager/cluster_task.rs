@@ -119,6 +119,7 @@ impl ClusterTask {
             Event::Agent(instance, status) => self.view.record_agent(&instance, now, *status),
             Event::AgentLost(instance) => self.view.record_agent_lost(&instance, now),
             Event::Events(instance, at, events) => self.view.record_events(&instance, at, *events),
+            Event::Inventory(instance, at, read) => self.view.record_inventory(&instance, at, *read),
             Event::Probe(probe) => self.view.record_probe(probe),
             Event::Granted { host, generation, ago } => {
                 self.view.record_grant(&host, Granted { at: now, generation, ago });

@@ -14,6 +14,7 @@ use crate::model::events::ServerEvents;
 use crate::model::extra::Dossier;
 use crate::model::instance::InstanceId;
 use crate::model::intent::{FailoverAsk, How, SwitchoverAsk};
+use crate::model::inventory::Inventory;
 use crate::model::observation::{AgentStatus, Observation, Probe};
 use crate::model::time::Moment;
 use crate::model::wishes::ReplicaAsk;
@@ -26,6 +27,8 @@ pub enum Event {
     AgentLost(InstanceId),
     /// What a server said of its scheduled events, and when it was asked.
     Events(InstanceId, Moment, Box<ServerEvents>),
+    /// What was read of a server now and then, and when it was asked.
+    Inventory(InstanceId, Moment, Box<Inventory>),
     Probe(Probe),
     /// A voter's host said how long ago it last granted the lease.
     Granted {

@@ -5,6 +5,7 @@ mod cluster_task;
 mod direct;
 pub mod event;
 pub mod handle;
+mod inventory;
 mod leadership;
 mod live_world;
 mod members;

@@ -23,14 +23,15 @@ pub(super) struct Watched {
     pub(super) policy: Policy,
 }
 
-/// Asks one server every `poll_every`, and at once when `nudge` says so, until stopped.
+/// Asks one server every `poll_every`, and at once when `nudge` says so, until stopped. Says `reconnected` with each new connection: the
+/// server may have been started anew.
 pub(super) async fn watch(
     watched: Watched,
     events: mpsc::Sender<Event>,
-    nudge: std::sync::Arc<Notify>,
+    (nudge, reconnected): (std::sync::Arc<Notify>, std::sync::Arc<Notify>),
     stop: CancellationToken,
 ) {
-    let mut prober = Prober { watched, connection: None, identity: None };
+    let mut prober = Prober { watched, connection: None, identity: None, reconnected };
     let mut tick = interval(prober.watched.policy.poll_every);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -51,6 +52,7 @@ struct Prober {
     connection: Option<Connection>,
     /// Who answered first; another later is the wrong server, unless this one was restarted as another version.
     identity: Option<Identity>,
+    reconnected: std::sync::Arc<Notify>,
 }
 
 impl Prober {
@@ -72,6 +74,7 @@ impl Prober {
                 let opened =
                     Connection::open(&target, &self.watched.admin, &self.watched.tls, None, deadline).await?;
                 self.check_identity(opened.identity())?;
+                self.reconnected.notify_one();
                 opened
             }
         };

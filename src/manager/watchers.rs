@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::agents::{self, Lookout};
 use super::event::Event;
+use super::inventory;
 use super::monitor::{self, Watched};
 use super::scheduled;
 use crate::decide::diagnose::Diagnosis;
@@ -51,8 +52,10 @@ impl Watchers {
     ) -> Self {
         let mut nudges = BTreeMap::new();
         for one in &watched {
-            let nudge = Arc::new(Notify::new());
-            tracker.spawn(monitor::watch(one.clone(), events.clone(), Arc::clone(&nudge), stop.clone()));
+            let (nudge, reconnected) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+            let bells = (Arc::clone(&nudge), Arc::clone(&reconnected));
+            tracker.spawn(monitor::watch(one.clone(), events.clone(), bells, stop.clone()));
+            tracker.spawn(inventory::watch(one.clone(), events.clone(), reconnected, stop.clone()));
             tracker.spawn(scheduled::watch(one.clone(), events.clone(), stop.clone()));
             nudges.insert(one.instance.clone(), nudge);
         }

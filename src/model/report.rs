@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::binlog::BinlogCoordinates;
 use super::gtid::GtidSet;
 use super::instance::{Flavor, Identity, InstanceId};
+use super::restrictions::{Restrictions, Setting};
 
 /// The state of one of a replica's two threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,8 +54,9 @@ pub struct Replication {
     pub gtid: bool,
     /// Configured delay of the applier.
     pub delay: Duration,
-    /// Whether filters drop part of the stream.
-    pub filtered: bool,
+    /// Filters that drop part of the stream.
+    #[serde(default)]
+    pub filters: Vec<Setting>,
 }
 
 impl Replication {
@@ -125,6 +127,8 @@ pub struct Report {
     pub replication: Vec<Replication>,
     pub semi_sync: SemiSync,
     pub settings: Settings,
+    #[serde(default)]
+    pub restrictions: Restrictions,
     /// Age of the newest write heartbeat it has applied, by the hosts' wall clocks: the true lag of a replica.
     pub heartbeat_age: Option<Duration>,
 }
@@ -161,6 +165,16 @@ impl Report {
     /// Nothing received is left to apply.
     pub fn is_level(&self) -> bool {
         self.replication.iter().all(|channel| self.executed.contains(&channel.received))
+    }
+
+    /// Every filter that drops part of what the default channel brings, or would bring; each once.
+    pub fn filters(&self) -> Vec<Setting> {
+        let of_channel = self.channel().map(|channel| channel.filters.as_slice()).unwrap_or_default();
+        let mut filters = of_channel.to_vec();
+        filters.extend_from_slice(&self.restrictions.filters);
+        filters.sort();
+        filters.dedup();
+        filters
     }
 
     /// It takes writes from ordinary users.

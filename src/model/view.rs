@@ -12,6 +12,7 @@ use super::events::ServerEvents;
 use super::gtid::GtidSet;
 use super::instance::InstanceId;
 use super::observation::{AgentSeen, AgentStatus, Observation, Probe, Process, Unseen, Vantage};
+use super::inventory::Inventory;
 use super::record::ClusterRecord;
 use super::report::Report;
 use super::standing::{AckerEvidence, Doubt, Loss, RESTART_SLACK, ServerRun, Standing, has, loss_between};
@@ -51,6 +52,9 @@ pub struct Seen {
     /// Its scheduled events as the manager last read them, kept after the server fell silent; not over a recovery.
     #[serde(default)]
     pub events: Option<(Moment, ServerEvents)>,
+    /// What is read of it now and then, kept after the server fell silent.
+    #[serde(default)]
+    pub inventory: Option<(Moment, Inventory)>,
 }
 
 impl Seen {
@@ -365,6 +369,13 @@ impl ClusterView {
     pub fn record_events(&mut self, of: &InstanceId, at: Moment, events: ServerEvents) {
         if let Some(seen) = self.seen.get_mut(of) {
             seen.events = Some((at, events));
+        }
+    }
+
+    /// Takes in what was read of a server now and then.
+    pub fn record_inventory(&mut self, of: &InstanceId, at: Moment, inventory: Inventory) {
+        if let Some(seen) = self.seen.get_mut(of) {
+            seen.inventory = Some((at, inventory));
         }
     }
 

@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::dialect::{Dialect, SemiSyncWords};
 use super::fault::{ClientError, plain};
 use super::greeting::{Place, Stage, look};
+use super::probe::Extra;
 use super::record::{Record, records};
 use crate::model::instance::{Flavor, Identity, InstanceId, Version};
 use crate::model::observation::Unseen;
@@ -84,8 +85,8 @@ pub struct Connection {
     target: Target,
     identity: Identity,
     pub(super) semi_sync: Option<SemiSyncWords>,
-    /// Whether `performance_schema` answered the last time it was asked.
-    pub(super) has_counters: bool,
+    /// What this server refused to answer, and is not asked again on this connection.
+    pub(super) refused: Vec<Extra>,
 }
 
 impl fmt::Debug for Connection {
@@ -133,7 +134,7 @@ impl Connection {
             target: target.clone(),
             identity: unknown,
             semi_sync: None,
-            has_counters: true,
+            refused: Vec::new(),
         };
         let rows = this.query(INTRODUCTION, deadline).await?;
         this.identity = rows

@@ -10,6 +10,7 @@ pub mod dialect;
 pub mod events;
 pub mod fault;
 pub mod greeting;
+pub mod inventory;
 mod parse;
 pub mod probe;
 pub mod record;

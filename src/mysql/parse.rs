@@ -9,6 +9,7 @@ use crate::model::binlog::BinlogCoordinates;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::{Flavor, InstanceId};
 use crate::model::report::{Replication, SemiSync, Settings, ThreadError, ThreadState};
+use crate::model::restrictions::{Restrictions, Setting};
 
 /// `ER_MTA_INCONSISTENT_DATA`: MySQL's applier was ended from outside, by KILL or a shutdown. A worker that fails is told by its own
 /// error; this one is over at the next start, by GTID.
@@ -105,7 +106,7 @@ fn channel(flavor: Flavor, row: &Record, history: &History) -> Result<Replicatio
         heartbeat_every: row.number("replica_heartbeat_period").and_then(period),
         gtid,
         delay: Duration::from_secs(row.number("sql_delay").unwrap_or(0)),
-        filtered: FILTERS.iter().any(|filter| !matches!(text(filter), "" | "(Tagged)")),
+        filters: filters(row),
     })
 }
 
@@ -122,6 +123,64 @@ const FILTERS: [&str; 10] = [
     "replicate_ignore_domain_ids",
     "replicate_ignore_server_ids",
 ];
+
+/// Of a setting's value, in characters: a filter may name thousands of tables.
+const VALUE: usize = 200;
+
+fn setting(name: &str, value: &str) -> Setting {
+    let mut short: String = plain(value).chars().take(VALUE).collect();
+    if value.chars().count() > VALUE {
+        short.push('…');
+    }
+    Setting::new(name, &short)
+}
+
+fn filters(row: &Record) -> Vec<Setting> {
+    let of = |name: &&str| row.text(name).filter(|value| !matches!(*value, "" | "(Tagged)"));
+    FILTERS.iter().filter_map(|name| Some(setting(name, of(name)?))).collect()
+}
+
+/// From [`Dialect::restrictions`](super::dialect::Dialect::restrictions).
+pub(super) fn restrictions(row: &Record) -> Restrictions {
+    let text = |name| row.text_or_empty(name);
+    // Named as this server names them: an operator looks for that word.
+    let skips = [
+        ("exec_mode", "STRICT"),
+        ("skip_errors", "OFF"),
+        ("skip_counter", "0"),
+        ("gtid_ignore_duplicates", "0"),
+    ];
+    let skips =
+        skips.into_iter().filter(|(name, off)| !matches!(text(name), "" | "OFF") && text(name) != *off);
+    let skips = skips.map(|(name, _)| setting(row.text(&format!("{name}_name")).unwrap_or(name), text(name)));
+    let networking = row.switch("skip_networking").filter(|skips| *skips);
+    let address = text("bind_address");
+    let local = !address.is_empty() && address.split(',').all(|address| is_loopback(address.trim()));
+    let local_only = networking
+        .map(|_| setting("skip_networking", "ON"))
+        .or_else(|| local.then(|| setting("bind_address", address)));
+    Restrictions {
+        filters: filters(row),
+        skips: skips.collect(),
+        local_only,
+        offline: row.switch("offline_mode").unwrap_or(false),
+    }
+}
+
+/// An address that only its own host reaches. MySQL lets a network namespace follow it.
+fn is_loopback(address: &str) -> bool {
+    let address = address.split('/').next().unwrap_or(address);
+    address.eq_ignore_ascii_case("localhost")
+        || address.parse::<std::net::IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
+/// Adds MySQL's filters that hold for every channel, also for those that are made later.
+pub(super) fn global_filters(restrictions: &mut Restrictions, rows: &[Record]) {
+    let set = rows.iter().filter(|row| row.text("filter").is_some());
+    restrictions.filters.extend(
+        set.map(|row| setting(&row.text_or_empty("filter").to_ascii_lowercase(), row.text_or_empty("rule"))),
+    );
+}
 
 /// What a replica says of its source's name is whatever somebody once configured there.
 fn host(text: &str) -> String {
@@ -154,7 +213,7 @@ fn period(seconds: f64) -> Option<Duration> {
 /// Adds what `performance_schema` counts to the channels.
 pub(super) fn count_heartbeats(channels: &mut [Replication], rows: &[Record]) {
     for channel in channels {
-        let named = |row: &&Record| row.text_or_empty("channel_name") == channel.channel;
+        let named = |row: &&Record| row.text("channel_name") == Some(channel.channel.as_str());
         if let Some(row) = rows.iter().find(named) {
             channel.heartbeats = row.number("received_heartbeats").unwrap_or(0);
             channel.heartbeat_every = row.number("heartbeat_interval").and_then(period);
@@ -189,4 +248,45 @@ pub(super) fn semi_sync(variables: &[Record], counters: &[Record]) -> (SemiSync,
         replica_status: on("rpl_semi_sync_replica_status"),
     };
     (seen, words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(columns: &[(&str, &str)]) -> Restrictions {
+        restrictions(&Record::made(columns))
+    }
+
+    #[test]
+    fn a_server_that_only_its_own_host_reaches() {
+        for address in ["127.0.0.1", "::1", "localhost", "127.0.0.1,::1", "127.0.0.1/ns1", "::ffff:127.0.0.1"]
+        {
+            assert_eq!(
+                said(&[("skip_networking", "0"), ("bind_address", address)]).local_only,
+                Some(Setting::new("bind_address", address))
+            );
+        }
+        for address in ["", "*", "::", "0.0.0.0", "10.0.0.1", "127.0.0.1,10.0.0.1", "db1"] {
+            assert_eq!(
+                said(&[("skip_networking", "0"), ("bind_address", address)]).local_only,
+                None,
+                "{address}"
+            );
+        }
+        let none = said(&[("skip_networking", "1"), ("bind_address", "10.0.0.1")]);
+        assert_eq!(none.local_only, Some(Setting::new("skip_networking", "ON")));
+    }
+
+    /// A column that is missing says nothing; one that is as shipped neither.
+    #[test]
+    fn unknown_settings_restrict_nothing() {
+        assert_eq!(said(&[]), Restrictions::default());
+        let shipped =
+            [("exec_mode", "STRICT"), ("skip_errors", "OFF"), ("skip_counter", "0"), ("replicate_do_db", "")];
+        assert_eq!(said(&shipped), Restrictions::default());
+        let long = "x".repeat(VALUE * 3);
+        let filters = said(&[("replicate_do_db", &long)]).filters;
+        assert_eq!(filters[0].value.chars().count(), VALUE + 1);
+    }
 }

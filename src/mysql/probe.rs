@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::client::{Answer, Connection};
+use super::dialect::Dialect;
 use super::fault::ClientError;
 use super::parse::{self, History};
 use super::record::Record;
@@ -18,6 +19,7 @@ use crate::model::gtid::GtidSet;
 use crate::model::instance::Flavor;
 use crate::model::observation::Unseen;
 use crate::model::report::{Replication, Report};
+use crate::model::restrictions::Restrictions;
 
 const SEMI_SYNC: &str =
     "SHOW GLOBAL VARIABLES LIKE 'rpl_semi_sync%'; SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync%'";
@@ -25,23 +27,55 @@ const SEMI_SYNC: &str =
 const HEARTBEAT_AGE: &str =
     "SELECT TIMESTAMPDIFF(MICROSECOND, at, UTC_TIMESTAMP(6)) AS age FROM mha.heartbeat WHERE id = 1";
 
+/// A part of a report that a server may refuse: its version does not know it, or the account may not read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extra {
+    Restrictions,
+    /// MySQL's stream counters, and filters that hold for every channel.
+    Counters,
+    HeartbeatAge,
+}
+
+impl Extra {
+    const ALL: [Self; 3] = [Self::Restrictions, Self::Counters, Self::HeartbeatAge];
+
+    fn sql(self, dialect: Dialect) -> Option<String> {
+        match self {
+            Self::Restrictions => Some(dialect.restrictions()),
+            Self::Counters => dialect.heartbeat_counters().map(str::to_owned),
+            Self::HeartbeatAge => Some(HEARTBEAT_AGE.to_owned()),
+        }
+    }
+
+    /// The heartbeat's table may be made at any time.
+    fn is_asked_again(self) -> bool {
+        match self {
+            Self::HeartbeatAge => true,
+            Self::Restrictions | Self::Counters => false,
+        }
+    }
+}
+
 /// Asks a server for everything a decision needs. `coordinates` is left empty, and `purged` is on MariaDB only what never was
-/// in its logs: see [`binlog`]. The heartbeat's age, and on MySQL the stream's counters, are left out where the account or
-/// the server has none.
+/// in its logs: see [`binlog`]. Each [`Extra`] is left out where the account or the server has none.
 ///
 /// # Errors
 /// How it failed by `deadline`.
 pub async fn report(conn: &mut Connection, deadline: Instant) -> Result<Report, Unseen> {
     let dialect = conn.dialect();
     let flavor = dialect.flavor();
-    let counters = dialect.heartbeat_counters().filter(|_| conn.has_counters);
+    let extras: Vec<(Extra, String)> = Extra::ALL
+        .into_iter()
+        .filter(|extra| !conn.refused.contains(extra))
+        .filter_map(|extra| Some((extra, extra.sql(dialect)?)))
+        .collect();
     // Those that may be refused come last: the server stops at the first that fails.
     let mut sql = format!(
         "{}; {}; {SEMI_SYNC}; SHOW GLOBAL STATUS LIKE 'Uptime'",
         dialect.variables(),
         dialect.show_replicas()
     );
-    for more in counters.into_iter().chain([HEARTBEAT_AGE]) {
+    for (_, more) in &extras {
         sql.push_str("; ");
         sql.push_str(more);
     }
@@ -60,18 +94,17 @@ pub async fn report(conn: &mut Connection, deadline: Instant) -> Result<Report, 
     let mut replication = parse::channels(flavor, &replicas, &history).map_err(|why| broken(&why))?;
     let (semi_sync, words) = parse::semi_sync(&semi_variables, &semi_status);
     conn.semi_sync = Some(words);
-    let mut age = sets.next();
-    if counters.is_some() {
-        match age {
-            Some(rows) => {
+    let (mut restrictions, mut heartbeat_age) = (Restrictions::default(), None);
+    for (extra, rows) in answered(conn, extras, sets.collect(), deadline).await? {
+        match extra {
+            Extra::Restrictions => {
+                restrictions = rows.first().map(parse::restrictions).unwrap_or_default();
+            }
+            Extra::Counters => {
                 parse::count_heartbeats(&mut replication, &rows);
-                age = sets.next();
+                parse::global_filters(&mut restrictions, &rows);
             }
-            // Refused: not asked again on this connection, so that the heartbeat is.
-            None => {
-                conn.has_counters = false;
-                age = conn.query(HEARTBEAT_AGE, deadline).await.ok();
-            }
+            Extra::HeartbeatAge => heartbeat_age = microseconds(&rows),
         }
     }
     Ok(Report {
@@ -80,13 +113,44 @@ pub async fn report(conn: &mut Connection, deadline: Instant) -> Result<Report, 
         read_only: history.read_only,
         super_read_only: history.super_read_only,
         settings: parse::settings(flavor, row),
+        restrictions,
         executed: history.executed,
         purged: history.purged,
         coordinates: None,
         replication,
         semi_sync,
-        heartbeat_age: age.as_deref().and_then(microseconds),
+        heartbeat_age,
     })
+}
+
+/// What was answered of `extras`, in their order. After one that was refused the rest is asked again, in one round trip for each refusal,
+/// and what was refused is not asked again on this connection.
+async fn answered(
+    conn: &mut Connection,
+    mut extras: Vec<(Extra, String)>,
+    mut sets: Vec<Vec<Record>>,
+    deadline: Instant,
+) -> Result<Vec<(Extra, Vec<Record>)>, Unseen> {
+    let mut found = Vec::new();
+    loop {
+        let rest = extras.split_off(sets.len().min(extras.len()));
+        found.extend(extras.into_iter().map(|(extra, _)| extra).zip(sets));
+        let mut rest = rest.into_iter();
+        let Some((refused, _)) = rest.next() else { return Ok(found) };
+        if !refused.is_asked_again() {
+            conn.refused.push(refused);
+        }
+        extras = rest.collect();
+        if extras.is_empty() {
+            return Ok(found);
+        }
+        let sql: Vec<&str> = extras.iter().map(|(_, sql)| sql.as_str()).collect();
+        let answer = conn.batch(&sql.join("; "), deadline).await;
+        if let Some(error) = answer.error.filter(|_| !conn.is_open()) {
+            return Err(error.unseen);
+        }
+        sets = answer.sets;
+    }
 }
 
 /// A clock ahead of the server's makes an age of zero, not none.

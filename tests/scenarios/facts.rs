@@ -5,6 +5,7 @@ use mha::model::cluster::{Member, Promotion};
 use mha::model::disk::{Disk, Holds};
 use mha::model::observation::Unseen;
 use mha::model::report::ThreadError;
+use mha::model::restrictions::{Restrictions, Setting};
 
 use crate::commands::{Done, instance, number, span};
 use crate::extra;
@@ -135,7 +136,12 @@ fn server_is(host: &mut Host, fact: &[&str]) -> Done {
         ["applier", "running"] => (host.applier_stopped, host.applier_error) = (false, None),
         ["delayed", by] => host.delay = span(by)?,
         ["lag", by] => host.lag = span(by)?,
-        ["filtered"] => host.filtered = true,
+        ["filtered"] => set(host, "replicate_do_db", "app")?,
+        ["set", "nothing"] => {
+            (host.filters, host.restrictions) = (Vec::new(), Restrictions::default());
+            host.inventory.binlog_filters.clear();
+        }
+        ["set", name, "=", value @ ..] => set(host, name, &value.join(" "))?,
         ["no-binlog"] => host.log_bin = false,
         ["no-replica-updates"] => host.log_replica_updates = false,
         ["version", version] => host.version = version.parse().map_err(|error| format!("{error}"))?,
@@ -147,6 +153,24 @@ fn server_is(host: &mut Host, fact: &[&str]) -> Done {
         ["disk", state @ ..] => host.disk = disk(state)?,
         ["ackers", n] => host.semi_sync.clients = number(n)?,
         _ => return Err("unknown fact".to_owned()),
+    }
+    Ok(())
+}
+
+/// `db2 set replicate_do_db = app`, `db2 set binlog_ignore_db = test`, `db2 set slave_exec_mode = IDEMPOTENT`,
+/// `db2 set bind_address = 127.0.0.1`, `db1 set offline_mode = ON`: a setting that leaves out, passes over or refuses something.
+fn set(host: &mut Host, name: &str, value: &str) -> Done {
+    let setting = Setting::new(name, value);
+    match name {
+        "binlog_do_db" | "binlog_ignore_db" => host.inventory.binlog_filters.push(setting),
+        "skip_networking" | "bind_address" => host.restrictions.local_only = Some(setting),
+        "offline_mode" => host.restrictions.offline = value == "ON",
+        _ if name.starts_with("replicate_") && host.source.is_some() => host.filters.push(setting),
+        _ if name.starts_with("replicate_") => host.restrictions.filters.push(setting),
+        _ if name.contains("skip") || name.contains("exec_mode") || name.contains("ignore") => {
+            host.restrictions.skips.push(setting);
+        }
+        _ => return Err("no setting that matters".to_owned()),
     }
     Ok(())
 }

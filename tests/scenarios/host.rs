@@ -6,9 +6,11 @@ use mha::model::ballot::Generation;
 use mha::model::disk::Disk;
 use mha::model::extra::Saved;
 use mha::model::instance::{Flavor, InstanceId, Version};
+use mha::model::inventory::Inventory;
 use mha::model::job::Job;
 use mha::model::observation::{Leaving, Unseen};
 use mha::model::report::{SemiSync, ThreadError};
+use mha::model::restrictions::{Restrictions, Setting};
 use mha::model::time::Moment;
 
 /// What is wrong with a server or its host.
@@ -50,7 +52,9 @@ pub(crate) struct Host {
     pub(crate) applier_stopped: bool,
     pub(crate) applier_error: Option<ThreadError>,
     pub(crate) delay: Duration,
-    pub(crate) filtered: bool,
+    pub(crate) filters: Vec<Setting>,
+    pub(crate) restrictions: Restrictions,
+    pub(crate) inventory: Inventory,
     pub(crate) lag: Duration,
     /// A second channel's source and its transactions.
     pub(crate) foreign: Option<(InstanceId, u64)>,
@@ -102,7 +106,9 @@ impl Host {
             applier_stopped: false,
             applier_error: None,
             delay: Duration::ZERO,
-            filtered: false,
+            filters: Vec::new(),
+            restrictions: Restrictions::default(),
+            inventory: Inventory::default(),
             lag: Duration::from_millis(200),
             foreign: None,
             log_bin: true,

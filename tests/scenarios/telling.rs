@@ -94,7 +94,7 @@ pub(crate) fn show(out: &mut String, plan: &Plan, name: &str) {
     let broken = lint(plan);
     assert!(broken.is_empty(), "{name}: an unsound plan: {broken:?}\n{plan}");
     line(out, "", &plan.to_string());
-    if plan.kind == PlanKind::Promote {
+    if matches!(plan.kind, PlanKind::Promote | PlanKind::Adopt) {
         plan.basis.iter().for_each(|why| line(out, "  because ", why));
     }
 }

@@ -203,6 +203,9 @@ impl World {
             Err(Unseen::NoRoute)
         };
         let (of, at) = (host.instance.clone(), self.now);
+        if seen.is_ok() {
+            self.view.record_inventory(&of, at, host.inventory.clone());
+        }
         self.view.record_look(Observation { of, from: Vantage::Manager, at, seen });
     }
 
@@ -351,6 +354,7 @@ impl World {
                 durable_commits: true,
                 net_timeout: Duration::from_secs(4),
             },
+            restrictions: host.restrictions.clone(),
             heartbeat_age: host.source.as_ref().map(|_| host.lag),
         }
     }
@@ -381,7 +385,7 @@ impl World {
             heartbeat_every: Some(Duration::from_millis(750)),
             gtid: true,
             delay: host.delay,
-            filtered: host.filtered,
+            filters: host.filters.clone(),
         };
         let foreign = host.foreign.as_ref().map(|(source, count)| Replication {
             channel: "other".to_owned(),

@@ -6,6 +6,7 @@ use mha::model::gtid::GtidSet;
 use mha::model::instance::{Flavor, Identity, Version};
 use mha::model::observation::{AgentStatus, Observation, Probe, Unseen, Vantage};
 use mha::model::report::{Replication, Report, SemiSync, Settings, ThreadError, ThreadState};
+use mha::model::restrictions::Restrictions;
 use mha::model::time::Moment;
 use mha::model::view::Granted;
 
@@ -80,7 +81,7 @@ impl Sim {
             heartbeat_every: Some(Duration::from_millis(500)),
             gtid: true,
             delay: Duration::ZERO,
-            filtered: false,
+            filters: Vec::new(),
         });
         Report {
             identity: Identity {
@@ -120,6 +121,7 @@ impl Sim {
                 durable_commits: true,
                 net_timeout: Duration::from_millis(NET_TIMEOUT),
             },
+            restrictions: Restrictions::default(),
             heartbeat_age: None,
         }
     }

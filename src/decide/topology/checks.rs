@@ -177,7 +177,7 @@ pub(super) fn movable<'v>(
     if let Some(above) = above {
         pair(view, record, (instance, report), (source, above), &mut found);
     }
-    if !would_acknowledge(view, record, source, report) {
+    if !would_acknowledge(view, record, (instance, report), source) {
         last_acker(view, record, ask, &mut found);
     }
     if found.is_empty() { Ok(report) } else { Err(found) }

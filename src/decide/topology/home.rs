@@ -120,7 +120,7 @@ pub(super) fn cannot_feed(report: &Report) -> Option<String> {
     if report.replication.len() > 1 {
         return Some(format!("it replicates from {} sources", report.replication.len()));
     }
-    if channel.filtered {
+    if !report.filters().is_empty() {
         return Some("it filters its stream, and so would everything below it".to_owned());
     }
     (!channel.delay.is_zero()).then(|| {

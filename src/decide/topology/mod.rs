@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use self::objection::Objection;
 use super::plan::{Plan, PlanKind, Stage, Step};
+use super::restrictions;
 use crate::model::instance::InstanceId;
 use crate::model::policy::Durability;
 use crate::model::record::ClusterRecord;
@@ -90,11 +91,10 @@ fn is_lossless(view: &ClusterView) -> bool {
 pub(super) fn would_acknowledge(
     view: &ClusterView,
     record: &ClusterRecord,
+    (instance, report): (&InstanceId, &Report),
     source: &InstanceId,
-    report: &Report,
 ) -> bool {
-    let filtered = report.channel().is_some_and(|channel| channel.filtered);
-    is_lossless(view) && *source == record.primary && !filtered
+    is_lossless(view) && *source == record.primary && restrictions::may_acknowledge(view, instance, report)
 }
 
 /// The other ackers that hear the primary now.

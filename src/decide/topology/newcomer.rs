@@ -89,7 +89,7 @@ pub fn add(
     if *source != record.primary {
         stages.push(Stage::new("place", vec![wish(Wish::Follow { source: Some(source.clone()) })]));
     }
-    if newcomer.agent.is_none() && would_acknowledge(view, record, source, report) {
+    if newcomer.agent.is_none() && would_acknowledge(view, record, (instance, report), source) {
         stages.extend(joins_ackers(record, instance));
     }
     let by = if ask.by.is_empty() { "an operator" } else { ask.by.as_str() };

@@ -51,7 +51,7 @@ pub(super) fn moved(
     let source = (*to != record.primary).then(|| to.clone());
     let before = record.wishes.source_of(instance).cloned();
     let recorded = wish(instance, Wish::Follow { source }, Wish::Follow { source: before });
-    if would_acknowledge(view, record, to, report) {
+    if would_acknowledge(view, record, (instance, report), to) {
         stages.push(recorded);
         stages.extend(joins_ackers(record, instance));
         return stages;
@@ -118,7 +118,7 @@ pub(super) fn started(
     } else {
         stages.push(turn(record, ask, from, to, report));
     }
-    if would_acknowledge(view, record, to, report) {
+    if would_acknowledge(view, record, (instance, report), to) {
         stages.extend(joins_ackers(record, instance));
     }
     stages
