@@ -20,6 +20,7 @@ pub mod host;
 mod jobs;
 pub mod lease_loop;
 mod leaving;
+mod logs;
 mod opening;
 mod poll;
 pub mod ports;
@@ -126,6 +127,7 @@ pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<(), A
         spawn(&shared, second_layer::run(Arc::clone(&shared)));
         spawn(&shared, rebuild::run(Arc::clone(&shared)));
         spawn(&shared, disk::run(Arc::clone(&shared)));
+        spawn(&shared, logs::run(Arc::clone(&shared)));
     }
     spawn(&shared, relearn::run(Arc::clone(&shared)));
     tracing::info!(host = shared.config.host, listen = %shared.config.listen, "the agent runs");

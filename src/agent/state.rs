@@ -24,6 +24,7 @@ use crate::decide::lease::holder::{self, Input, Kept, Role};
 use crate::model::disk::Disk;
 use crate::model::extra::Saved;
 use crate::model::instance::{Flavor, InstanceId, Version};
+use crate::model::log_fault::LogFault;
 use crate::model::observation::{Access, AgentStatus, Leaving, Process, Unseen};
 use crate::model::report::Report;
 use crate::model::time::Moment;
@@ -71,6 +72,7 @@ pub struct Seen {
     /// Transactions the primary lacks, saved here.
     pub extra: Option<Saved>,
     pub disks: Vec<Disk>,
+    pub log_fault: Option<LogFault>,
     /// The server's data directory, since its process was looked at.
     pub data: Option<PathBuf>,
 }
@@ -169,6 +171,7 @@ impl Shared {
             last_identity: None,
             extra: None,
             disks: Vec::new(),
+            log_fault: None,
             data: None,
         };
         let (changed, _) = watch::channel(0);
@@ -310,6 +313,7 @@ impl Shared {
             extra: seen.extra.clone(),
             job: self.jobs.shown(),
             disks: seen.disks.clone(),
+            log_fault: seen.log_fault.clone(),
         }
     }
 }

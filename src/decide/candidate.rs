@@ -11,6 +11,7 @@ use crate::model::cluster::{Member, Promotion};
 use crate::model::disk::Disk;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::{Flavor, InstanceId, Version};
+use crate::model::log_fault::LogFault;
 use crate::model::observation::{Access, AgentStatus};
 use crate::model::report::{Report, ThreadState};
 use crate::model::restrictions::{Setting, listed};
@@ -43,6 +44,10 @@ pub enum Against {
     BinlogFiltered(Vec<Setting>),
     /// It passes over errors when it applies: rows may be missing.
     SkipsErrors(Vec<Setting>),
+    /// It has forgotten its own history, which was this.
+    HistoryReset(GtidSet),
+    /// A file of its binary log that a replica needs cannot be read.
+    LogUnreadable(LogFault),
     /// It runs, and no client and no replica can connect to it.
     Unreachable(String),
     /// MySQL's `offline_mode`: no client is let in, and no replica.
@@ -89,6 +94,8 @@ impl fmt::Display for Against {
             }
             Self::SkipsErrors(by) => write!(f, "passes over errors when it applies ({})", listed(by)),
             Self::Unreachable(why) => write!(f, "cannot be reached by clients and replicas ({why})"),
+            Self::HistoryReset(had) => write!(f, "has forgotten its own history, which was {had}"),
+            Self::LogUnreadable(fault) => write!(f, "{fault}"),
             Self::Offline => f.write_str("offline_mode is ON"),
             Self::Delayed(by) => write!(f, "is delayed by {} s", by.as_secs()),
             Self::Stopped(by) => write!(f, "was stopped by {by}"),
@@ -148,6 +155,8 @@ impl Candidate {
             | Against::Filtered(_)
             | Against::BinlogFiltered(_)
             | Against::SkipsErrors(_)
+            | Against::HistoryReset(_)
+            | Against::LogUnreadable(_)
             | Against::Unreachable(_)
             | Against::Offline
             | Against::MultiSource(_)
@@ -185,6 +194,7 @@ impl Candidate {
             | Against::Filtered(_)
             | Against::BinlogFiltered(_)
             | Against::SkipsErrors(_)
+            | Against::HistoryReset(_)
             | Against::NotReplicating
             | Against::Stopping
             | Against::Disk(_)
@@ -196,6 +206,7 @@ impl Candidate {
             | Against::NoReplicaUpdates
             | Against::NotByGtid
             | Against::Unreachable(_)
+            | Against::LogUnreadable(_)
             | Against::Offline
             | Against::Delayed(_)
             | Against::MultiSource(_)
@@ -411,6 +422,7 @@ fn against<'a>(
             }
             server_reasons(view, instance, report, &mut against);
             against.extend(restrictions::against(seen, report));
+            against.extend(restrictions::log_fault(view, instance, seen, report_of));
             version_reasons(view, instance, report, report_of, &mut against);
         }
         None => {

@@ -2,9 +2,10 @@
 
 use super::candidate::{errant, keep_received};
 use super::events;
+use super::plain_tables;
 use super::proof::{Promise, promise};
-use super::standing::holds_unapplied;
 use super::restrictions;
+use super::standing::holds_unapplied;
 use crate::model::instance::InstanceId;
 use crate::model::job::{Job, Phase};
 use crate::model::observation::{Access, Leaving, Process};
@@ -40,6 +41,8 @@ pub(crate) fn issues(view: &ClusterView, now: Moment) -> Vec<String> {
             }
         }
     }
+    found.extend(view.seen.iter().filter_map(|(instance, seen)| restrictions::log_issue(instance, seen)));
+    found.extend(plain_tables::issue(view));
     if let Some(record) = &view.record {
         if let Some(degraded) = &record.degraded {
             found.push(format!(
@@ -57,7 +60,7 @@ pub(crate) fn issues(view: &ClusterView, now: Moment) -> Vec<String> {
         found.extend(
             primary
                 .into_iter()
-                .flat_map(|(seen, report)| restrictions::of_primary(&record.primary, seen, report)),
+                .flat_map(|(seen, report)| restrictions::of_primary(view, &record.primary, seen, report)),
         );
         found.extend(events::issue(view, record));
     }

@@ -36,6 +36,9 @@ pub(super) fn promise(view: &ClusterView) -> Promise<'_> {
     // A read-only answer is older than its promotion: it says nothing of how it serves.
     let last = view.of(&record.primary).and_then(|seen| seen.last_report.as_ref());
     let broken = last.filter(|(_, report)| report.is_writable()).and_then(|(_, report)| {
+        if view.of(&record.primary).is_some_and(|seen| seen.reset.is_some()) {
+            return Some("its history was reset, and replicas skip what they think they have".to_owned());
+        }
         let semi_sync = &report.semi_sync;
         if !semi_sync.source_enabled || !semi_sync.source_status {
             return Some("semi-sync was off".to_owned());
@@ -138,7 +141,7 @@ pub(super) fn completeness(
         }
     }
     let needed = needed_ackers(record.ackers.len(), record.acks);
-    let before = before_it(record, target);
+    let before = before_it(view, record, target);
     if heard.len() >= needed && before.is_none() || accept_loss {
         return Ok(false);
     }
@@ -150,8 +153,9 @@ pub(super) fn completeness(
 
 /// What was acknowledged under an earlier primary is on this one, on those who acknowledge to it once they have caught up, and perhaps
 /// nowhere else: one that was registered a moment ago, or was away when it began to lead, speaks for nothing of it.
-fn before_it(record: &ClusterRecord, target: &GtidSet) -> Option<Blocker> {
-    let base = record.base.as_ref().filter(|base| !target.is_as_far_as(base))?;
+fn before_it(view: &ClusterView, record: &ClusterRecord, target: &GtidSet) -> Option<Blocker> {
+    let base = record.base.as_ref().map(|base| view.without_foreign(base));
+    let base = base.filter(|base| !target.is_as_far_as(base))?;
     Some(Blocker::BeforeIt { primary: record.primary.clone(), set: base.minus(target) })
 }
 

@@ -4,10 +4,11 @@ mod asked;
 
 use super::extra::{self, Returned};
 use super::failover::acks_in_force;
+use super::plain_tables;
 use super::plan::{Plan, PlanKind, Stage, Step};
 use super::rebuild::{self, Under};
-use super::standing::holds_unapplied;
 use super::restrictions;
+use super::standing::holds_unapplied;
 use super::topology;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::{Flavor, InstanceId};
@@ -356,7 +357,8 @@ pub(super) fn park(view: &ClusterView, instance: &InstanceId, why: &str) -> Plan
 
 /// Its history is the primary's: a replica again. The larger R is recorded before the acker is armed (H4).
 fn follow(view: &ClusterView, record: &ClusterRecord, instance: &InstanceId, primary: &Report) -> Plan {
-    let title = format!("{instance} has nothing the primary lacks: it follows {}", record.primary);
+    let tables = plain_tables::at_return(view, instance).map_or_else(String::new, |told| format!("; {told}"));
+    let title = format!("{instance} has nothing the primary lacks: it follows {}{tables}", record.primary);
     plan(view, PlanKind::Rejoin, title, follow_stages(view, record, instance, primary))
 }
 

@@ -26,8 +26,23 @@ pub(super) fn against(seen: &Seen, report: &Report) -> Vec<Against> {
     if report.restrictions.offline {
         found.push(Against::Offline);
     }
+    found.extend(seen.reset.as_ref().map(|reset| Against::HistoryReset(reset.had.clone())));
     found.extend(unreachable(seen, report).map(Against::Unreachable));
     found
+}
+
+/// A replica that answers needs what its log cannot give any more.
+pub(super) fn log_fault<'a>(
+    view: &ClusterView,
+    instance: &InstanceId,
+    seen: &Seen,
+    report_of: &impl Fn(&InstanceId) -> Option<&'a Report>,
+) -> Option<Against> {
+    let fault = seen.agent_now()?.log_fault.as_ref()?;
+    let mut others = view.replicas().filter(|(other, _)| *other != instance);
+    let needed =
+        others.any(|(other, _)| report_of(other).is_some_and(|other| fault.is_needed_by(&other.known())));
+    needed.then(|| Against::LogUnreadable(fault.clone()))
 }
 
 /// Whether its acknowledgement means that it has the row: nothing is left out or passed over on its way there, or on to others.
@@ -99,6 +114,17 @@ pub(super) fn of_replica(
     found
 }
 
+/// A file that its index names cannot be read.
+pub(super) fn log_issue(instance: &InstanceId, seen: &Seen) -> Option<String> {
+    let fault = seen.agent_now()?.log_fault.as_ref()?;
+    let before =
+        fault.before.as_ref().map_or_else(String::new, |before| format!(" {before} or a part of it"));
+    Some(format!(
+        "{instance}: {fault}: a replica that lacks{before} cannot replicate from it; put the file back, or have the server purge its logs \
+         up to the next one"
+    ))
+}
+
 fn by_settings(instance: &InstanceId, seen: &Seen, report: &Report) -> Vec<String> {
     let mut found = Vec::new();
     let filters = report.filters();
@@ -128,6 +154,13 @@ fn by_settings(instance: &InstanceId, seen: &Seen, report: &Report) -> Vec<Strin
     if report.restrictions.offline {
         found.push(format!(
             "{instance}: offline_mode is ON, so clients and replicas are refused and it does not lead; \"SET GLOBAL offline_mode = OFF\" lets them in"
+        ));
+    }
+    if let Some(reset) = &seen.reset {
+        found.push(format!(
+            "{instance} has forgotten its own history (RESET MASTER or RESET BINARY LOGS AND GTIDS): its binary log does not hold {} any \
+             more and a replica that followed it would miss it, so it does not lead; run \"mhactl rejoin {instance} --how rebuild\"",
+            reset.had
         ));
     }
     found
@@ -165,7 +198,12 @@ fn reach_issue(
 }
 
 /// What is the matter with the primary, by its own settings.
-pub(super) fn of_primary(instance: &InstanceId, seen: &Seen, report: &Report) -> Vec<String> {
+pub(super) fn of_primary(
+    view: &ClusterView,
+    instance: &InstanceId,
+    seen: &Seen,
+    report: &Report,
+) -> Vec<String> {
     let mut found = Vec::new();
     let binlog = binlog_filters(seen);
     if !binlog.is_empty() {
@@ -173,6 +211,13 @@ pub(super) fn of_primary(instance: &InstanceId, seen: &Seen, report: &Report) ->
             "{instance} leaves writes out of its binary log ({}): they are on no replica, and are lost with it; remove the setting and \
              restart it",
             listed(binlog)
+        ));
+    }
+    if let Some(reset) = &seen.reset {
+        found.push(format!(
+            "{instance} has forgotten its own history (RESET MASTER or RESET BINARY LOGS AND GTIDS), which was {}: replicas that have it \
+             skip new transactions under old numbers, and lack their rows; rebuild every replica from it, then run \"mhactl adopt {}\"",
+            reset.had, view.cluster.name
         ));
     }
     let filters = report.filters();
@@ -203,7 +248,11 @@ pub(super) fn refuses_clients(instance: &InstanceId, report: &Report) -> Option<
 
 /// What every failover would lose: the primary's binary log leaves it out.
 pub(super) fn never_logged(view: &ClusterView, primary: &InstanceId) -> Option<String> {
-    let binlog = view.of(primary).map(binlog_filters).filter(|filters| !filters.is_empty())?;
+    let seen = view.of(primary)?;
+    if seen.reset.is_some() {
+        return Some("but what it wrote since its history was reset is on no replica for certain".to_owned());
+    }
+    let binlog = Some(binlog_filters(seen)).filter(|filters| !filters.is_empty())?;
     Some(format!("but what its binary log leaves out ({})", listed(binlog)))
 }
 
@@ -213,10 +262,11 @@ pub(super) fn told_at_adoption(view: &ClusterView, primary: &InstanceId) -> Vec<
         let Some(seen) = view.of(instance) else { return Vec::new() };
         let Some(report) = seen.latest() else { return Vec::new() };
         if instance == primary {
-            of_primary(instance, seen, report)
+            of_primary(view, instance, seen, report)
         } else {
             by_settings(instance, seen, report)
         }
     };
-    view.cluster.members.iter().flat_map(|member| of(&member.instance)).collect()
+    let members = view.cluster.members.iter().flat_map(|member| of(&member.instance));
+    members.chain(super::plain_tables::issue(view)).collect()
 }

@@ -277,7 +277,7 @@ pub fn promote(view: &ClusterView, blocked: &Blocked) -> Result<Plan, Vec<Obstac
     };
     let feeding = Feeding {
         holder: blocked.target.clone(),
-        target: blocked.set.clone(),
+        target: view.without_foreign(&blocked.set),
         salvage_required: false,
         given_up: None,
     };

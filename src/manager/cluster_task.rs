@@ -356,6 +356,9 @@ impl ClusterTask {
         {
             tracing::error!(%about, why, "what was asked about it, and is done, stays recorded");
         }
+        if matches!(outcome, Ok(Outcome::Done)) {
+            self.after_adoption();
+        }
         self.follow_members();
         self.leadership.introduce_all(self.view.record.as_ref()).await;
         self.watchers.nudge_all();

@@ -8,9 +8,11 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use super::cluster_task::ClusterTask;
 use super::event::Event;
 use super::monitor::Watched;
 use crate::clock;
+use crate::decide::plan::PlanKind;
 use crate::model::inventory::Inventory;
 use crate::model::time::Moment;
 use crate::mysql::{ClientError, Connection, Target, inventory};
@@ -93,5 +95,14 @@ impl Reader {
             tracing::warn!(instance = %self.watched.instance, error = %error, "{what}");
         }
         self.last_why = error.code;
+    }
+}
+
+impl ClusterTask {
+    /// An adoption is the operator's word on every history.
+    pub(super) fn after_adoption(&mut self) {
+        if self.recovery.borrow().as_ref().is_some_and(|ended| ended.kind == PlanKind::Adopt) {
+            self.view.forget_resets();
+        }
     }
 }

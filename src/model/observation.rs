@@ -10,6 +10,7 @@ use super::disk::Disk;
 use super::extra::Saved;
 use super::instance::InstanceId;
 use super::job::Job;
+use super::log_fault::LogFault;
 use super::report::Report;
 use super::time::{Moment, millis};
 
@@ -225,6 +226,9 @@ pub struct AgentStatus {
     /// The filesystems its server writes to, each once; empty where they cannot be looked at.
     #[serde(default)]
     pub disks: Vec<Disk>,
+    /// The newest file of its server's binary log that cannot be read; `None` too where nobody looks.
+    #[serde(default)]
+    pub log_fault: Option<LogFault>,
 }
 
 impl AgentStatus {

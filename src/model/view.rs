@@ -10,9 +10,10 @@ use super::ballot::Generation;
 use super::cluster::Cluster;
 use super::events::ServerEvents;
 use super::gtid::GtidSet;
+use super::history::HistoryReset;
 use super::instance::InstanceId;
-use super::observation::{AgentSeen, AgentStatus, Observation, Probe, Process, Unseen, Vantage};
 use super::inventory::Inventory;
+use super::observation::{AgentSeen, AgentStatus, Observation, Probe, Process, Unseen, Vantage};
 use super::record::ClusterRecord;
 use super::report::Report;
 use super::standing::{AckerEvidence, Doubt, Loss, RESTART_SLACK, ServerRun, Standing, has, loss_between};
@@ -55,6 +56,12 @@ pub struct Seen {
     /// What is read of it now and then, kept after the server fell silent.
     #[serde(default)]
     pub inventory: Option<(Moment, Inventory)>,
+    /// It was seen to have forgotten its own history, and nothing has mended that since.
+    #[serde(default)]
+    pub reset: Option<HistoryReset>,
+    /// The last answer to an own look, while later ones failed and nothing has explained another history since.
+    #[serde(skip)]
+    pub(super) answered_before: Option<Report>,
 }
 
 impl Seen {
@@ -196,6 +203,7 @@ impl ClusterView {
         }
         let Some(seen) = self.seen.get_mut(&look.of) else { return };
         let instance = look.of.clone();
+        seen.note_history(&look);
         match &look.seen {
             Ok(report) => {
                 seen.take_report(look.at, report);
@@ -377,6 +385,11 @@ impl ClusterView {
         if let Some(seen) = self.seen.get_mut(of) {
             seen.inventory = Some((at, inventory));
         }
+    }
+
+    /// An operator has said who leads: what was reset before is theirs to know.
+    pub fn forget_resets(&mut self) {
+        self.seen.values_mut().for_each(|seen| seen.reset = None);
     }
 
     /// A recovery has ended: what was said of events before is no news.

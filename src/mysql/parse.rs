@@ -140,6 +140,18 @@ fn filters(row: &Record) -> Vec<Setting> {
     FILTERS.iter().filter_map(|name| Some(setting(name, of(name)?))).collect()
 }
 
+/// From [`Dialect::running`](super::dialect::Dialect::running): uptime, and where the binlog ends.
+pub(super) fn running(rows: &[Record]) -> (Duration, Option<BinlogCoordinates>) {
+    let value = |name: &str| {
+        let named = |row: &&Record| row.at(0).is_some_and(|known| known.eq_ignore_ascii_case(name));
+        rows.iter().find(named).and_then(|row| row.at(1))
+    };
+    let number = |name| value(name).and_then(|text| text.parse().ok());
+    let end = value("Binlog_snapshot_file").zip(number("Binlog_snapshot_position"));
+    let end = end.and_then(|(file, position)| BinlogCoordinates::new(file, position).ok());
+    (Duration::from_secs(number("Uptime").unwrap_or(0)), end)
+}
+
 /// From [`Dialect::restrictions`](super::dialect::Dialect::restrictions).
 pub(super) fn restrictions(row: &Record) -> Restrictions {
     let text = |name| row.text_or_empty(name);

@@ -56,7 +56,7 @@ impl Extra {
     }
 }
 
-/// Asks a server for everything a decision needs. `coordinates` is left empty, and `purged` is on MariaDB only what never was
+/// Asks a server for everything a decision needs. `coordinates` is empty on MySQL, and `purged` is on MariaDB only what never was
 /// in its logs: see [`binlog`]. Each [`Extra`] is left out where the account or the server has none.
 ///
 /// # Errors
@@ -70,11 +70,8 @@ pub async fn report(conn: &mut Connection, deadline: Instant) -> Result<Report, 
         .filter_map(|extra| Some((extra, extra.sql(dialect)?)))
         .collect();
     // Those that may be refused come last: the server stops at the first that fails.
-    let mut sql = format!(
-        "{}; {}; {SEMI_SYNC}; SHOW GLOBAL STATUS LIKE 'Uptime'",
-        dialect.variables(),
-        dialect.show_replicas()
-    );
+    let mut sql =
+        format!("{}; {}; {SEMI_SYNC}; {}", dialect.variables(), dialect.show_replicas(), dialect.running());
     for (_, more) in &extras {
         sql.push_str("; ");
         sql.push_str(more);
@@ -94,6 +91,7 @@ pub async fn report(conn: &mut Connection, deadline: Instant) -> Result<Report, 
     let mut replication = parse::channels(flavor, &replicas, &history).map_err(|why| broken(&why))?;
     let (semi_sync, words) = parse::semi_sync(&semi_variables, &semi_status);
     conn.semi_sync = Some(words);
+    let (uptime, coordinates) = parse::running(&uptime);
     let (mut restrictions, mut heartbeat_age) = (Restrictions::default(), None);
     for (extra, rows) in answered(conn, extras, sets.collect(), deadline).await? {
         match extra {
@@ -109,14 +107,14 @@ pub async fn report(conn: &mut Connection, deadline: Instant) -> Result<Report, 
     }
     Ok(Report {
         identity: conn.identity().clone(),
-        uptime: Duration::from_secs(uptime.first().and_then(|row| row.at(1)?.parse().ok()).unwrap_or(0)),
+        uptime,
         read_only: history.read_only,
         super_read_only: history.super_read_only,
         settings: parse::settings(flavor, row),
         restrictions,
         executed: history.executed,
         purged: history.purged,
-        coordinates: None,
+        coordinates,
         replication,
         semi_sync,
         heartbeat_age,

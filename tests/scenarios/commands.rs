@@ -88,6 +88,10 @@ pub(crate) fn perform(world: &mut Option<World>, line: &str) -> Done {
         [name, fact @ ..] => {
             is_so(world, name, fact)?;
             world.observe();
+            // Other facts may take back what was said of a history before; only this one means that the server did.
+            if fact != ["forgets", "its", "history"] {
+                world.view.forget_resets();
+            }
             return Ok(());
         }
         [] => Ok(()),

@@ -3,6 +3,9 @@
 use mha::model::ballot::Generation;
 use mha::model::cluster::{Member, Promotion};
 use mha::model::disk::{Disk, Holds};
+use mha::model::instance::Flavor;
+use mha::model::inventory::PlainTables;
+use mha::model::log_fault::LogFault;
 use mha::model::observation::Unseen;
 use mha::model::report::ThreadError;
 use mha::model::restrictions::{Restrictions, Setting};
@@ -19,6 +22,18 @@ pub(crate) fn is_so(world: &mut World, name: &str, fact: &[&str]) -> Done {
         ["never"] => member(world, name, |member| member.promotion = Promotion::Never),
         ["zone", zone] => member(world, name, |member| member.zone = Some((*zone).to_owned())),
         ["errant", n] => own_transactions(world, name, n),
+        ["log", "lacks", "the", "first", n] => {
+            let before = Some(world.set(&[world.numbers(world.origin, number(n)?)]));
+            let (file, why) = ("binlog.000003".to_owned(), "is missing".to_owned());
+            world.host(name)?.log_fault = Some(LogFault { file, why, before });
+            Ok(())
+        }
+        ["forgets", "its", "history"] => forgets(world, name),
+        ["plain", "tables", n] => {
+            let tables = PlainTables { count: number(n)?, some: vec!["app.log (MyISAM)".to_owned()] };
+            world.host(name)?.inventory.tables = Some(tables);
+            Ok(())
+        }
         ["has", "only", count] => only_own(world, name, count),
         ["saved", "is", "set", "back", "halfway"] => extra::halfway(world, name),
         ["saved", what @ ..] => extra::saved(world, name, what),
@@ -79,6 +94,18 @@ fn own_transactions(world: &mut World, name: &str, count: &str) -> Done {
     let id = world.host(name)?.id;
     let numbers = world.numbers(id, number(count)?);
     world.host(name)?.base.push(numbers);
+    Ok(())
+}
+
+/// `db2 forgets its history`: somebody resets its binary log and GTIDs. A MariaDB replica keeps its position.
+fn forgets(world: &mut World, name: &str) -> Done {
+    let flavor = world.flavor;
+    let host = world.host(name)?;
+    host.log_file = 1;
+    if flavor == Flavor::MySql || host.source.is_none() {
+        (host.received, host.applied) = (0, 0);
+        host.base.clear();
+    }
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use mha::model::extra::Saved;
 use mha::model::instance::{Flavor, InstanceId, Version};
 use mha::model::inventory::Inventory;
 use mha::model::job::Job;
+use mha::model::log_fault::LogFault;
 use mha::model::observation::{Leaving, Unseen};
 use mha::model::report::{SemiSync, ThreadError};
 use mha::model::restrictions::{Restrictions, Setting};
@@ -55,6 +56,9 @@ pub(crate) struct Host {
     pub(crate) filters: Vec<Setting>,
     pub(crate) restrictions: Restrictions,
     pub(crate) inventory: Inventory,
+    pub(crate) log_fault: Option<LogFault>,
+    /// The number its newest binary log file ends in.
+    pub(crate) log_file: u32,
     pub(crate) lag: Duration,
     /// A second channel's source and its transactions.
     pub(crate) foreign: Option<(InstanceId, u64)>,
@@ -109,6 +113,8 @@ impl Host {
             filters: Vec::new(),
             restrictions: Restrictions::default(),
             inventory: Inventory::default(),
+            log_file: 7,
+            log_fault: None,
             lag: Duration::from_millis(200),
             foreign: None,
             log_bin: true,

@@ -10,6 +10,7 @@ use mha::decide::failover::Isolation;
 use mha::decide::standing::evidence_to_record;
 use mha::decide::switchover::Surveys;
 use mha::model::ballot::{Ballot, Generation};
+use mha::model::binlog::BinlogCoordinates;
 use mha::model::cluster::Cluster;
 use mha::model::gtid::GtidSet;
 use mha::model::instance::{Flavor, Identity, InstanceId};
@@ -275,6 +276,7 @@ impl World {
             extra: host.saved.clone(),
             job: host.job.clone(),
             disks: host.disk.into_iter().collect(),
+            log_fault: host.log_fault.clone(),
         }
     }
 
@@ -343,7 +345,7 @@ impl World {
             super_read_only: (self.flavor == Flavor::MySql).then_some(host.read_only),
             executed,
             purged,
-            coordinates: None,
+            coordinates: self.log_end(host),
             replication: self.channels(host, with(host.received)),
             semi_sync: host.semi_sync.clone(),
             settings: Settings {
@@ -357,6 +359,11 @@ impl World {
             restrictions: host.restrictions.clone(),
             heartbeat_age: host.source.as_ref().map(|_| host.lag),
         }
+    }
+
+    fn log_end(&self, host: &Host) -> Option<BinlogCoordinates> {
+        let tells = self.flavor == Flavor::MariaDb && host.log_bin;
+        tells.then(|| BinlogCoordinates::new(format!("binlog.{:06}", host.log_file), 4).ok())?
     }
 
     fn channels(&self, host: &Host, received: GtidSet) -> Vec<Replication> {

@@ -412,6 +412,7 @@ impl Sim {
             extra: state.saved.clone(),
             job: None,
             disks: Vec::new(),
+            log_fault: None,
         }
     }
 

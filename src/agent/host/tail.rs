@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use super::events::{self, HEADER, Header, Meaning};
 use crate::clock;
+use crate::model::gtid::GtidSet;
 use crate::model::instance::Flavor;
+use crate::model::log_fault::LogFault;
 use crate::model::time::Moment;
 
 const MAGIC: [u8; 4] = [0xfe, b'b', b'i', b'n'];
@@ -149,6 +151,49 @@ fn scan_files(flavor: Flavor, index: &Path, from: Option<&Place>, limits: Limits
     let Some(last) = files.last() else { return Err(TailError::Empty { path: index }) };
     let end = Place { file: name(last), position: end };
     Ok(Tail { previous: walk.previous, transactions: walk.transactions, end, torn: walk.torn, files })
+}
+
+/// Looks whether each file that the index names is there and begins as a log does. Answers the newest that is not, with what the files after
+/// it do not give. What the server purges or begins meanwhile is no fault: the index is read again.
+///
+/// # Errors
+/// When the index cannot be read.
+pub fn check(flavor: Flavor, index: &Path) -> Result<Option<LogFault>, TailError> {
+    let (_, files) = read_index(index)?;
+    let bad = |path: &PathBuf| begins_badly(path).map(|why| (path.clone(), why));
+    // The newest file may have been created a moment ago.
+    let older = files.split_last().map_or(&[][..], |(_, older)| older);
+    let Some((path, why)) = older.iter().rev().find_map(bad) else { return Ok(None) };
+    let (_, still) = read_index(index)?;
+    if !still.iter().any(|named| name(named) == name(&path)) {
+        return Ok(None);
+    }
+    let after = files.iter().skip_while(|file| **file != path).nth(1);
+    let before =
+        after.and_then(|file| held_before(flavor, file)).and_then(|text| GtidSet::parse(flavor, &text).ok());
+    Ok(Some(LogFault { file: name(&path), why, before }))
+}
+
+/// Why nothing can be read from a file of the log, if so.
+fn begins_badly(path: &Path) -> Option<String> {
+    let mut magic = [0; 4];
+    match File::open(path).and_then(|mut file| file.read_exact(&mut magic)) {
+        Ok(()) if magic == MAGIC || magic == MAGIC_ENCRYPTED => None,
+        Ok(()) => Some("is no binary log".to_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Some("is missing".to_owned()),
+        Err(error) => Some(format!("cannot be read ({error})")),
+    }
+}
+
+/// What the log held before that file, as its head says.
+fn held_before(flavor: Flavor, path: &Path) -> Option<String> {
+    let file = File::open(path).ok()?;
+    let length = file.metadata().ok()?.len();
+    let (deadline, limits) = (clock::now(), Limits::default());
+    let mut walk =
+        Walk { flavor, deadline, limits, previous: None, transactions: Vec::new(), open: None, torn: false };
+    walk.head(&mut BufReader::new(file), path, length).ok()?;
+    walk.previous
 }
 
 fn name(path: &Path) -> String {
