@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::candidate::{Candidate, Ranking};
 use super::failover::acks_in_force;
 use super::plan::{Plan, PlanKind, Stage, Step};
+use super::restrictions;
 use super::standing::holds_unapplied;
 use super::topology;
 use crate::model::instance::InstanceId;
@@ -93,22 +94,34 @@ pub(super) fn rearm(view: &ClusterView, ranking: &Ranking, intents: &Intents, no
     Some(plan(view, format!("{} acker(s) are back: {primary} is lossless again", ready.len()), stages))
 }
 
-/// A registered acker that receives nothing any more acknowledges nothing, and every failover would wait for its word: it is kept from
-/// acknowledging, and is taken from the record once the others have all that it had.
+/// A registered acker that receives nothing any more acknowledges nothing, and every failover would wait for its word; one whose settings
+/// leave out or pass over something acknowledges what it may not have. It is kept from acknowledging, and is taken from the record once
+/// the others have all that it had.
 pub(super) fn retire(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan> {
     let record = lossless_record(view)?;
     fresh(view, intents, &record.primary)?;
     record.ackers.iter().find_map(|acker| {
         let report = fresh(view, intents, acker)?;
-        let why = receives_nothing(view, record, acker, report, now)?;
+        let within = view.cluster.policy.statement;
+        let follows = is_fed(report, &record.primary) && is_admitted(view, acker);
+        let (deaf, why) = match restrictions::keeps_from_acknowledging(view, acker, report) {
+            Some(why) if follows => (topology::mute(acker, &record.primary), why),
+            Some(_) | None => {
+                let why = receives_nothing(view, record, acker, report, now)?;
+                let halt = Step::Halt { instance: acker.clone(), threads: Threads::Receiver, within };
+                (Stage::new("deaf", vec![halt]), why)
+            }
+        };
+        let sound = |other: &&&InstanceId| {
+            let report = view.of(other).and_then(Seen::latest);
+            report.is_some_and(|report| restrictions::may_acknowledge(view, other, report))
+        };
         let others = topology::ackers_beside(view, record, acker);
-        if others.len() < record.acks as usize || intents.pause(acker, now).is_some() {
+        if others.iter().filter(sound).count() < record.acks as usize || intents.pause(acker, now).is_some() {
             return None;
         }
-        let within = view.cluster.policy.statement;
-        let halt = Step::Halt { instance: acker.clone(), threads: Threads::Receiver, within };
         let [level, register] = topology::leaves_ackers(view, record, acker, within);
-        let stages = std::iter::once(Stage::new("deaf", vec![halt])).chain(level).chain(register).collect();
+        let stages = std::iter::once(deaf).chain(level).chain(register).collect();
         let title = format!("{acker} is no acker any more: {why}");
         Some(Plan { kind: PlanKind::Rejoin, ..plan(view, title, stages) })
     })

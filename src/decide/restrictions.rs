@@ -47,9 +47,20 @@ pub(super) fn log_fault<'a>(
 
 /// Whether its acknowledgement means that it has the row: nothing is left out or passed over on its way there, or on to others.
 pub(super) fn may_acknowledge(view: &ClusterView, instance: &InstanceId, report: &Report) -> bool {
-    report.filters().is_empty()
-        && report.restrictions.skips.is_empty()
-        && view.of(instance).is_none_or(|seen| binlog_filters(seen).is_empty())
+    keeps_from_acknowledging(view, instance, report).is_none()
+}
+
+/// The setting by which it may lack, or not hand on, what it acknowledges.
+pub(super) fn keeps_from_acknowledging(
+    view: &ClusterView,
+    instance: &InstanceId,
+    report: &Report,
+) -> Option<String> {
+    let binlog = view.of(instance).map(binlog_filters).unwrap_or_default();
+    let mut found = report.filters();
+    found.extend_from_slice(&report.restrictions.skips);
+    found.extend_from_slice(binlog);
+    (!found.is_empty()).then(|| format!("it is set to {}", listed(&found)))
 }
 
 /// Filters of its binary log, as last read.

@@ -124,7 +124,7 @@ pub(super) fn stops(
 }
 
 /// It goes on receiving from `source`, and acknowledges no more.
-fn mute(instance: &InstanceId, source: &InstanceId) -> Stage {
+pub(super) fn mute(instance: &InstanceId, source: &InstanceId) -> Stage {
     let follow = |acker| Step::PointReplica { instance: instance.clone(), source: source.clone(), acker };
     Stage::new("deaf", vec![follow(false)]).with_undo(vec![follow(true)])
 }
