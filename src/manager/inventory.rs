@@ -14,11 +14,14 @@ use super::monitor::Watched;
 use crate::clock;
 use crate::decide::plan::PlanKind;
 use crate::model::inventory::Inventory;
+use crate::model::observation::Unseen;
 use crate::model::time::Moment;
 use crate::mysql::{ClientError, Connection, Target, inventory};
 
 /// Between two readings.
 const EVERY: Duration = Duration::from_secs(60);
+/// After a question that hung, unless the server was reached anew: its session waits on in the server until the disk has room.
+const AFTER_HANG: Duration = Duration::from_secs(900);
 /// Between two counts of tables.
 const COUNT_EVERY: Duration = Duration::from_secs(600);
 /// Longer than the server spends on it.
@@ -33,12 +36,16 @@ pub(super) async fn watch(
 ) {
     let mut tick = interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut reader = Reader { watched, known: Inventory::default(), counted_at: None, last_why: None };
+    let mut reader =
+        Reader { watched, known: Inventory::default(), counted_at: None, hung_at: None, last_why: None };
     loop {
-        tokio::select! {
+        let pause = tokio::select! {
             () = stop.cancelled() => return,
-            _ = tick.tick() => {}
-            () = reconnected.notified() => {}
+            _ = tick.tick() => AFTER_HANG,
+            () = reconnected.notified() => EVERY,
+        };
+        if reader.hung_at.is_some_and(|at| at.elapsed() < pause) {
+            continue;
         }
         if reader.read(&told).await.is_none() {
             return;
@@ -51,6 +58,7 @@ struct Reader {
     watched: Watched,
     known: Inventory,
     counted_at: Option<Instant>,
+    hung_at: Option<Instant>,
     /// A server that refuses does so every time: logged once.
     last_why: Option<u16>,
 }
@@ -66,8 +74,9 @@ impl Reader {
         match inventory::binlog_filters(&mut connection, deadline).await {
             Ok(filters) => {
                 self.known.binlog_filters = filters;
-                self.last_why = None;
+                (self.hung_at, self.last_why) = (None, None);
             }
+            Err(error) if error.unseen == Unseen::HungAfterLogin => self.hung_at = Some(Instant::now()),
             Err(error) => self.warn(&error, "the filters of its binary log were not read"),
         }
         // What matters for a promotion does not wait for a long count.
