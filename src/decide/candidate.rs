@@ -194,7 +194,6 @@ impl Candidate {
             | Against::Filtered(_)
             | Against::BinlogFiltered(_)
             | Against::SkipsErrors(_)
-            | Against::HistoryReset(_)
             | Against::NotReplicating
             | Against::Stopping
             | Against::Disk(_)
@@ -207,6 +206,7 @@ impl Candidate {
             | Against::NotByGtid
             | Against::Unreachable(_)
             | Against::LogUnreadable(_)
+            | Against::HistoryReset(_)
             | Against::Offline
             | Against::Delayed(_)
             | Against::MultiSource(_)

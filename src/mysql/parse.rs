@@ -188,7 +188,9 @@ fn is_loopback(address: &str) -> bool {
 
 /// Adds MySQL's filters that hold for every channel, also for those that are made later.
 pub(super) fn global_filters(restrictions: &mut Restrictions, rows: &[Record]) {
-    let set = rows.iter().filter(|row| row.text("filter").is_some());
+    // A filter that was taken away is listed with nothing in it.
+    let set = rows.iter().filter(|row| !row.text_or_empty("filter").is_empty());
+    let set = set.filter(|row| !row.text_or_empty("rule").is_empty());
     restrictions.filters.extend(
         set.map(|row| setting(&row.text_or_empty("filter").to_ascii_lowercase(), row.text_or_empty("rule"))),
     );
