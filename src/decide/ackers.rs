@@ -101,7 +101,7 @@ pub(super) fn retire(view: &ClusterView, intents: &Intents, now: Moment) -> Opti
     let record = lossless_record(view)?;
     fresh(view, intents, &record.primary)?;
     record.ackers.iter().find_map(|acker| {
-        let report = fresh(view, intents, acker)?;
+        let report = fresh(view, intents, acker).filter(|_| answers(view, acker))?;
         let within = view.cluster.policy.statement;
         let follows = is_fed(report, &record.primary) && is_admitted(view, acker);
         let (deaf, why) = match restrictions::keeps_from_acknowledging(view, acker, report) {
@@ -127,6 +127,10 @@ pub(super) fn retire(view: &ClusterView, intents: &Intents, now: Moment) -> Opti
     })
 }
 
+fn answers(view: &ClusterView, instance: &InstanceId) -> bool {
+    view.of(instance).is_some_and(|seen| seen.latest().is_some())
+}
+
 fn lossless_record(view: &ClusterView) -> Option<&ClusterRecord> {
     let lossless = view.cluster.policy.durability == Durability::Lossless;
     view.record.as_ref().filter(|record| lossless && record.acks > 0 && record.degraded.is_none())
@@ -146,15 +150,19 @@ fn receives_nothing(
     if receives || holds_unapplied(report).is_some() {
         return None;
     }
+    let seen = view.of(acker)?;
+    // What it acknowledged last reaches the others meanwhile.
+    let still = seen.stream_moved_at.map_or(Duration::ZERO, |moved| now.since(moved));
+    if still < view.cluster.policy.silence {
+        return None;
+    }
     if record.parked.iter().any(|parked| parked.instance == *acker) {
         return Some("it is parked and receives nothing".to_owned());
     }
     // A server that returned is compared and led back; one that was left so by a failover is started.
-    let seen = view.of(acker)?;
     let closed = seen.agent_now().is_some_and(|agent| agent.access == Access::Closed);
     let started = channel.is_some_and(|channel| channel.applier == ThreadState::Running);
-    let still = seen.stream_moved_at.map_or(Duration::ZERO, |moved| now.since(moved));
-    (!closed && !started && still >= view.cluster.policy.silence).then(|| {
+    (!closed && !started).then(|| {
         match channel {
             None => "it does not replicate",
             Some(_) => "its replication was stopped by hand",
@@ -173,7 +181,10 @@ pub(super) fn recruit(view: &ClusterView, ranking: &Ranking, intents: &Intents, 
             && fresh(view, intents, instance).is_some_and(|report| is_fed(report, &record.primary))
             && record.wishes.source_of(instance).is_none()
             && topology::home(view, record, instance, now) == record.primary;
-        let new = !record.ackers.contains(instance) && intents.pause(instance, now).is_none();
+        let new = !record.ackers.contains(instance)
+            && answers(view, instance)
+            && view.of(instance).is_some_and(|seen| seen.doubt.is_none())
+            && intents.pause(instance, now).is_none();
         if !(follows && new && is_admitted(view, instance) && hears(view, instance)) {
             return None;
         }

@@ -29,7 +29,10 @@ fn a_new_manager_believes_no_acker_that_restarted(flavor: &str) {
     lab.run(&["server-start", "db2"]);
     lab.wait("db2 answers", SOON, |lab| lab.attempt(&["sql", "db2", "SELECT 1"]).0);
     lab.run(&["start-manager"]);
-    let refuses = |lab: &Lab| lab.sentence().contains("not: db2 (its server restarted");
+    let refuses = |lab: &Lab| {
+        let told = lab.status().unwrap_or_default();
+        told["sentence"].as_str().is_some_and(|told| told.contains("not: db2 (its server restarted"))
+    };
     lab.wait("the new manager refuses", SOON, refuses);
     seconds(6.0);
     assert_eq!((lab.primary().as_deref(), lab.generation()), (Some("db1"), Some(1)), "{}", lab.log());
