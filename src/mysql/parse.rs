@@ -111,7 +111,7 @@ fn channel(flavor: Flavor, row: &Record, history: &History) -> Result<Replicatio
 }
 
 /// Columns that are empty where nothing is filtered.
-const FILTERS: [&str; 10] = [
+const FILTERS: [&str; 11] = [
     "replicate_do_db",
     "replicate_ignore_db",
     "replicate_do_table",
@@ -122,6 +122,7 @@ const FILTERS: [&str; 10] = [
     "replicate_do_domain_ids",
     "replicate_ignore_domain_ids",
     "replicate_ignore_server_ids",
+    "replicate_events_marked_for_skip",
 ];
 
 /// Of a setting's value, in characters: a filter may name thousands of tables.

@@ -40,7 +40,7 @@ async fn a_look_names_filters_and_what_passes_over_errors() {
         let at_run_time = match flavor {
             Flavor::MariaDb => {
                 "SET GLOBAL slave_exec_mode='IDEMPOTENT', GLOBAL gtid_ignore_duplicates=1, GLOBAL replicate_do_table='a.b', \
-                 GLOBAL sql_slave_skip_counter=2"
+                 GLOBAL sql_slave_skip_counter=2, GLOBAL replicate_events_marked_for_skip=FILTER_ON_SLAVE"
             }
             Flavor::MySql => {
                 "SET GLOBAL replica_exec_mode='IDEMPOTENT', GLOBAL offline_mode=1; \
@@ -51,7 +51,7 @@ async fn a_look_names_filters_and_what_passes_over_errors() {
         let seen = look(&mut conn).await;
         let (filters, skips) = match flavor {
             Flavor::MariaDb => (
-                "replicate_do_table = a.b, replicate_ignore_db = bar",
+                "replicate_do_table = a.b, replicate_events_marked_for_skip = FILTER_ON_SLAVE, replicate_ignore_db = bar",
                 "slave_exec_mode = IDEMPOTENT, slave_skip_errors = 1062, sql_slave_skip_counter = 2, gtid_ignore_duplicates = 1",
             ),
             Flavor::MySql => (

@@ -15,7 +15,8 @@ impl Dialect {
                  @@global.replicate_do_table AS replicate_do_table, \
                  @@global.replicate_ignore_table AS replicate_ignore_table, \
                  @@global.replicate_wild_do_table AS replicate_wild_do_table, \
-                 @@global.replicate_wild_ignore_table AS replicate_wild_ignore_table"
+                 @@global.replicate_wild_ignore_table AS replicate_wild_ignore_table, \
+                 NULLIF(@@global.replicate_events_marked_for_skip, 'REPLICATE') AS replicate_events_marked_for_skip"
             }
             Flavor::MySql => "@@global.offline_mode AS offline_mode",
         };
