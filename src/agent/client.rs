@@ -32,6 +32,8 @@ const PULSE: Duration = Duration::from_secs(1);
 const PULSE_WITHIN: Duration = Duration::from_secs(5);
 /// An idle connection is kept for so long: longer than any loop's pause.
 const KEEP_IDLE: Duration = Duration::from_secs(90);
+/// The agent's work ends so much before its answer is waited for no longer, at most: what it found out must still arrive.
+const ANSWER_MARGIN: Duration = Duration::from_millis(500);
 
 /// Why a call gave nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -64,6 +66,11 @@ impl From<CallError> for StepError {
             CallError::Token { .. } | CallError::Refused { .. } => Self::Failed(error.to_string()),
         }
     }
+}
+
+/// How long the agent may work at a request whose answer is waited for `within`.
+fn work_within(within: Duration) -> Duration {
+    within.saturating_sub(ANSWER_MARGIN.min(within / 10))
 }
 
 /// The connections of this process to all agents. Clones share them.
@@ -193,13 +200,15 @@ impl AgentClient {
     ///
     /// # Errors
     /// What the agent says, or that it said nothing: then the effect may or may not have happened. A long step is waited for only while
-    /// its host answers: the connection alone would not tell that it is gone.
+    /// its host answers: the connection alone would not tell that it is gone. The agent's own deadline is earlier than `within`, so that
+    /// its reason is the answer, not this side's impatience.
     pub async fn step(&self, token: &Token, step: &Step, within: Duration) -> Result<Evidence, StepError> {
         let deadline = Instant::now() + within;
         let epoch =
             if matches!(step, Step::Open { .. }) { Some(self.status(within).await?.epoch) } else { None };
         let within = deadline.saturating_duration_since(Instant::now());
-        let request = StepRequest { token: token.clone(), step: step.clone(), epoch, within };
+        let (token, step) = (token.clone(), step.clone());
+        let request = StepRequest { token, step, epoch, within: work_within(within) };
         let answer: Result<Evidence, StepError> = tokio::select! {
             answer = self.post(path::STEP, &request, within) => answer?,
             error = self.silenced() => return Err(error.into()),
@@ -246,7 +255,8 @@ impl AgentClient {
     /// # Errors
     /// As every call.
     pub async fn salvage(&self, request: &SalvageRequest) -> Result<SalvageReply, CallError> {
-        self.post(path::SALVAGE, request, request.within).await
+        let work = SalvageRequest { within: work_within(request.within), ..request.clone() };
+        self.post(path::SALVAGE, &work, request.within).await
     }
 
     /// Brings salvaged transactions to the server there.
@@ -254,7 +264,8 @@ impl AgentClient {
     /// # Errors
     /// As [`Self::step`].
     pub async fn bring(&self, request: &BringRequest) -> Result<Evidence, StepError> {
-        let answer: Result<Evidence, StepError> = self.post(path::BRING, request, request.within).await?;
+        let work = BringRequest { within: work_within(request.within), ..request.clone() };
+        let answer: Result<Evidence, StepError> = self.post(path::BRING, &work, request.within).await?;
         answer
     }
 
@@ -296,7 +307,7 @@ impl AgentClient {
     /// # Errors
     /// As every call; refused without a majority's lease.
     pub async fn open(&self, generation: Generation, within: Duration) -> Result<AgentStatus, CallError> {
-        self.post(path::OPEN, &OpenRequest { generation, within }, within).await
+        self.post(path::OPEN, &OpenRequest { generation, within: work_within(within) }, within).await
     }
 
     /// One long grant before a planned restart of the agent.
@@ -464,4 +475,17 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_agent_gives_up_before_its_asker_does() {
+        for within in [100, 500, 1_000, 5_000, 300_000].map(Duration::from_millis) {
+            let work = work_within(within);
+            assert!(work < within && work >= within * 9 / 10, "{within:?} {work:?}");
+        }
+    }
 }

@@ -90,7 +90,7 @@ async fn stop(shared: &Shared, deadline: Instant) -> Result<(), StepError> {
         let gone = |shared: &Shared| matches!(shared.status().process, Process::Gone { .. });
         return steps::wait_for(shared, deadline, gone).await;
     }
-    steps::kill(shared).await
+    steps::kill(shared, deadline).await
 }
 
 /// Starts it with the copy, and gives it the copy's history.

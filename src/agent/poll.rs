@@ -8,6 +8,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::durable;
+use super::error_log;
+use super::hanging;
 use super::host::heard::Heard;
 use super::sql::connect_admin;
 use super::state::Shared;
@@ -58,6 +60,10 @@ pub(super) async fn run(shared: Arc<Shared>) {
             && runs_unasked(&shared, report)
         {
             no_events(conn).await;
+        }
+        if let (Ok(Some(report)), Some(conn)) = (&outcome, &mut conn) {
+            hanging::look(&shared, conn, report, Instant::now() + ANSWER_WITHIN).await;
+            error_log::learn(&shared, conn).await;
         }
         take_in(&shared, asked, outcome, (&mut stream.progress, came));
         let after = shared.seen().last_identity;

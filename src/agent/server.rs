@@ -189,7 +189,8 @@ async fn probe(State(shared): State<Arc<Shared>>, Json(request): Json<ProbeReque
 async fn known(State(shared): State<Arc<Shared>>) -> Answer<Known> {
     let instance = shared.seen().membership.as_ref().map(|membership| membership.instance.clone());
     let instance = instance.ok_or_else(|| Refused::cannot(OrderError::NoMember))?;
-    let deadline = Instant::now() + Duration::from_secs(1);
+    // Its asker waits a little longer, and so hears why.
+    let deadline = Instant::now() + Duration::from_millis(800);
     let report = fresh_report(&shared, &shared.spare, deadline).await.map_err(Refused::cannot)?;
     Ok(Json(Known { instance, known: report.known() }))
 }

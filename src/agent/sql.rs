@@ -94,6 +94,15 @@ pub(super) fn mysql_account(account: &config::Account) -> Account {
     Account { user: account.user.clone(), password: account.password.clone() }
 }
 
+/// The configured encryption in the words of `mysql`.
+pub(crate) fn mysql_tls(tls: &config::Tls) -> Tls {
+    match tls {
+        config::Tls::Off => Tls::Off,
+        config::Tls::Required => Tls::Unverified,
+        config::Tls::VerifyIdentity { ca } => Tls::Identity { ca: Some(ca.clone()), name: None },
+    }
+}
+
 /// A fresh report.
 ///
 /// # Errors

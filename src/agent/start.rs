@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::error_log::ErrorLog;
 use super::hands::Hands;
 use super::host::process::{Find, ProcessState, Watch, find};
 use super::host::service::Service;
@@ -32,12 +33,21 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// # Errors
 /// Why it does not run, in words.
 pub(super) async fn server(shared: &Shared, as_replica: bool, deadline: Instant) -> Result<(), String> {
+    let started = started(shared, as_replica, deadline).await;
+    shared.seen().start_failed = started.as_ref().err().cloned();
+    shared.announce_change();
+    started
+}
+
+async fn started(shared: &Shared, as_replica: bool, deadline: Instant) -> Result<(), String> {
     let (server, hands) = shared.server()?;
     // Asked of the kernel: its end may not have been told here yet.
     let running = match &shared.seen().process {
         ServerProcess::Running(watch) => matches!(watch.state(), ProcessState::Running { .. }),
         ServerProcess::Gone(_) | ServerProcess::Unknown(_) => false,
     };
+    let output = server.service.as_ref().and_then(|service| split(service).1);
+    let error_log = ErrorLog::before_start(shared, output).await;
     let started = if running {
         None
     } else {
@@ -59,7 +69,11 @@ pub(super) async fn server(shared: &Shared, as_replica: bool, deadline: Instant)
         }
         let within = deadline.saturating_duration_since(Instant::now());
         let files = (log, data.as_deref());
-        Some(service.start(&arguments, &find, files, within).await.map_err(|error| error.to_string())?)
+        match service.start(&arguments, &find, files, within).await {
+            Ok(process) => Some(process),
+            // It quotes the output, which is not where the server's errors go where it has a log of its own.
+            Err(error) => return Err(format!("{error}; {}", error_log.said().await)),
+        }
     };
     loop {
         match fresh_report(shared, &shared.spare, deadline).await {
@@ -70,9 +84,8 @@ pub(super) async fn server(shared: &Shared, as_replica: bool, deadline: Instant)
             Err(unseen)
                 if started.as_ref().is_some_and(|process| matches!(Watch::open(process), Ok(None))) =>
             {
-                return Err(format!(
-                    "it was started and ended before it answered ({unseen}); its error log says why"
-                ));
+                let said = error_log.said().await;
+                return Err(format!("it was started and ended before it answered ({unseen}); {said}"));
             }
             Err(_) => tokio::time::sleep(LOOK_EVERY).await,
         }

@@ -1,6 +1,7 @@
 //! What the agent's tasks know together, and the one status made of it. Facts are written by the task that sees them; nothing is
 //! decided here.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,9 +13,11 @@ use tokio_util::task::TaskTracker;
 use super::barrier::Barrier;
 use super::client::{AgentClient, Connections};
 use super::hands::Hands;
+use super::hanging::Stops;
 use super::host::process::Watch;
 use super::jobs::Jobs;
 use super::lease_loop::{Order, OrderError};
+use super::reach::{self, Tested};
 use super::sql::{Spare, mysql_account};
 use super::voter::Votes;
 use super::wire::Membership;
@@ -26,6 +29,7 @@ use crate::model::extra::Saved;
 use crate::model::instance::{Flavor, InstanceId, Version};
 use crate::model::log_fault::LogFault;
 use crate::model::observation::{Access, AgentStatus, Leaving, Process, Unseen};
+use crate::model::reach::Reach;
 use crate::model::report::Report;
 use crate::model::time::Moment;
 use crate::mysql::ControlEnv;
@@ -73,6 +77,18 @@ pub struct Seen {
     pub extra: Option<Saved>,
     pub disks: Vec<Disk>,
     pub log_fault: Option<LogFault>,
+    /// Since when a statement that stops replication has not come back, and its applier has waited for a table lock.
+    pub stop_hangs_since: Option<Moment>,
+    pub applier_waits_since: Option<Moment>,
+    pub stops: Stops,
+    /// A thread of its replication ended, and nobody stopped it.
+    pub threads_killed: bool,
+    /// Where its server writes its errors, if into a file, as the process of that number has said.
+    pub error_log: Option<(u32, Option<PathBuf>)>,
+    /// Why starting its server failed last, until it runs.
+    pub start_failed: Option<String>,
+    /// Test logins at the other members.
+    pub reach: BTreeMap<InstanceId, Tested>,
     /// The server's data directory, since its process was looked at.
     pub data: Option<PathBuf>,
 }
@@ -172,6 +188,13 @@ impl Shared {
             extra: None,
             disks: Vec::new(),
             log_fault: None,
+            stop_hangs_since: None,
+            applier_waits_since: None,
+            stops: Stops::default(),
+            threads_killed: false,
+            error_log: None,
+            start_failed: None,
+            reach: BTreeMap::new(),
             data: None,
         };
         let (changed, _) = watch::channel(0);
@@ -268,6 +291,11 @@ impl Shared {
         done.await.map_err(|_| OrderError::Stopping)?
     }
 
+    fn reach(&self, seen: &Seen, now: Moment) -> Vec<Reach> {
+        let user = self.config.server.as_ref().map(|server| server.replication.user.as_str());
+        reach::shown(&seen.reach, user.unwrap_or_default(), now)
+    }
+
     /// What the agent says of itself and its server.
     pub fn status(&self) -> AgentStatus {
         let seen = self.seen();
@@ -314,6 +342,11 @@ impl Shared {
             job: self.jobs.shown(),
             disks: seen.disks.clone(),
             log_fault: seen.log_fault.clone(),
+            stop_hangs: seen.stop_hangs_since.map(|since| now.since(since)),
+            applier_waits: seen.applier_waits_since.map(|since| now.since(since)),
+            threads_killed: seen.threads_killed,
+            start_failed: seen.start_failed.clone(),
+            reach: self.reach(&seen, now),
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::execute::world::StepError;
 use crate::model::ballot::Generation;
 use crate::model::job::Phase;
 use crate::model::observation::{Access, Process};
+use crate::mysql::ControlEnv;
 use crate::mysql::control::{self, ControlError};
 use crate::mysql::events;
 use crate::mysql::fault::ClientError;
@@ -44,6 +45,11 @@ impl From<OrderError> for StepError {
             | OrderError::Stopping => Self::Failed(error.to_string()),
         }
     }
+}
+
+/// A server's own deadline within a step ends before the step's: what it answers is read back, or told, in what is left.
+fn statement_within(left: Duration) -> Duration {
+    left.saturating_sub((left / 10).min(Duration::from_millis(250)))
 }
 
 /// How a statement failed that had `within`.
@@ -93,7 +99,7 @@ async fn done(shared: &Arc<Shared>, request: &StepRequest, deadline: Instant) ->
     }
     match step {
         Step::Fence { generation, .. } => fence(shared, *generation).await.map(agent),
-        Step::Kill { .. } => kill(shared).await.map(agent),
+        Step::Kill { .. } => kill(shared, deadline).await.map(agent),
         Step::LoseVip { .. } => Ok(shared.order(Input::LoseVip).await.map(agent)?),
         Step::HoldVip { generation, .. } => {
             Ok(shared.order(Input::TakeVip { generation: *generation }).await.map(agent)?)
@@ -259,6 +265,7 @@ async fn events_read_back(shared: &Shared, deadline: Instant) -> Result<Evidence
 async fn sql(shared: &Shared, step: &Step, deadline: Instant) -> Result<(), StepError> {
     let env = shared.control_env().map_err(StepError::Failed)?;
     let within = deadline.saturating_duration_since(Instant::now());
+    let env = ControlEnv { statement: env.statement.min(statement_within(within)), ..env };
     let opened = shared.spare.take(shared, deadline).await;
     let mut conn = opened.map_err(|error| StepError::unseen(&error.unseen, within, error.to_string()))?;
     match timeout_at(deadline, control::apply(&mut conn, step, &env)).await {
@@ -275,7 +282,7 @@ async fn sql(shared: &Shared, step: &Step, deadline: Instant) -> Result<(), Step
     }
 }
 
-pub(super) async fn kill(shared: &Shared) -> Result<(), StepError> {
+pub(super) async fn kill(shared: &Shared, deadline: Instant) -> Result<(), StepError> {
     let (process, role, access) = {
         let seen = shared.seen();
         (seen.process.clone(), seen.kept.role, seen.access)
@@ -291,8 +298,9 @@ pub(super) async fn kill(shared: &Shared) -> Result<(), StepError> {
     };
     let failed = |error: super::host::process::ProcessError| StepError::Failed(error.to_string());
     watch.kill().map_err(failed)?;
-    watch.confirm_gone(GONE_WITHIN).await.map_err(failed)?;
-    let by = Instant::now() + GONE_WITHIN;
+    let within = GONE_WITHIN.min(deadline.saturating_duration_since(Instant::now()) / 2);
+    watch.confirm_gone(within).await.map_err(failed)?;
+    let by = Instant::now() + within;
     wait_for(shared, by, |shared| matches!(shared.status().process, Process::Gone { .. })).await
 }
 

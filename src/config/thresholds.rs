@@ -17,13 +17,14 @@ type DurationKey = (&'static str, fn(&mut Policy) -> &mut Duration, u64, u64);
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
 
-const DURATIONS: [DurationKey; 11] = [
+const DURATIONS: [DurationKey; 12] = [
     ("silence", |p| &mut p.silence, 200, 10 * MINUTE),
     ("lease", |p| &mut p.lease, 500, 10 * MINUTE),
     ("renew_every", |p| &mut p.renew_every, 50, MINUTE),
     ("fence_within", |p| &mut p.fence_within, 10, MINUTE),
     ("salvage_lossless", |p| &mut p.salvage_lossless, 1, MINUTE),
     ("salvage_async", |p| &mut p.salvage_async, 1, HOUR),
+    ("refused_port_grace", |p| &mut p.refused_port_grace, 1_000, HOUR),
     ("catch_up", |p| &mut p.catch_up, 1_000, 24 * HOUR),
     ("statement", |p| &mut p.statement, 100, 5 * MINUTE),
     ("poll_every", |p| &mut p.poll_every, 100, MINUTE),

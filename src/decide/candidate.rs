@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::reach;
 use super::restrictions;
 use crate::model::cluster::{Member, Promotion};
 use crate::model::disk::Disk;
@@ -15,6 +16,7 @@ use crate::model::log_fault::LogFault;
 use crate::model::observation::{Access, AgentStatus};
 use crate::model::report::{Report, ThreadState};
 use crate::model::restrictions::{Setting, listed};
+use crate::model::time::Moment;
 use crate::model::view::{ClusterView, Seen};
 
 /// Why a replica may not lead.
@@ -136,6 +138,12 @@ pub struct Candidate {
     /// What of `known` is this cluster's history: without errant transactions, and without those of other clusters where it
     /// replicates from several. Only this is compared.
     pub ours: GtidSet,
+    /// Why it could lead to no good: too few replicas could replicate from it, or it could not fetch what it lacks.
+    #[serde(default)]
+    pub hampered: Option<String>,
+    /// When promoting it last failed, if that was in this outage: the others are tried first.
+    #[serde(skip)]
+    pub failed_at: Option<Moment>,
 }
 
 impl Candidate {
@@ -233,6 +241,12 @@ impl fmt::Display for Candidate {
         if self.promotion == Promotion::Prefer {
             f.write_str(", preferred")?;
         }
+        if self.failed_at.is_some() {
+            f.write_str(", its last promotion failed")?;
+        }
+        if let Some(why) = &self.hampered {
+            write!(f, ", but {why}")?;
+        }
         Ok(())
     }
 }
@@ -288,12 +302,19 @@ pub fn rank<'a>(view: &'a ClusterView, report_of: impl Fn(&InstanceId) -> Option
             let report = report_of(instance);
             let ours = ours.get(instance).cloned();
             let against = against(view, member, seen, report, &report_of);
-            Some(candidate(member, report, ours, against, most_advanced.as_ref(), dead_zone.as_deref()))
+            let failed_at = seen.promotion_failed.as_ref().map(|(at, _)| *at);
+            let judged =
+                candidate(member, report, ours, against, most_advanced.as_ref(), dead_zone.as_deref());
+            Some(Candidate { failed_at, ..judged })
         })
         .collect();
+    let holder = most_advanced.as_ref().map(|(holder, _)| holder);
+    reach::judge(view, &mut candidates, holder, &report_of);
     candidates.sort_by_key(|candidate| {
         (
             !candidate.is_eligible(),
+            candidate.hampered.is_some(),
+            candidate.failed_at,
             candidate.promotion,
             candidate.behind > 0,
             !candidate.same_zone,
@@ -453,6 +474,8 @@ fn candidate(
         against,
         known,
         ours,
+        hampered: None,
+        failed_at: None,
     }
 }
 

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::evidence::{Liveness, assumed_dead, liveness};
+use super::evidence::{Liveness, Refused, assumed_dead, liveness, refused_everywhere};
 use super::guard::names;
+use super::starved::receivers_fail;
 use crate::model::instance::InstanceId;
 use crate::model::observation::{Access, AgentStatus, Leaving, Process, Unseen};
 use crate::model::policy::{Durability, WithoutAckers};
@@ -189,8 +190,10 @@ fn living(view: &ClusterView, primary: &InstanceId, seen: &Seen, report: &Report
             WithoutAckers::Block => "bring an acker back, or set without_ackers = \"degrade\"".to_owned(),
             WithoutAckers::Degrade => format!("lossless is given up after {}", human(policy.silence)),
         };
+        let failing = (!connected).then(|| receivers_fail(view, primary)).flatten();
+        let failing = failing.map_or_else(String::new, |failing| format!("{failing}; "));
         let text = format!(
-            "{primary}: {} session(s) wait for {} acknowledgement(s), {} acker(s) connected; {next}{}",
+            "{failing}{primary}: {} session(s) wait for {} acknowledgement(s), {} acker(s) connected; {next}{}",
             semi_sync.waiting,
             semi_sync.acks,
             semi_sync.clients,
@@ -330,7 +333,7 @@ fn unanswering(
         Some(agent) => {
             let age = now.since(seen.agent.as_ref().map_or(now, |said| said.at));
             let alone = isolated(view, seen, now);
-            by_agent(view, agent, age, unseen, alone, &mut evidence)
+            by_agent(view, agent, (age, now), unseen, alone, &mut evidence)
         }
         None => assumed_dead(view, primary).map(|lines| {
             evidence.extend(lines);
@@ -377,11 +380,35 @@ fn hears_nobody(view: &ClusterView) -> bool {
     view.seen.len() > 1 && view.seen.values().all(silent)
 }
 
+/// Its port refuses this manager although its process runs. Whether it refuses everybody, other hosts say.
+fn refusing(view: &ClusterView, now: Moment, evidence: &mut Vec<String>) -> Verdict {
+    match refused_everywhere(view, now) {
+        Refused::NotFrom(host) => {
+            evidence.push(format!("{host}: greeted by it when it probed"));
+            Verdict::ManagerCutOff
+        }
+        Refused::Unknown => Verdict::MisconfiguredPrimary,
+        Refused::From { hosts, span } => {
+            let grace = view.cluster.policy.refused_port_grace;
+            let next = match grace.saturating_sub(span) {
+                left if left.is_zero() => "it is fenced and replaced (refused_port_grace)".to_owned(),
+                left => format!("it is fenced and replaced in {} (refused_port_grace)", human(left)),
+            };
+            evidence.push(format!(
+                "{}: refused too; its port has refused everybody for {}: look at skip_networking, bind_address and packet filters there; {next}",
+                hosts.join(", "),
+                human(span)
+            ));
+            Verdict::MisconfiguredPrimary
+        }
+    }
+}
+
 /// What the agent beside the primary says. `None`: it knows nothing of the process, so its word decides nothing.
 fn by_agent(
     view: &ClusterView,
     agent: &AgentStatus,
-    age: Duration,
+    (age, now): (Duration, Moment),
     unseen: Option<&Unseen>,
     isolated: Option<String>,
     evidence: &mut Vec<String>,
@@ -396,7 +423,8 @@ fn by_agent(
         Process::Gone { since } => {
             let access =
                 if agent.access == Access::Closed { "access closed" } else { "access not closed yet" };
-            evidence.push(format!("agent: process gone for {}, {access}", human(*since + age)));
+            let failed = super::issues::start_failed(agent);
+            evidence.push(format!("agent: process gone for {}, {access}{failed}", human(*since + age)));
             Some(Verdict::DeadPrimary)
         }
         Process::Unknown { why } => {
@@ -424,7 +452,7 @@ fn by_agent(
             }
             // The host answers this manager, and refuses the port: bind-address, skip-networking or somebody's filter.
             if unseen == Some(&Unseen::Refused) {
-                return Some(Verdict::MisconfiguredPrimary);
+                return Some(refusing(view, now, evidence));
             }
             Some(Verdict::ManagerCutOff)
         }

@@ -231,3 +231,47 @@ pub(crate) fn assumed_dead(view: &ClusterView, primary: &InstanceId) -> Option<V
         "assume_dead_when_refused is set".to_owned(),
     ])
 }
+
+/// From where the recorded primary's port refuses connections while its agent says that it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// From this manager and from so many hosts that clients are taken to be out, for so long by this manager's own looks.
+    From { hosts: Vec<String>, span: Duration },
+    /// That host was greeted a moment ago.
+    NotFrom(String),
+    /// Too few have looked.
+    Unknown,
+}
+
+/// Whether the primary's port refuses this manager and a majority of voters' hosts (every other member's where nobody votes).
+pub(super) fn refused_everywhere(view: &ClusterView, now: Moment) -> Refused {
+    let Some((primary, seen)) = view.primary().and_then(|primary| Some((primary, view.of(primary)?))) else {
+        return Refused::Unknown;
+    };
+    let Some(since) = seen.failing_since.filter(|_| seen.unseen() == Some(&Unseen::Refused)) else {
+        return Refused::Unknown;
+    };
+    let voters = view.cluster.voters.iter().map(|voter| voter.host.as_str());
+    let members = view.cluster.members.iter().map(|member| member.instance.host.as_str());
+    let hosts: Vec<&str> = match view.cluster.majority() {
+        Some(_) => voters.filter(|host| *host != primary.host).collect(),
+        None => members.filter(|host| *host != primary.host).collect(),
+    };
+    let needed = view.cluster.majority().unwrap_or(hosts.len().max(1));
+    let mut refused = Vec::new();
+    for host in hosts {
+        let vantage = Vantage::Agent(host.to_owned());
+        match view
+            .fresh_probe(primary, &vantage, now, view.cluster.policy.silence)
+            .map(|probe| &probe.outcome)
+        {
+            Some(Ok(())) => return Refused::NotFrom(host.to_owned()),
+            Some(Err(Unseen::Refused)) => refused.push(host.to_owned()),
+            Some(Err(_)) | None => {}
+        }
+    }
+    match refused.len() >= needed {
+        true => Refused::From { hosts: refused, span: now.since(since) },
+        false => Refused::Unknown,
+    }
+}

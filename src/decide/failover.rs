@@ -11,6 +11,7 @@ use super::candidate::{Candidate, Ranking, rank};
 use super::diagnose::Diagnosis;
 use super::feeding::{Feeding, feeding};
 use super::guard::{self, Blocker};
+use super::hanging;
 use super::plan::{Evidence, Plan, PlanKind, Stage, Step};
 use super::promotion::Promotion;
 use super::proof::{completeness, majority, proof, second_writer};
@@ -136,6 +137,8 @@ pub fn isolate(view: &ClusterView, diagnosis: &Diagnosis, primary: &InstanceId) 
         })
         // One that waits for room on its disk does not stop before it has it, and has nothing the closed primary's log lacks.
         .filter(|(_, seen)| !agent || seen.agent_now().and_then(AgentStatus::stuck_disk).is_none())
+        // Nor is one waited for whose replication somebody has tried to stop in vain.
+        .filter(|(_, seen)| !agent || hanging::stop_hangs(seen).is_none())
         .map(|(instance, _)| instance.clone())
         .collect();
     let mut stages = Vec::new();

@@ -84,6 +84,9 @@ impl fmt::Display for Blocker {
             Self::JustUndone { remaining, why } => {
                 write!(f, "the last attempt was undone ({why}); next look in {}", human(*remaining))
             }
+            Self::NobodyEligible { reasons } if reasons.is_empty() => {
+                f.write_str("nobody may lead: the cluster has no other member")
+            }
             Self::NobodyEligible { reasons } => write!(f, "nobody may lead: {}", reasons.join("; ")),
             Self::Incomparable(clash) => write!(
                 f,
@@ -119,7 +122,13 @@ impl fmt::Display for Blocker {
                 "{instance} takes writes by somebody else's hand; make it read-only, or take it as primary with \"mhactl adopt {cluster} --primary {instance}\""
             ),
             Self::NotFenced { why } => write!(f, "the old primary may still write: {why}"),
-            Self::NotDead { verdict: Verdict::UnreachablePrimary } => f.write_str(
+            Self::NotDead {
+                verdict:
+                    Verdict::UnreachablePrimary
+                    | Verdict::ManagerCutOff
+                    | Verdict::MisconfiguredPrimary
+                    | Verdict::OverloadedPrimary,
+            } => f.write_str(
                 "too little is known of the primary; if it is dead for certain, add --old-primary-is-dead",
             ),
             Self::NotDead { verdict } => write!(f, "a failover replaces a dead primary, and this one is \"{verdict}\""),

@@ -1,14 +1,17 @@
 //! What is the matter beside the primary: one sentence each, for the operator and the metrics.
 
+use super::backlog;
 use super::candidate::{errant, keep_received};
 use super::events;
+use super::hanging;
 use super::plain_tables;
 use super::proof::{Promise, promise};
+use super::reach;
 use super::restrictions;
 use super::standing::holds_unapplied;
 use crate::model::instance::InstanceId;
 use crate::model::job::{Job, Phase};
-use crate::model::observation::{Access, Leaving, Process};
+use crate::model::observation::{Access, AgentStatus, Leaving, Process};
 use crate::model::policy::Durability;
 use crate::model::report::{Replication, Report, ThreadState};
 use crate::model::time::{Moment, human};
@@ -43,6 +46,9 @@ pub(crate) fn issues(view: &ClusterView, now: Moment) -> Vec<String> {
     }
     found.extend(view.seen.iter().filter_map(|(instance, seen)| restrictions::log_issue(instance, seen)));
     found.extend(plain_tables::issue(view));
+    found.extend(reach::issues(view));
+    found.extend(hanging::issues(view));
+    found.extend(backlog::issue(view));
     if let Some(record) = &view.record {
         if let Some(degraded) = &record.degraded {
             found.push(format!(
@@ -109,10 +115,15 @@ fn replica_issues(view: &ClusterView, instance: &InstanceId, seen: &Seen, now: M
     job.into_iter().chain(state_issues(view, instance, seen, now)).collect()
 }
 
+/// Why it was not started, if that was tried.
+pub(super) fn start_failed(agent: &AgentStatus) -> String {
+    agent.start_failed.as_ref().map_or_else(String::new, |why| format!("; the last start failed: {why}"))
+}
+
 fn state_issues(view: &ClusterView, instance: &InstanceId, seen: &Seen, now: Moment) -> Vec<String> {
     let Some(report) = seen.latest() else {
-        if seen.agent_now().is_some_and(|agent| matches!(agent.process, Process::Gone { .. })) {
-            return vec![format!("{instance}: its server is not running")];
+        if let Some(agent) = seen.agent_now().filter(|agent| matches!(agent.process, Process::Gone { .. })) {
+            return vec![format!("{instance}: its server is not running{}", start_failed(agent))];
         }
         let how = seen.unseen().map_or_else(|| "not asked yet".to_owned(), ToString::to_string);
         let since =

@@ -10,6 +10,7 @@ use super::failover::{Isolation, acks_in_force, next_generation};
 use super::feeding::Feeding;
 use super::plan::{Plan, PlanKind, Proof, Stage, Step, TrafficOrder};
 use super::proof::{Promise, promise};
+use super::reach;
 use super::topology;
 use crate::model::ballot::Generation;
 use crate::model::gtid::GtidSet;
@@ -95,12 +96,17 @@ impl<'a> Promotion<'a> {
         let leader_log = isolation.report_of(view, &candidate.instance).map(|report| &report.purged);
         let apart = |other: &Candidate| cannot_follow(other, candidate, &feeding, leader_log);
         let wanted = acks_in_force(view, isolation.report_of(view, &candidate.instance));
+        // One that cannot log in at the next primary follows once that is mended; nobody waits for it, and it is no acker before.
+        let attaches = |other: &&&Candidate| {
+            apart(other).is_none() && reach::refusal(view, &other.instance, &candidate.instance).is_none()
+        };
         // What somebody stopped stays stopped, unless nobody could commit without it. In a planned change the old primary is there.
-        let ready = others.iter().filter(|other| other.can_acknowledge() && apart(other).is_none()).count();
+        let ready = others.iter().filter(attaches).filter(|other| other.can_acknowledge()).count();
         let needed = if policy.durability == Durability::Lossless && handover.is_none() { wanted } else { 0 };
         let woken: Vec<InstanceId> = others
             .iter()
-            .filter(|other| other.is_stopped() && other.could_acknowledge() && apart(other).is_none())
+            .filter(attaches)
+            .filter(|other| other.is_stopped() && other.could_acknowledge())
             .take((needed as usize).saturating_sub(ready))
             .map(|other| other.instance.clone())
             .collect();
@@ -116,6 +122,7 @@ impl<'a> Promotion<'a> {
             Durability::Lossless => others
                 .iter()
                 .filter(|other| other.can_acknowledge() || woken.contains(&other.instance))
+                .filter(attaches)
                 .map(|other| other.instance.clone())
                 .collect(),
             Durability::Async => Vec::new(),

@@ -8,6 +8,7 @@ use super::failover::{Isolation, promote};
 use super::guard::{self, Blocker, told};
 use super::plan::{Plan, Step};
 use super::proof::{Promise, promise};
+use super::reach;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
 use crate::model::intent::Intents;
@@ -99,7 +100,8 @@ fn outcome(view: &ClusterView, primary: &InstanceId, plan: &Plan) -> String {
     };
     let unlogged = super::restrictions::never_logged(view, primary);
     let unlogged = unlogged.map_or_else(String::new, |what| format!(", {what}"));
-    format!("{leader} would lead, {loss}{unlogged}")
+    let vain = reach::in_vain(view, leader).map_or_else(String::new, |why| format!(", but {why}"));
+    format!("{leader} would lead, {loss}{unlogged}{vain}")
 }
 
 /// What the primary had when last asked and the plan does not bring over. Not less than the truth: what it commits between two polls

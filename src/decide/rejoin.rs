@@ -4,6 +4,7 @@ mod asked;
 
 use super::extra::{self, Returned};
 use super::failover::acks_in_force;
+use super::hanging;
 use super::plain_tables;
 use super::plan::{Plan, PlanKind, Stage, Step};
 use super::rebuild::{self, Under};
@@ -13,6 +14,7 @@ use super::topology;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::{Flavor, InstanceId};
 use crate::model::intent::Intents;
+use crate::model::job::Job;
 use crate::model::observation::{Access, AgentStatus, Process};
 use crate::model::policy::Durability;
 use crate::model::record::ClusterRecord;
@@ -25,6 +27,12 @@ pub use asked::{Not, about, not_parked, waiting, waits};
 /// After so many failed attempts in a row a returning server is left to a person (F096).
 pub(super) const ATTEMPTS: u32 = 5;
 
+/// The same while commits wait for an acknowledgement: no pause is long then, and whoever is left alone acknowledges nothing.
+const ATTEMPTS_WHILE_OUT: u32 = 60;
+
+/// What an applier stops with that was killed, or whose session was.
+const KILLED: [u32; 3] = [1317, 1756, 1927];
+
 /// What a receiver stops with where its source cannot send it what it asks for: as both families say it, and as MySQL 8.0 does.
 const CANNOT_SEND: [u32; 2] = [1236, 13114];
 /// What MariaDB says with it where its logs begin later.
@@ -33,9 +41,15 @@ const TOO_OLD: &str = "Could not find GTID state";
 /// What to do next for some member that is not where it belongs, while the primary serves. One at a time.
 pub fn rejoin(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan> {
     let record = view.record.as_ref()?;
+    let waits = commits_wait(view, record);
     let next = |(instance, seen): (&InstanceId, &Seen)| {
         let parked = record.parked.iter().any(|parked| parked.instance == *instance);
-        if parked || intents.pause(instance, now).is_some() {
+        let pause = match waits {
+            true => intents.pause_while_out(instance, now),
+            false => intents.pause(instance, now),
+        };
+        // Another order about its replication would wait behind the one that hangs, and everybody else behind that.
+        if parked || pause.is_some() || hanging::stop_hangs(seen).is_some() {
             return None;
         }
         // One that is well stays in automatic hands, although nobody can give it the copy an operator wants.
@@ -59,6 +73,14 @@ pub fn rejoin(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan
     first.or_else(|| view.replicas().filter(|replica| !feeds(replica)).find_map(next))
 }
 
+/// Commits wait at the primary, and too few ackers are connected.
+fn commits_wait(view: &ClusterView, record: &ClusterRecord) -> bool {
+    view.of(&record.primary).and_then(Seen::latest).is_some_and(|report| {
+        let semi_sync = &report.semi_sync;
+        semi_sync.waiting > 0 && semi_sync.clients < semi_sync.acks
+    })
+}
+
 /// Why a plan that only parks does so.
 fn parking(plan: &Plan) -> Option<&str> {
     plan.steps().find_map(|step| if let Step::Park { why, .. } = step { Some(why.as_str()) } else { None })
@@ -71,8 +93,7 @@ fn step(
     (instance, seen): (&InstanceId, &Seen),
     now: Moment,
 ) -> Option<Plan> {
-    let primary = view.of(&record.primary)?.report()?;
-    let (asked_at, _) = view.of(&record.primary)?.last_report.as_ref()?;
+    let leader = view.of(&record.primary)?;
     let stale = |at: Moment| intents.settled_at.is_some_and(|settled| at <= settled);
     if seen.manager.as_ref().is_none_or(|look| stale(look.at))
         || seen.agent.as_ref().is_none_or(|said| stale(said.at))
@@ -80,7 +101,8 @@ fn step(
         return None;
     }
     let agent = seen.agent_now()?;
-    if intents.failures(instance) >= ATTEMPTS {
+    let attempts = if commits_wait(view, record) { ATTEMPTS_WHILE_OUT } else { ATTEMPTS };
+    if intents.failures(instance) >= attempts {
         let why = intents
             .undone
             .iter()
@@ -89,7 +111,7 @@ fn step(
         return Some(park(
             view,
             instance,
-            &format!("{ATTEMPTS} attempts to bring it back failed; the last: {why}"),
+            &format!("{attempts} attempts to bring it back failed; the last: {why}"),
         ));
     }
     let gone = matches!(agent.process, Process::Gone { .. });
@@ -97,6 +119,11 @@ fn step(
     if !gone && seen.agent.as_ref().is_none_or(|said| stale(said.at.back(said.status.server_age))) {
         return None;
     }
+    // Where nothing is known of the primary, one that is down is started, and compared later.
+    let Some((asked_at, primary)) = leader.last_report.as_ref().filter(|_| leader.latest().is_some()) else {
+        let is_copied = agent.job.as_ref().is_some_and(Job::is_rebuild);
+        return (gone && !is_copied).then(|| started(view, record, (instance, agent)))?;
+    };
     let home = topology::home(view, record, instance, now);
     returning(view, record, intents, (instance, seen), (agent, &home), (*asked_at, primary))
 }
@@ -118,14 +145,7 @@ fn returning(
         if let Some(plan) = rebuild::of_one_that_is_gone((view, record, intents), instance, agent, primary) {
             return plan;
         }
-        // One that was admitted in the moment in which its server died is not closed: that comes with the start.
-        let closed = match agent.access {
-            Access::Closed | Access::Admitted => true,
-            Access::Held { .. } => false,
-        };
-        // On a full disk it would wait for room before it answered anybody.
-        return (closed && view.cluster.policy.restart && !agent.stopping && agent.stuck_disk().is_none())
-            .then(|| start(view, record, instance, agent));
+        return started(view, record, (instance, agent));
     }
     let report = agent.server.as_ref().ok()?;
     let at = Standing::of((view, record, intents), (instance, agent), (report, home), under);
@@ -145,6 +165,22 @@ fn returning(
         return None;
     }
     compared(Returned { view, record, intents, instance, agent, report, primary }, at, seen, home)
+}
+
+/// Its server is gone: it is started again, if that is this tool's to do.
+fn started(
+    view: &ClusterView,
+    record: &ClusterRecord,
+    (instance, agent): (&InstanceId, &AgentStatus),
+) -> Option<Plan> {
+    // One that was admitted in the moment in which its server died is not closed: that comes with the start.
+    let closed = match agent.access {
+        Access::Closed | Access::Admitted => true,
+        Access::Held { .. } => false,
+    };
+    // On a full disk it would wait for room before it answered anybody.
+    let is_ours = view.cluster.policy.restart && !agent.stopping && agent.leaving.is_none();
+    (closed && is_ours && agent.stuck_disk().is_none()).then(|| start(view, record, instance, agent))
 }
 
 /// How one that runs stands, by its own last word.
@@ -190,7 +226,14 @@ impl Standing {
             && acknowledges
             && follows
             && !report.semi_sync.replica_enabled;
-        let stands = joins || astray || recorded || mute || left_stopped(report, intents.was_left(instance));
+        // Commits wait for more ackers than there are, and it could be one: at the promotion it could not reach the new primary.
+        let lacked = *home == record.primary
+            && record.acks as usize > record.ackers.len()
+            && follows
+            && !acknowledges
+            && topology::would_acknowledge(view, record, (instance, report), home);
+        let left = intents.was_left(instance) || intents.failures(instance) > 0 || agent.threads_killed;
+        let stands = lacked || joins || astray || recorded || mute || left_stopped(report, left);
         let asked = intents.asked.as_ref() == Some(instance)
             && !report.channel().is_some_and(Replication::is_running);
         // Closed, it is due whether it replicates or not: a server that starts its threads by itself would stay closed for ever.
@@ -310,7 +353,8 @@ fn refusal<'a>(home: &InstanceId, report: &'a Report) -> Option<&'a ThreadError>
 fn left_stopped(report: &Report, left: bool) -> bool {
     report.channel().is_some_and(|channel| {
         let deaf = channel.receiver == ThreadState::Stopped && channel.receiver_error.is_none();
-        let idle = channel.applier == ThreadState::Stopped && channel.applier_error.is_none();
+        let killed = channel.applier_error.as_ref().is_none_or(|error| KILLED.contains(&error.code));
+        let idle = channel.applier == ThreadState::Stopped && killed;
         if left { deaf || idle } else { deaf && channel.applier == ThreadState::Running }
     })
 }

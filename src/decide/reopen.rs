@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::candidate::is_passed_over;
 use super::failover::{acks_in_force, next_generation};
-use super::guard::Blocker;
 use super::plan::{Plan, PlanKind, Proof, Stage, Step};
 use super::rejoin::{ATTEMPTS, is_on_its_way, of_ours, plan};
 use crate::model::ballot::Generation;
@@ -41,7 +40,7 @@ impl<T: Into<String>> From<T> for NotOpened {
 pub(super) fn reopen(view: &ClusterView, intents: &Intents, now: Moment) -> Result<Plan, NotOpened> {
     let record = view.record.as_ref().ok_or("the cluster is not adopted")?;
     let primary = &record.primary;
-    if let Some((remaining, why)) = intents.pause(primary, now) {
+    if let Some((remaining, why)) = intents.pause_while_out(primary, now) {
         return Err(format!("the last attempt failed ({why}), next in {} s", remaining.as_secs() + 1).into());
     }
     let seen = view.of(primary).ok_or("the recorded primary is no member")?;
@@ -231,7 +230,7 @@ pub(super) fn restart_in_place(
     view: &ClusterView,
     intents: &Intents,
     now: Moment,
-    blockers: &[Blocker],
+    why: &str,
 ) -> Option<Plan> {
     let record = view.record.as_ref()?;
     let agent = view.of(&record.primary)?.agent_now()?;
@@ -240,13 +239,16 @@ pub(super) fn restart_in_place(
         && !agent.is_stopped_by_others()
         && agent.stuck_disk().is_none()
         && intents.failures(&record.primary) < ATTEMPTS;
-    if !gone || !allowed || intents.pause(&record.primary, now).is_some() {
+    // A promotion that failed is no reason to wait with this.
+    let failed_at =
+        intents.undone.iter().find(|undone| undone.instance == record.primary).map(|undone| undone.at);
+    let promotion = view.seen.values().filter_map(|seen| Some(seen.promotion_failed.as_ref()?.0)).max();
+    let paused = intents.pause_while_out(&record.primary, now).is_some() && failed_at != promotion;
+    if !gone || !allowed || paused {
         return None;
     }
     let stage =
         Stage::new("start", vec![Step::StartServer { instance: record.primary.clone(), as_replica: false }]);
-    let why: Vec<String> = blockers.iter().map(ToString::to_string).collect();
-    let title =
-        format!("start {} again in place, for no failover is possible: {}", record.primary, why.join("; "));
+    let title = format!("start {} again in place, for no failover {why}", record.primary);
     Some(plan(view, PlanKind::Repair, title, vec![stage]))
 }

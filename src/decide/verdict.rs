@@ -9,10 +9,12 @@ use super::ackers;
 use super::candidate::{Ranking, rank};
 use super::diagnose::{Diagnosis, diagnose};
 use super::events;
+use super::evidence::{self, Refused};
 use super::failover::{self, Isolation};
 use super::guard::{self, Blocker};
 use super::plan::Plan;
 use super::prospect::prospect;
+use super::reach;
 use super::rejoin;
 use super::reopen::{self, NotOpened};
 use crate::model::cluster::Mode;
@@ -110,6 +112,14 @@ fn act(
         Verdict::UnreachablePrimary | Verdict::Starting => {
             Action::Wait { why: diagnosis.evidence.last().cloned().unwrap_or_default() }
         }
+        // Its agent is heard, so that it can be fenced.
+        Verdict::MisconfiguredPrimary if is_refused_for_good(view, now) => {
+            unplanned(view, intents, diagnosis, ranking, now, wall)
+        }
+        // What needs no look at the primary goes on, and so does what its agent's word is enough for.
+        Verdict::ManagerCutOff if view.cluster.mode != Mode::Observe => {
+            rejoin::rejoin(view, intents, now).map_or(Action::Rest, Action::Act)
+        }
         // Nobody to promote: after a power cut the last primary is the one to start.
         Verdict::DeadPrimaryAndReplicas => start_or_refuse(view, intents, ranking, now),
         Verdict::NotAdopted
@@ -171,11 +181,20 @@ fn start_or_refuse(view: &ClusterView, intents: &Intents, ranking: &Ranking, now
     let mode = (view.cluster.mode != Mode::Auto).then_some(Blocker::Mode(view.cluster.mode));
     let blockers: Vec<Blocker> = mode.into_iter().chain(guard::nobody(ranking)).collect();
     if view.cluster.mode == Mode::Auto
-        && let Some(plan) = reopen::restart_in_place(view, intents, now, &blockers)
+        && let Some(plan) =
+            reopen::restart_in_place(view, intents, now, &format!("is possible: {}", guard::told(&blockers)))
     {
         return Action::Act(plan);
     }
     Action::Refuse { blockers }
+}
+
+/// The primary's port has refused everybody for longer than policy lets it.
+fn is_refused_for_good(view: &ClusterView, now: Moment) -> bool {
+    match evidence::refused_everywhere(view, now) {
+        Refused::From { span, .. } => span >= view.cluster.policy.refused_port_grace,
+        Refused::NotFrom(_) | Refused::Unknown => false,
+    }
 }
 
 /// The primary failed by itself.
@@ -189,14 +208,20 @@ fn unplanned(
 ) -> Action {
     let Some(primary) = &diagnosis.primary else { return Action::Rest };
     let mut blockers = guard::before_failover(view, ranking, now, wall);
-    if let Some((remaining, why)) = intents.pause(primary, now) {
-        blockers.push(Blocker::JustUndone { remaining, why: why.to_owned() });
-    }
     // What promoting would refuse is known before anything is touched.
     if let Err(more) = failover::promote(view, &Isolation::supposed(view, primary), None) {
         let told = blockers.iter().any(|blocker| matches!(blocker, Blocker::NobodyEligible { .. }));
         let again = |blocker: &Blocker| told && matches!(blocker, Blocker::NobodyEligible { .. });
         blockers.extend(more.into_iter().filter(|blocker| !again(blocker)));
+    }
+    if blockers.is_empty()
+        && let Some(why) = reach::leads_nowhere(view, ranking)
+        && let Some(plan) = reopen::restart_in_place(view, intents, now, &format!("would help: {why}"))
+    {
+        return Action::Act(plan);
+    }
+    if let Some((remaining, why)) = intents.pause_while_out(primary, now) {
+        blockers.push(Blocker::JustUndone { remaining, why: why.to_owned() });
     }
     if blockers.is_empty() {
         return Action::Act(failover::isolate(view, diagnosis, primary));
@@ -221,7 +246,8 @@ fn unplanned(
     });
     if !only_ours
         && view.cluster.mode == Mode::Auto
-        && let Some(plan) = reopen::restart_in_place(view, intents, now, &blockers)
+        && let Some(plan) =
+            reopen::restart_in_place(view, intents, now, &format!("is possible: {}", guard::told(&blockers)))
     {
         return Action::Act(plan);
     }
@@ -245,13 +271,14 @@ fn asked(view: &ClusterView, diagnosis: &Diagnosis, ranking: &Ranking, ask: &Fai
         | Verdict::ClosedPrimary
         | Verdict::BlockedForAcks => true,
         Verdict::UnreachablePrimary => ask.old_primary_is_dead,
+        // Whether it serves clients is theirs to know who ask. Its agent fences it, or they vouch for it.
+        Verdict::MisconfiguredPrimary | Verdict::OverloadedPrimary | Verdict::ManagerCutOff => {
+            ask.old_primary_is_dead || failover::agent_is_heard(view, primary)
+        }
         Verdict::NotAdopted
         | Verdict::Starting
         | Verdict::Healthy
         | Verdict::Degraded
-        | Verdict::ManagerCutOff
-        | Verdict::OverloadedPrimary
-        | Verdict::MisconfiguredPrimary
         | Verdict::DeadPrimaryAndReplicas
         | Verdict::SplitBrain => false,
     };
@@ -271,7 +298,14 @@ fn sentence(view: &ClusterView, diagnosis: &Diagnosis, action: &Action) -> Strin
     let name = &view.cluster.name;
     let about = match &diagnosis.primary {
         Some(primary) if diagnosis.verdict.serves() => served(view, diagnosis, primary),
-        Some(primary) => with(&format!("{name}: {} {primary}", diagnosis.verdict), &diagnosis.evidence),
+        Some(primary) => {
+            let about = format!("{name}: {} {primary}", diagnosis.verdict);
+            // Clients may well be served, so that the rest matters as much as when they are.
+            let heard = view.replicas().any(|(_, seen)| seen.latest().is_some());
+            let beside = heard && may_serve(diagnosis.verdict);
+            let beside = beside.then_some(&diagnosis.issues).into_iter().flatten();
+            with(&about, &diagnosis.evidence.iter().chain(beside).cloned().collect::<Vec<_>>())
+        }
         None => with(&format!("{name}: {}", diagnosis.verdict), &diagnosis.evidence),
     };
     match action {
@@ -282,6 +316,25 @@ fn sentence(view: &ClusterView, diagnosis: &Diagnosis, action: &Action) -> Strin
             format!("{about}; nothing is done: {}", guard::told(blockers))
         }
         Action::Act(plan) => format!("{about}; {}", plan.title),
+    }
+}
+
+fn may_serve(verdict: Verdict) -> bool {
+    match verdict {
+        Verdict::ManagerCutOff | Verdict::OverloadedPrimary | Verdict::MisconfiguredPrimary => true,
+        Verdict::NotAdopted
+        | Verdict::Starting
+        | Verdict::Healthy
+        | Verdict::Degraded
+        | Verdict::DeadPrimary
+        | Verdict::SilentPrimary
+        | Verdict::HungPrimary
+        | Verdict::UnreachablePrimary
+        | Verdict::BlockedForAcks
+        | Verdict::ClosedPrimary
+        | Verdict::IsolatedPrimary
+        | Verdict::DeadPrimaryAndReplicas
+        | Verdict::SplitBrain => false,
     }
 }
 

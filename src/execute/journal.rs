@@ -6,11 +6,12 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::Outcome;
-use crate::decide::plan::{Plan, PlanKind};
+use crate::decide::plan::{Plan, PlanKind, Step};
 use crate::model::cluster::ClusterName;
 use crate::model::instance::InstanceId;
 use crate::model::intent::{FailoverAsk, is_about};
-use crate::model::time::millis;
+use crate::model::time::{Moment, millis};
+use crate::model::view::ClusterView;
 
 /// One line of a recovery.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,6 +130,24 @@ impl Recovery {
             let What::Accepted { plan } = &entry.what else { return None };
             Some(plan)
         })
+    }
+
+    /// Whom it was to promote, once that was decided.
+    pub fn candidate(&self) -> Option<&InstanceId> {
+        let mut steps = self.plan(PlanKind::Promote)?.steps();
+        steps.find_map(|step| if let Step::Open { instance, .. } = step { Some(instance) } else { None })
+    }
+
+    /// What the next decision must know of how it ended: a failover that failed with one candidate tries another one first.
+    pub fn note_promotion(&self, view: &mut ClusterView, trouble: Option<&str>, now: Moment) {
+        match (trouble, self.candidate().filter(|_| self.kind == PlanKind::Isolate)) {
+            (Some(why), Some(candidate)) => view.note_promotion_failed(candidate, now, why),
+            (Some(_), None) => {}
+            (None, _) if self.kind == PlanKind::Isolate || view.primary() == Some(&self.about) => {
+                view.forget_promotions_failed();
+            }
+            (None, _) => {}
+        }
     }
 
     /// The newest stage of that plan that was begun.

@@ -13,6 +13,7 @@ use super::event::{Ask, Event, Proposal, Started, Then};
 use super::leadership::Leadership;
 use super::live_world::LiveWorld;
 use super::planned::Handoff;
+use super::progress::Progress;
 use super::snapshot::Snapshot;
 use super::watchers::Watchers;
 use super::{Common, Part};
@@ -74,6 +75,7 @@ pub(super) struct ClusterTask {
     pub(super) to_resume: bool,
     /// When the store last refused what is known of the ackers.
     pub(super) evidence_failed_at: Option<Moment>,
+    pub(super) progress: Progress,
     /// The last sentence logged, without its figures.
     pub(super) last_told: String,
 }
@@ -146,7 +148,9 @@ impl ClusterTask {
         let now = clock::now();
         let wall = clock::wall();
         self.learn_events().await;
-        let decision = decide(&self.view, &self.intents, now, wall);
+        let mut decision = decide(&self.view, &self.intents, now, wall);
+        let running = self.recovery.borrow().clone().filter(|_| self.operations.is_running());
+        self.progress.tell(&mut decision, &self.view, running.as_deref(), now);
         self.watchers.follow(&self.view, &decision.diagnosis, now);
         self.tell(&decision);
         self.give_way();
@@ -327,6 +331,11 @@ impl ClusterTask {
             Ok(record) => self.view.record = record,
             Err(error) => tracing::error!(%error, "the record could not be read back"),
         }
+        let ended = self.recovery.borrow().clone();
+        if let Some(ended) = &ended {
+            let trouble = outcome.as_ref().map_or_else(|why| Some(why.as_str()), Outcome::trouble);
+            ended.note_promotion(&mut self.view, trouble, now);
+        }
         let name = &self.view.cluster.name;
         match &outcome {
             Ok(Outcome::Done) => tracing::warn!(cluster = %name, %about, "recovery done"),
@@ -337,7 +346,6 @@ impl ClusterTask {
                 tracing::error!(cluster = %name, %about, why, "recovery failed");
             }
         }
-        let ended = self.recovery.borrow().clone();
         let change = match (&outcome, ended) {
             (Ok(outcome), Some(ended)) => {
                 self.operations.ended(&ended, outcome, self.view.record.as_ref(), &mut self.intents, now)
@@ -365,7 +373,6 @@ impl ClusterTask {
     }
 
     async fn answer(&mut self, ask: Ask, now: Moment) {
-        // Whoever asked and went away needs no answer.
         match ask {
             Ask::Failover { ask, then } => match then {
                 Then::Propose(answer) => drop(answer.send(self.dry_run(ask, now))),

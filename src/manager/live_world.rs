@@ -67,10 +67,10 @@ impl Primitives for LiveWorld {
     }
 
     async fn step(&self, step: &Step, token: &Token, timeout: Duration) -> Result<Evidence, StepError> {
-        match self.agents.get(step.instance()) {
-            Some(agent) => agent.step(token, step, timeout).await,
-            None => self.directly(step, timeout).await,
+        if let Step::AckersAttached { .. } = step {
+            return self.attached(step, token, timeout).await;
         }
+        self.at_server(step, token, timeout).await
     }
 
     async fn look(&self, instance: &InstanceId, timeout: Duration) -> Result<Evidence, StepError> {
@@ -192,6 +192,19 @@ impl ServerSession for LiveSession {
 }
 
 impl LiveWorld {
+    /// By its agent, where it has one.
+    pub(super) async fn at_server(
+        &self,
+        step: &Step,
+        token: &Token,
+        timeout: Duration,
+    ) -> Result<Evidence, StepError> {
+        match self.agents.get(step.instance()) {
+            Some(agent) => agent.step(token, step, timeout).await,
+            None => self.directly(step, timeout).await,
+        }
+    }
+
     /// By SQL from here, for a server without an agent.
     async fn directly(&self, step: &Step, within: Duration) -> Result<Evidence, StepError> {
         let instance = step.instance();

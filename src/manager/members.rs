@@ -18,13 +18,14 @@ use super::monitor::Watched;
 use super::vote::OwnVote;
 use super::watchers::Watchers;
 use crate::agent::client::AgentClient;
+use crate::agent::mysql_tls;
 use crate::config::{self, ClusterConfig};
 use crate::model::ballot::Ballot;
 use crate::model::cluster::Cluster;
 use crate::model::instance::InstanceId;
 use crate::model::record::ClusterRecord;
+use crate::mysql::Account;
 use crate::mysql::control::ControlEnv;
-use crate::mysql::{Account, Tls};
 
 /// The configured cluster with the members it has by now. Its voters are the configured ones: a fixed list.
 pub(super) fn effective(configured: &Cluster, record: Option<&ClusterRecord>) -> Cluster {
@@ -80,7 +81,7 @@ impl Parts {
         let world = LiveWorld {
             cluster: cluster.clone(),
             admin: account(&config.accounts.admin),
-            tls: tls(&config.tls),
+            tls: mysql_tls(&config.tls),
             env: ControlEnv {
                 replication: account(&config.accounts.replication),
                 heartbeat: account(&config.accounts.heartbeat),
@@ -152,19 +153,11 @@ fn watched(config: &ClusterConfig, instance: &InstanceId) -> Watched {
     Watched {
         instance: instance.clone(),
         admin: account(&config.accounts.admin),
-        tls: tls(&config.tls),
+        tls: mysql_tls(&config.tls),
         policy: config.cluster.policy.clone(),
     }
 }
 
 fn account(account: &config::Account) -> Account {
     Account { user: account.user.clone(), password: account.password.clone() }
-}
-
-fn tls(tls: &config::Tls) -> Tls {
-    match tls {
-        config::Tls::Off => Tls::Off,
-        config::Tls::Required => Tls::Unverified,
-        config::Tls::VerifyIdentity { ca } => Tls::Identity { ca: Some(ca.clone()), name: None },
-    }
 }

@@ -1,6 +1,7 @@
 //! The service; the only place where the parts meet.
 
 mod agents;
+mod attaching;
 mod cluster_task;
 mod direct;
 pub mod event;
@@ -11,6 +12,7 @@ mod live_world;
 mod members;
 mod monitor;
 mod planned;
+mod progress;
 mod proven;
 pub mod reload;
 mod returning;
@@ -152,6 +154,7 @@ async fn start_cluster(config: &ClusterConfig, common: &Arc<Common>) -> Result<C
         led: Err(JUST_STARTED.to_owned()),
         to_resume: false,
         evidence_failed_at: None,
+        progress: Default::default(),
         last_told: String::new(),
     };
     tracker.spawn(task.run());

@@ -74,7 +74,10 @@ impl Watchers {
                 primary.clone().and_then(|instance| Some((instance.clone(), self.close_look(&instance)?)));
         }
         let unsure = match diagnosis.verdict {
-            Verdict::UnreachablePrimary | Verdict::ManagerCutOff | Verdict::SilentPrimary => true,
+            Verdict::UnreachablePrimary
+            | Verdict::ManagerCutOff
+            | Verdict::SilentPrimary
+            | Verdict::MisconfiguredPrimary => true,
             Verdict::NotAdopted
             | Verdict::Starting
             | Verdict::Healthy
@@ -82,7 +85,6 @@ impl Watchers {
             | Verdict::DeadPrimary
             | Verdict::HungPrimary
             | Verdict::OverloadedPrimary
-            | Verdict::MisconfiguredPrimary
             | Verdict::BlockedForAcks
             | Verdict::ClosedPrimary
             | Verdict::IsolatedPrimary

@@ -103,6 +103,9 @@ impl Undone {
     }
 }
 
+/// The longest pause between two attempts to have somebody serve, while nobody does.
+const WHILE_OUT: Duration = Duration::from_secs(2);
+
 /// So many lines about what was not taken back are kept.
 const LEFT: usize = 64;
 
@@ -136,6 +139,13 @@ impl Intents {
     pub fn pause(&self, instance: &InstanceId, now: Moment) -> Option<(Duration, &str)> {
         let last = self.undone.iter().find(|undone| undone.instance == *instance)?;
         let remaining = last.pause().saturating_sub(now.since(last.at));
+        (!remaining.is_zero()).then_some((remaining, last.why.as_str()))
+    }
+
+    /// The same while clients are out: nobody waits longer than [`WHILE_OUT`] for the next attempt, however many failed.
+    pub fn pause_while_out(&self, instance: &InstanceId, now: Moment) -> Option<(Duration, &str)> {
+        let last = self.undone.iter().find(|undone| undone.instance == *instance)?;
+        let remaining = last.pause().min(WHILE_OUT).saturating_sub(now.since(last.at));
         (!remaining.is_zero()).then_some((remaining, last.why.as_str()))
     }
 

@@ -15,6 +15,7 @@ pub mod job;
 pub mod log_fault;
 pub mod observation;
 pub mod policy;
+pub mod reach;
 pub mod record;
 pub mod report;
 pub mod restrictions;

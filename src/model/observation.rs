@@ -11,6 +11,7 @@ use super::extra::Saved;
 use super::instance::InstanceId;
 use super::job::Job;
 use super::log_fault::LogFault;
+use super::reach::Reach;
 use super::report::Report;
 use super::time::{Moment, millis};
 
@@ -229,6 +230,21 @@ pub struct AgentStatus {
     /// The newest file of its server's binary log that cannot be read; `None` too where nobody looks.
     #[serde(default)]
     pub log_fault: Option<LogFault>,
+    /// For how long a statement that stops its replication has not come back.
+    #[serde(default)]
+    pub stop_hangs: Option<Duration>,
+    /// For how long its applier has waited for a table lock.
+    #[serde(default)]
+    pub applier_waits: Option<Duration>,
+    /// A thread of its replication stands still, and no statement stopped it.
+    #[serde(default)]
+    pub threads_killed: bool,
+    /// Why starting its server failed last, while it does not run.
+    #[serde(default)]
+    pub start_failed: Option<String>,
+    /// Whether a receiver on that host could log in at each other member.
+    #[serde(default)]
+    pub reach: Vec<Reach>,
 }
 
 impl AgentStatus {

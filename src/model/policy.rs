@@ -27,6 +27,10 @@ pub enum WithoutAckers {
     Degrade,
 }
 
+fn refused_port_grace() -> Duration {
+    Duration::from_secs(30)
+}
+
 fn flashback() -> Remedy {
     Remedy::Flashback
 }
@@ -52,6 +56,9 @@ pub struct Policy {
     pub salvage_lossless: Duration,
     /// The same under `async`, where it saves rows. 10 s.
     pub salvage_async: Duration,
+    /// How long the primary's port may refuse everybody while its process runs, before it is fenced and another leads. 30 s.
+    #[serde(default = "refused_port_grace")]
+    pub refused_port_grace: Duration,
     /// Longest wait for received transactions to be applied before promotion; past it: refuse and tell. 10 min.
     pub catch_up: Duration,
     /// Deadline of a single statement that should be instant. 5 s.
@@ -95,6 +102,7 @@ impl Default for Policy {
             acks: 1,
             salvage_lossless: Duration::from_millis(50),
             salvage_async: Duration::from_secs(10),
+            refused_port_grace: refused_port_grace(),
             catch_up: Duration::from_secs(600),
             statement: Duration::from_secs(5),
             poll_every: Duration::from_secs(1),

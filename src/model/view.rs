@@ -62,6 +62,9 @@ pub struct Seen {
     /// The last answer to an own look, while later ones failed and nothing has explained another history since.
     #[serde(skip)]
     pub(super) answered_before: Option<Report>,
+    /// When promoting it failed, and why, until an operation about the primary succeeds.
+    #[serde(default)]
+    pub promotion_failed: Option<(Moment, String)>,
 }
 
 impl Seen {
@@ -180,6 +183,20 @@ impl ClusterView {
     ) -> Self {
         let seen = cluster.members.iter().map(|member| (member.instance.clone(), Seen::default())).collect();
         Self { cluster, record, seen, grants: BTreeMap::new(), since, since_wall }
+    }
+
+    /// Promoting that one failed: whoever else may lead is tried before it is tried again.
+    pub fn note_promotion_failed(&mut self, instance: &InstanceId, at: Moment, why: &str) {
+        if let Some(seen) = self.seen.get_mut(instance) {
+            seen.promotion_failed = Some((at, why.to_owned()));
+        }
+    }
+
+    /// Somebody leads: earlier failures say nothing of the next outage.
+    pub fn forget_promotions_failed(&mut self) {
+        for seen in self.seen.values_mut() {
+            seen.promotion_failed = None;
+        }
     }
 
     /// Other members: what is known of those that stay is kept.

@@ -10,6 +10,7 @@ pub mod dialect;
 pub mod events;
 pub mod fault;
 pub mod greeting;
+pub mod hanging;
 pub mod inventory;
 mod parse;
 pub mod probe;

@@ -80,6 +80,8 @@ pub(crate) fn healthy() -> Snapshot {
         ..replica("db1", 0)
     };
     let candidate = |name: &str, to_apply, against| Candidate {
+        hampered: None,
+        failed_at: None,
         instance: host(name),
         promotion: Promotion::Allow,
         against,

@@ -59,6 +59,11 @@ pub(crate) fn perform(world: &mut Option<World>, line: &str) -> Done {
             world.witnesses_accepted = Generation(number(n)?);
             Ok(())
         }
+        ["promotion", "of", name, "failed:", why @ ..] => {
+            let (instance, now) = (instance(name)?, world.now);
+            world.view.note_promotion_failed(&instance, now, &why.join(" "));
+            Ok(())
+        }
         ["left", what @ ..] => {
             world.intents.note_left(&[what.join(" ")]);
             Ok(())
@@ -361,6 +366,7 @@ fn failed_over(world: &mut World, text: &str) -> Done {
 fn undone(world: &mut World, name: &str, times: &str, why: &str) -> Done {
     let instance = instance(name)?;
     let (at, times) = (world.now, number(times)?);
+    world.intents.undone.retain(|undone| undone.instance != instance);
     world.intents.undone.push(Undone { instance, at, times, why: why.to_owned() });
     Ok(())
 }

@@ -132,13 +132,24 @@ fn heartbeat_stuck(world: &mut World, name: &str) -> Done {
     Ok(())
 }
 
-/// `db1 refuses`, `db1 too-many-connections`, `db2 received 100 applied 90`, `db3 applier stopped 1062 duplicate key` and so on.
+/// `db2 locked out at db3` and `db2 cannot reach db3` (a receiver there), `db1 refuses`, `db1 too-many-connections`, `db2 received 100 applied 90`, `db3 applier stopped 1062 duplicate key` and so on.
 fn server_is(host: &mut Host, fact: &[&str]) -> Done {
     match fact {
         ["refuses"] => host.plight = Plight::Answers(Unseen::Refused),
         ["too-many-connections"] => host.plight = Plight::Answers(Unseen::TooManyConnections),
         ["access-denied"] => host.plight = Plight::Answers(Unseen::AccessDenied("1045".to_owned())),
         ["has-no-name"] => host.plight = Plight::Answers(Unseen::Name("NXDOMAIN".to_owned())),
+        ["fails", "to", "start:", why @ ..] => host.start_failed = Some(why.join(" ")),
+        ["stop", "hangs", by] => host.stop_hangs = Some(span(by)?),
+        ["threads", "killed"] => {
+            (host.receiver_stopped, host.applier_stopped, host.threads_killed) = (true, true, true);
+        }
+        ["locked", "out", "at", other] => {
+            let why = Unseen::AccessDenied("4151: Access denied, this account is locked".to_owned());
+            host.refused_at.push((instance(other)?, why));
+        }
+        ["cannot", "reach", other] => host.refused_at.push((instance(other)?, Unseen::Refused)),
+        ["reaches", "everybody"] => host.refused_at.clear(),
         ["closed"] => host.closed = true,
         ["open"] => host.closed = false,
         ["writable"] => host.read_only = false,

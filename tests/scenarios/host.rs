@@ -78,6 +78,14 @@ pub(crate) struct Host {
     /// What its service manager has said, and when.
     pub(crate) leaving: Option<(Leaving, Moment)>,
     pub(crate) disk: Option<Disk>,
+    /// For how long its applier has waited for a lock, and a statement that stops it for that.
+    pub(crate) stop_hangs: Option<Duration>,
+    /// Its threads stand still, and no statement stopped them.
+    pub(crate) threads_killed: bool,
+    /// Why its agent could not start its server.
+    pub(crate) start_failed: Option<String>,
+    /// Where a receiver on this host is refused, and how.
+    pub(crate) refused_at: Vec<(InstanceId, Unseen)>,
     pub(crate) started_at: Moment,
     pub(crate) stream_at: Moment,
     pub(crate) beats: u64,
@@ -132,6 +140,10 @@ impl Host {
             job: None,
             leaving: None,
             disk: None,
+            stop_hangs: None,
+            threads_killed: false,
+            start_failed: None,
+            refused_at: Vec::new(),
             started_at: now.back(Duration::from_secs(900)),
             stream_at: now,
             beats: 0,

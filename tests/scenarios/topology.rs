@@ -70,6 +70,11 @@ pub(crate) fn wished(world: &mut World, name: &str, words: &[&str]) -> Done {
 
 /// `registered db4`: the record names it as an acker.
 pub(crate) fn registered(world: &mut World, name: &str) -> Done {
+    if name == "nobody" {
+        let record = world.view.record.as_mut().ok_or("not adopted")?;
+        (record.ackers, record.acks) = (Vec::new(), 1);
+        return Ok(());
+    }
     let this = instance(name)?;
     world.view.record.as_mut().ok_or("not adopted")?.ackers.push(this);
     Ok(())

@@ -16,6 +16,7 @@ use mha::model::gtid::GtidSet;
 use mha::model::instance::{Flavor, Identity, InstanceId};
 use mha::model::intent::{Intents, SwitchoverAsk};
 use mha::model::observation::{Access, AgentStatus, Observation, Probe, Process, Unseen, Vantage};
+use mha::model::reach::Reach;
 use mha::model::report::{Replication, Report, Settings, ThreadError, ThreadState};
 use mha::model::time::Moment;
 use mha::model::view::{ClusterView, Granted};
@@ -277,7 +278,22 @@ impl World {
             job: host.job.clone(),
             disks: host.disk.into_iter().collect(),
             log_fault: host.log_fault.clone(),
+            stop_hangs: host.stop_hangs,
+            applier_waits: host.stop_hangs,
+            threads_killed: host.threads_killed,
+            start_failed: host.start_failed.clone(),
+            reach: self.reach(host),
         }
+    }
+
+    fn reach(&self, host: &Host) -> Vec<Reach> {
+        let others = self.hosts.iter().map(|other| &other.instance).filter(|other| **other != host.instance);
+        let tested = others.map(|to| {
+            let refused = host.refused_at.iter().find(|(at, _)| at == to);
+            let outcome = refused.map_or(Ok(()), |(_, unseen)| Err(unseen.clone()));
+            Reach { to: to.clone(), user: "repl".to_owned(), outcome, age: Duration::from_secs(5) }
+        });
+        tested.collect()
     }
 
     fn running(&self, host: &Host) -> Process {

@@ -413,6 +413,11 @@ impl Sim {
             job: None,
             disks: Vec::new(),
             log_fault: None,
+            stop_hangs: None,
+            applier_waits: None,
+            threads_killed: false,
+            start_failed: None,
+            reach: Vec::new(),
         }
     }
 

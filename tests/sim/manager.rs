@@ -359,6 +359,7 @@ impl Manager {
             }
             (sim.now_of_manager(), ended, sim.stores[self.m].record.clone())
         });
+        ended.note_promotion(&mut self.view, outcome.trouble(), now);
         let change = self.operations.ended(&ended, &outcome, record.as_ref(), &mut self.intents, now);
         if let Some(change) = change {
             self.shared

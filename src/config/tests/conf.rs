@@ -70,6 +70,7 @@ fn the_managers_example_has_every_key() {
         "without_ackers",
         "salvage_lossless",
         "salvage_async",
+        "refused_port_grace",
         "catch_up",
         "fenced_reads",
         "budget",
