@@ -85,6 +85,7 @@ async fn half_a_transaction_holds_nobody_up() {
     .await;
 }
 
+/// Its source must serve and have all of it: then it is received again.
 #[tokio::test]
 async fn both_threads_stopped_with_something_unapplied_is_refused() {
     let Some(Pair { primary, replica, mut p, mut r }) = pair(Flavor::MariaDb, false).await else { return };
@@ -93,6 +94,7 @@ async fn both_threads_stopped_with_something_unapplied_is_refused() {
     let all = look(&mut p).await.executed;
     until(&mut r, "received", |seen| seen.known().contains(&all)).await;
     run(&mut r, "STOP SLAVE IO_THREAD").await;
+    run(&mut p, "SET GLOBAL read_only=1").await;
     for step in [
         stop_receiving(&replica, &primary),
         point(&replica, &primary, false),
@@ -104,6 +106,9 @@ async fn both_threads_stopped_with_something_unapplied_is_refused() {
         assert!(refused, "{step}: {error}");
     }
     assert!(look(&mut r).await.known().contains(&all));
+    run(&mut p, "SET GLOBAL read_only=0").await;
+    step(&mut r, point(&replica, &primary, false)).await;
+    step(&mut r, wait(&replica, &all)).await;
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ mod furnish;
 mod heartbeat;
 mod point;
 mod receive;
+mod refetch;
 mod rewind;
 mod salvage;
 mod semi_sync;

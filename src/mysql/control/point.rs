@@ -4,7 +4,7 @@
 use secrecy::ExposeSecret;
 use tokio::time::Instant;
 
-use super::{ControlEnv, ControlError, change, named, receive, semi_sync, side};
+use super::{ControlEnv, ControlError, change, named, receive, refetch, semi_sync, side};
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
 use crate::model::report::{Replication, SemiSync, ThreadState};
@@ -33,7 +33,13 @@ pub(super) async fn point(
     let sql = match seen.channel() {
         Some(channel) if is_as_wanted(channel, source, env) => {
             let roles = roles(conn, deadline).await?;
-            restart(conn, &seen, channel, &roles, acker, closed)?
+            if let Some(missing) = lost_at_start(conn, &seen, channel) {
+                if !refetch::has_all(source, &missing, env, deadline).await {
+                    return Err(ControlError::BothStopped { server: named(conn), missing });
+                }
+                tracing::warn!(%source, %missing, "received and not applied: it is received again");
+            }
+            restart(conn, channel, &roles, acker, closed)
         }
         known => {
             if known.is_none() {
@@ -95,17 +101,12 @@ fn prepare(conn: &Connection, seen: &Standing, acker: bool) -> Vec<String> {
 /// wanted is started again.
 fn restart(
     conn: &Connection,
-    seen: &Standing,
     channel: &Replication,
     roles: &SemiSync,
     acker: bool,
     mut sql: Vec<String>,
-) -> Result<Vec<String>, ControlError> {
+) -> Vec<String> {
     let dialect = conn.dialect();
-    let both_stopped = channel.receiver == ThreadState::Stopped && channel.applier == ThreadState::Stopped;
-    if let Some(missing) = seen.unapplied().filter(|_| both_stopped && dialect.purges_at_start()) {
-        return Err(ControlError::BothStopped { server: named(conn), missing });
-    }
     // The applier first: then stopping the receiver never leaves both stopped.
     if channel.applier == ThreadState::Stopped {
         sql.push(dialect.start(Threads::Applier));
@@ -118,7 +119,13 @@ fn restart(
     if !announced || channel.receiver == ThreadState::Stopped {
         sql.push(dialect.start(Threads::Receiver));
     }
-    Ok(sql)
+    sql
+}
+
+/// What starting a thread would throw away.
+fn lost_at_start(conn: &Connection, seen: &Standing, channel: &Replication) -> Option<GtidSet> {
+    let both_stopped = channel.receiver == ThreadState::Stopped && channel.applier == ThreadState::Stopped;
+    seen.unapplied().filter(|_| both_stopped && conn.dialect().purges_at_start())
 }
 
 /// Nothing received is unapplied and the receiver is stopped: changing the source throws relay logs away otherwise.
