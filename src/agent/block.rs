@@ -48,7 +48,11 @@ pub(super) async fn block(
             )));
         }
     };
-    shared.order(Input::Fence { generation }).await?;
+    if let Err(refused) = shared.order(Input::Fence { generation }).await {
+        // With it the lock: the server serves on.
+        end(shared, id).await;
+        return Err(refused.into());
+    }
     if locked {
         barrier::keep(shared, conn, deadline.saturating_duration_since(Instant::now())).await;
     } else {
