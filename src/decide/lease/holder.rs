@@ -22,7 +22,7 @@ const HURRIED: u32 = 5;
 const COMPARE_EVERY: Duration = Duration::from_secs(1);
 
 /// The machine.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Holder {
     terms: Terms,
     kept: Kept,

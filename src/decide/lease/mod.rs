@@ -30,7 +30,7 @@ use crate::model::policy::Policy;
 pub const LONGEST_GRANT: Duration = Duration::from_secs(60);
 
 /// What all parties of one cluster agree upon.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Terms {
     /// This host's name.
     pub me: String,

@@ -6,7 +6,7 @@ use crate::model::ballot::Generation;
 use crate::model::time::Moment;
 
 /// What this host is to its cluster.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "role", rename_all = "snake_case")]
 pub enum Role {
     /// Not adopted: nothing is closed, nothing is held.
@@ -37,7 +37,7 @@ impl Role {
 }
 
 /// What survives the agent's process.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Kept {
     #[serde(flatten)]
     pub role: Role,

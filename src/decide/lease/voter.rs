@@ -13,7 +13,7 @@ use crate::model::instance::InstanceId;
 use crate::model::time::Moment;
 
 /// What a voter must never forget.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Promises {
     /// Highest ballot obeyed.
     pub ballot: Ballot,
@@ -38,7 +38,7 @@ pub struct Renew {
 }
 
 /// Answer to [`Renew`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Renewed {
     /// Granted, for so long from when the holder asked.
@@ -66,7 +66,7 @@ pub struct Claim {
 }
 
 /// A grant to somebody else that had been given when a claim was accepted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Outstanding {
     pub granted_ago: Duration,
     pub lasts: Duration,
@@ -111,7 +111,7 @@ pub enum Persist {
     Unchanged,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Grant {
     to: InstanceId,
     at: Moment,
@@ -125,7 +125,7 @@ impl Grant {
 }
 
 /// One voter. Clone it, call, write, then swap: an answer whose promise could not be written must not be given.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Voter {
     promises: Promises,
     /// At most one per holder, on this host's clock. Kept for twice its length: a slow clock's holder outlives it.
