@@ -63,6 +63,11 @@ impl Journal for MemoryJournal {
                 recovery.entries.extend(entries);
             }
         });
+        if self.shared.act(|sim| std::mem::take(&mut sim.told.dies_at_write)) {
+            self.shared.act(|sim| sim.manager_is_killed(self.m));
+            // Its task is ended.
+            std::future::pending::<()>().await;
+        }
         sleep(Duration::from_millis(1)).await;
         Ok(())
     }

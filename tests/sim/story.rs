@@ -1,5 +1,5 @@
-//! One recovery, with its manager killed at a chosen command of it: before the command left, or after its effect and before its
-//! answer. The next manager has the store's file and nothing else.
+//! One operation, with its manager killed at a chosen command of it: before the command left, after its effect and before its
+//! answer, or once its effect is in the journal. The next manager has the store's file, or an older copy of it, and nothing else.
 
 use std::path::Path;
 
@@ -15,6 +15,9 @@ use super::faults::Fault;
 use super::state::{Event, Sim};
 use super::world::evidence_of;
 
+/// Where the older copy of a store is, below its directory.
+const OLDER: &str = "older";
+
 /// What befalls the cluster, and where its manager dies.
 #[derive(Debug, Clone)]
 pub(crate) struct Story {
@@ -27,14 +30,34 @@ pub(crate) struct Story {
     /// The command its manager dies at, from 1.
     pub(crate) nth: usize,
     pub(crate) fate: Fate,
+    pub(crate) successor: Successor,
 }
 
-/// What a manager's death leaves of the command it was at.
+/// The manager that comes after one that died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Successor {
+    /// It has the store as the first one left it.
+    SameStore,
+    /// It has that store and dies at its own first command; the third one lives.
+    DiesToo,
+    /// Its store is a copy from before the operation began, as a backup of the manager's host is.
+    OlderStore,
+}
+
+/// What happens at the chosen command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
     Lives,
+    /// The manager dies before the command leaves.
     NotSent,
+    /// The manager dies after the effect, before the answer.
     NotAnswered,
+    /// The manager dies as soon as its journal holds what the command did.
+    Recorded,
+    /// It lives; the effect is done and the answer is lost.
+    AnswerLost,
+    /// It lives; the command is done twice.
+    SentTwice,
     /// It lives; the server the command is for hangs when it comes.
     ServerHangs,
 }
@@ -52,6 +75,10 @@ pub(crate) struct Told {
     pub(crate) served: Option<(Vec<usize>, Vec<usize>)>,
     /// Outcomes of what the next manager resumed.
     pub(crate) resumed: Vec<Outcome>,
+    /// The manager dies at the end of its next write to the journal.
+    pub(crate) dies_at_write: bool,
+    /// The successor has died as well.
+    pub(crate) died_again: bool,
 }
 
 /// The real store, asked from a thread of its own: virtual time stands still meanwhile.
@@ -75,16 +102,23 @@ impl Sim {
     pub(crate) fn fate(&mut self, m: usize, token: &Token, step: &Step) -> Fate {
         let Some(story) = self.opts.story.clone() else { return Fate::Lives };
         let kind = self.stores[m].recoveries.iter().find(|r| r.id == token.recovery).map(|r| r.kind);
-        if kind != Some(story.kind) || self.told.died_at.is_some() {
+        if kind != Some(story.kind) {
             return Fate::Lives;
+        }
+        if self.told.died_at.is_some() {
+            let dies = story.successor == Successor::DiesToo && !self.told.died_again;
+            self.told.died_again = true;
+            return if dies { Fate::NotAnswered } else { Fate::Lives };
         }
         self.told.commands += 1;
         if self.told.commands != story.nth {
             return Fate::Lives;
         }
         self.told.died_at = Some(step.to_string());
-        if story.fate == Fate::ServerHangs {
-            self.hit(&Fault::Hang(self.index(step.instance())));
+        match story.fate {
+            Fate::ServerHangs => self.hit(&Fault::Hang(self.index(step.instance()))),
+            Fate::Recorded => self.told.dies_at_write = true,
+            Fate::Lives | Fate::NotSent | Fate::NotAnswered | Fate::AnswerLost | Fate::SentTwice => {}
         }
         story.fate
     }
@@ -104,7 +138,8 @@ impl Sim {
         if let Some(directory) = &self.directory {
             // A process that is gone holds no lock.
             self.stores[m].disk = None;
-            let disk = disk(directory.path());
+            let older = directory.path().join(OLDER);
+            let disk = disk(if older.exists() { &older } else { directory.path() });
             let cluster = self.cluster.name.clone();
             let store = &mut self.stores[m];
             store.record = now(disk.record(&cluster));
@@ -125,7 +160,25 @@ impl Sim {
         }
     }
 
+    /// The store's files as they are now, for a successor that has an older store.
+    fn copy_store(&self) {
+        let Some(directory) = &self.directory else { return };
+        let older = directory.path().join(OLDER);
+        std::fs::create_dir_all(&older).expect("the directory is the test's own");
+        for entry in std::fs::read_dir(directory.path()).expect("it is there") {
+            let path = entry.expect("it can be read").path();
+            if path.is_file() && path.extension().is_none_or(|end| end != "lock") {
+                let name = path.file_name().expect("a file has a name");
+                std::fs::copy(&path, older.join(name)).expect("there is room");
+            }
+        }
+    }
+
     pub(crate) fn keep_recovery(&self, m: usize, recovery: &Recovery) {
+        let story = self.opts.story.as_ref().filter(|_| self.told.died_at.is_none());
+        if story.is_some_and(|it| it.successor == Successor::OlderStore && it.kind == recovery.kind) {
+            self.copy_store();
+        }
         if let Some(disk) = &self.stores[m].disk {
             now(disk.begin(recovery));
         }

@@ -7,7 +7,7 @@ use mha::model::policy::{Durability, WithoutAckers};
 use super::basics::{Options, Planted};
 use super::resume::at_every_command;
 use super::run;
-use super::story::{Fate, Story};
+use super::story::{Fate, Story, Successor};
 use super::switchover::{Harm, Switch, Trouble, harms};
 
 /// What becomes of a cluster whose manager died inside the block, while none returns: its old primary serves again after so
@@ -53,7 +53,8 @@ fn a_manager_that_never_returns_leaves_one_primary_or_none() {
                 let mut opts = usual(flavor, 3);
                 (opts.switches, opts.alone) = (vec![quiet(4_500, None)], true);
                 let kind = PlanKind::Switchover;
-                opts.story = Some(Story { fault: None, lasts: ALONE, kind, nth, fate });
+                let successor = Successor::SameStore;
+                opts.story = Some(Story { fault: None, lasts: ALONE, kind, nth, fate, successor });
                 let run = run(opts);
                 let about = format!("{flavor:?} {fate:?} at command {nth}: {:?}", run.told.died_at);
                 assert!(run.violation.is_none(), "{about}: {:?}\n{}", run.violation, run.trace.join("\n"));

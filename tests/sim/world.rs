@@ -196,13 +196,17 @@ impl World for SimRecovery {
         if fate == Fate::NotSent {
             return self.die().await;
         }
-        let done = self.done(step, token).await;
+        let mut done = self.done(step, token).await;
+        if fate == Fate::SentTwice {
+            done = self.done(step, token).await;
+        }
         if late {
             shared.act(|sim| sim.befall(m));
         }
-        if fate == Fate::NotAnswered {
-            return self.die().await;
+        match fate {
+            Fate::NotAnswered => self.die().await,
+            Fate::AnswerLost => Err(StepError::NoAnswer { within: STATEMENT, what: step.to_string() }),
+            Fate::Lives | Fate::NotSent | Fate::Recorded | Fate::SentTwice | Fate::ServerHangs => done,
         }
-        done
     }
 }
