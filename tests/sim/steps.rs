@@ -9,10 +9,9 @@ use mha::execute::world::{StepError, Token};
 use mha::model::instance::{Flavor, InstanceId};
 use mha::model::observation::Access;
 use mha::model::report::ThreadState;
-use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep};
 
-use super::alone::{Left, unless_heard};
+use super::alone::unless_heard;
 use super::basics::Planted;
 use super::block::block;
 use super::state::Sim;
@@ -48,8 +47,7 @@ pub(crate) async fn agent_step(
         }
         Step::Block { generation, within, otherwise, .. } => {
             block(shared, h, life, *generation, *within).await?;
-            let (shared, token, otherwise) = (shared.clone(), token.clone(), otherwise.clone());
-            spawn_local(unless_heard(Left { shared, h, life, token, within: *within, otherwise }));
+            unless_heard(shared, (h, life), token, *within, otherwise);
         }
         Step::Unmoved { .. } => shared.act(|sim| sim.reread(h)),
         Step::Kill { .. } => shared.act(|sim| sim.crash(h)),

@@ -3,6 +3,7 @@
 
 mod claim;
 mod context;
+mod orphaned_block;
 mod record;
 mod replication;
 mod salvage;
@@ -28,6 +29,7 @@ use crate::model::report::Report;
 use crate::model::sessions::OpenTransaction;
 
 pub use self::claim::{Voter, claim_until_answered};
+pub use self::orphaned_block::{BlockedHost, Electorate, OrphanedBlock};
 
 /// What the outside of one cluster can do. Nothing here chooses or remembers.
 #[expect(
