@@ -198,11 +198,89 @@ pub fn begins_rebuild(plan: &Plan) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decide::plan::Stage;
+    use crate::model::ballot::Generation;
+    use crate::model::cluster::{Cluster, ClusterName, Member, Mode, Promotion};
+    use crate::model::policy::Policy;
+    use crate::model::record::ClusterRecord;
+    use crate::model::time::Moment;
+    use crate::model::wishes::Wish;
+    use chrono::DateTime;
+
+    fn db(host: &str) -> InstanceId {
+        InstanceId::new(host, 3306)
+    }
+
+    fn view() -> ClusterView {
+        let member =
+            |host| Member { instance: db(host), promotion: Promotion::Allow, zone: None, agent: None };
+        let cluster = Cluster {
+            name: ClusterName("orders".to_owned()),
+            mode: Mode::Auto,
+            members: ["db1", "db2", "db3"].map(member).into(),
+            vip: None,
+            traffic: None,
+            voters: Vec::new(),
+            policy: Policy::default(),
+        };
+        let record = ClusterRecord::new(db("db1"), Generation(1), DateTime::UNIX_EPOCH);
+        ClusterView::new(cluster, Some(record), Moment::from_micros(0), DateTime::UNIX_EPOCH)
+    }
+
+    fn plan(kind: PlanKind, steps: Vec<Step>) -> Plan {
+        Plan {
+            cluster: ClusterName("orders".to_owned()),
+            kind,
+            title: String::new(),
+            stages: vec![Stage::new("stage", steps)],
+            commit: None,
+            basis: Vec::new(),
+        }
+    }
+
+    fn register() -> Step {
+        let (generation, ackers) = (Generation(1), vec![db("db3")]);
+        Step::Register { primary: db("db1"), generation, ackers, acks: 1, degraded: None }
+    }
+
+    fn point(instance: &str) -> Step {
+        Step::PointReplica { instance: db(instance), source: db("db1"), acker: false }
+    }
+
+    #[test]
+    fn a_plan_is_about_the_primary_or_the_member_it_moves() {
+        let of = |kind, steps| subject_of(&view(), &plan(kind, steps)).unwrap();
+        let wish = || Step::Wish { instance: db("db3"), wish: Wish::Run };
+        // A return may begin with a change of the record.
+        assert_eq!(of(PlanKind::Rejoin, vec![register(), point("db2")]), db("db2"));
+        assert_eq!(of(PlanKind::Topology, vec![point("db2"), wish()]), db("db3"));
+        assert_eq!(of(PlanKind::Topology, vec![register(), point("db2")]), db("db2"));
+        for kind in [PlanKind::Isolate, PlanKind::Switchover, PlanKind::Repair, PlanKind::Adopt] {
+            assert_eq!(of(kind, vec![point("db2")]), db("db1"), "{kind}");
+        }
+        let unknown = ClusterView { record: None, ..view() };
+        assert_eq!(subject_of(&unknown, &plan(PlanKind::Adopt, vec![point("db2")])), Some(db("db2")));
+    }
+
+    #[test]
+    fn a_block_whose_set_was_not_read_is_followed_by_nothing() {
+        let keep_up = Step::KeepUp {
+            instance: db("db2"),
+            source: db("db1"),
+            closely: Duration::ZERO,
+            within: Duration::ZERO,
+        };
+        let next = next_plan(&view(), &plan(PlanKind::Switchover, vec![keep_up]), &[], None);
+        assert_eq!(next, Next::Refused { blockers: vec![NOTHING_READ.to_owned()] });
+        for kind in [PlanKind::Rejoin, PlanKind::Repair, PlanKind::Topology, PlanKind::Adopt] {
+            assert_eq!(next_plan(&view(), &plan(kind, vec![point("db2")]), &[], None), Next::Nothing);
+        }
+    }
 
     #[test]
     fn a_spent_write_block_names_whose_stopping_took_it() {
         let ms = Duration::from_millis;
-        let block = WriteBlock { within: ms(2_000), primary: InstanceId::new("db1", 3306) };
+        let block = WriteBlock { within: ms(2_000), primary: db("db1") };
         assert_eq!(block.exceeded(ms(40)), "the write block took longer than 2000 ms");
         assert_eq!(
             block.exceeded(ms(2_310)),
