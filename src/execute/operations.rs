@@ -9,7 +9,7 @@ use super::journal::{Recovery, left_behind};
 use super::world::Token;
 use crate::decide::Action;
 use crate::decide::operation::{Conduct, begins_rebuild, completes_rejoin, subject_of};
-use crate::decide::plan::{Plan, PlanKind};
+use crate::decide::plan::{Plan, PlanKind, Step};
 use crate::model::ballot::Ballot;
 use crate::model::instance::InstanceId;
 use crate::model::intent::{FailoverAsk, Intents};
@@ -57,6 +57,17 @@ pub fn recovery_of(
 pub fn token_of(recovery: &Recovery, ballot: Ballot) -> Token {
     let automatic = recovery.ask.is_none() && Conduct::of(recovery.kind).preempts;
     Token { ballot, recovery: recovery.id.clone(), automatic, back: false }
+}
+
+/// Recalls what servers had received when earlier recoveries planned by it: one that has less now has lost it.
+pub fn recall_received(recoveries: &[Recovery], view: &mut ClusterView) {
+    let Some(primary) = view.record.as_ref().map(|record| record.primary.clone()) else { return };
+    let about = recoveries.iter().filter(|recovery| recovery.about == primary);
+    for step in about.filter_map(|recovery| recovery.plan(PlanKind::Promote)).flat_map(Plan::steps) {
+        if let Step::WaitApplied { instance, set, .. } = step {
+            view.recall_received(instance, set);
+        }
+    }
 }
 
 /// Recalls what earlier recoveries, the newest first, could not take back: it is still to be mended.

@@ -26,7 +26,9 @@ use crate::decide::plan::Plan;
 use crate::decide::{Action, Decision, adopt, decide};
 use crate::execute::compose::Composed;
 use crate::execute::journal::Recovery;
-use crate::execute::operations::{Operations, REMEMBERED, recall_left_behind, recovery_of, token_of};
+use crate::execute::operations::{
+    Operations, REMEMBERED, recall_left_behind, recall_received, recovery_of, token_of,
+};
 use crate::execute::record::change_record;
 use crate::execute::recovery::Operation;
 use crate::execute::world::Token;
@@ -271,7 +273,10 @@ impl ClusterTask {
     /// What earlier recoveries could not take back is still this manager's to mend.
     async fn remember_left(&mut self) {
         match self.store.history(&self.view.cluster.name, REMEMBERED).await {
-            Ok(recoveries) => recall_left_behind(&recoveries, &mut self.intents),
+            Ok(recoveries) => {
+                recall_left_behind(&recoveries, &mut self.intents);
+                recall_received(&recoveries, &mut self.view);
+            }
             Err(error) => tracing::error!(%error, "what earlier recoveries left behind is not known"),
         }
     }

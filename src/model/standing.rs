@@ -51,9 +51,9 @@ pub struct Doubt {
 }
 
 impl Doubt {
-    /// The first answer of a server that this manager hears.
-    pub(super) fn unwatched(since: Moment) -> Self {
-        Self { since, loss: Loss::Unwatched, had: None, to_reach: None }
+    /// The first answer of a server that this manager hears; an earlier manager may have seen what it `had`.
+    pub(super) fn unwatched(since: Moment, had: Option<GtidSet>) -> Self {
+        Self { since, loss: Loss::Unwatched, had, to_reach: None }
     }
 
     /// A loss was seen where perhaps doubted it was already; `had` is what the server had before. Everything it may have acknowledged must

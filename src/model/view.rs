@@ -93,7 +93,8 @@ impl Seen {
         } else {
             self.moved_at = Some(at);
             self.stream_moved_at = Some(at);
-            self.doubt = Some(Doubt::unwatched(at));
+            let had = self.doubt.take().and_then(|doubt| doubt.had);
+            self.doubt = Some(Doubt::unwatched(at, had));
         }
         self.last_report = Some((at, report.clone()));
     }
@@ -297,6 +298,17 @@ impl ClusterView {
             }
             seen.foreign = foreign;
         }
+    }
+
+    /// An earlier manager wrote down that this server had all of `set`, when it began what it did not end.
+    pub fn recall_received(&mut self, instance: &InstanceId, set: &GtidSet) {
+        let since = self.since;
+        let Some(seen) = self.seen.get_mut(instance) else { return };
+        seen.doubt = match &seen.last_report {
+            None => Some(Doubt::unwatched(since, Some(set.clone()))),
+            Some((_, report)) if has(report, set) => return,
+            Some((at, _)) => Some(Doubt::after(seen.doubt.take(), *at, Loss::FellBack, set.clone())),
+        };
     }
 
     /// A server that is no acker when this manager first sees it has acknowledged nothing that it could have lost.

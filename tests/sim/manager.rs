@@ -11,7 +11,9 @@ use mha::decide::topology;
 use mha::decide::{Action, adopt, decide};
 use mha::execute::Outcome;
 use mha::execute::journal::{Entry, Journal, Recovery, What};
-use mha::execute::operations::{Operations, REMEMBERED, recall_left_behind, recovery_of, token_of};
+use mha::execute::operations::{
+    Operations, REMEMBERED, recall_left_behind, recall_received, recovery_of, token_of,
+};
 use mha::execute::record::{RecordError, change_record};
 use mha::execute::recovery::{self, Operation};
 use mha::execute::world::Token;
@@ -235,6 +237,7 @@ impl Manager {
             newest.take(REMEMBERED as usize).cloned().collect()
         });
         recall_left_behind(&recoveries, &mut self.intents);
+        recall_received(&recoveries, &mut self.view);
     }
 
     /// Somebody obeys a later manager: this one leads again or not at all.
