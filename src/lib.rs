@@ -10,6 +10,7 @@
 //! the rules and the words are in `ARCHITECTURE.md`.
 
 pub mod agent;
+mod body;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -4,6 +4,9 @@
 
 mod support;
 
+#[path = "traps/answers.rs"]
+mod answers;
+
 use std::time::Duration;
 
 use mha::model::instance::Flavor;
@@ -91,7 +94,7 @@ fn hello() -> Vec<u8> {
     let mut hello = b"\x0a8.0.99-fake\0".to_vec();
     hello.extend([9, 0, 0, 0]);
     hello.extend(b"12345678\0");
-    hello.extend([0xff, 0xf7, 45, 2, 0, 0x0f, 0x80, 21]);
+    hello.extend([0xff, 0xff, 45, 2, 0, 0x0f, 0x80, 21]);
     hello.extend([0; 10]);
     hello.extend(b"123456789012\0mysql_native_password\0");
     packet(&hello)

@@ -16,6 +16,7 @@ use super::wire::{
     LONGEST_BODY, Lead, LeaveReply, LeaveRequest, Led, Membership, OpenRequest, ProbeReply, ProbeRequest,
     Renew, Renewed, RequestRefused, SalvageReply, SalvageRequest, StepRequest, Stops, path,
 };
+use crate::body;
 use crate::decide::plan::{Evidence, Step};
 use crate::execute::world::{StepError, Token};
 use crate::model::ballot::{Ballot, Generation};
@@ -30,6 +31,8 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 /// How often an agent that works at a step is asked whether it is still there, and how long that may take.
 const PULSE: Duration = Duration::from_secs(1);
 const PULSE_WITHIN: Duration = Duration::from_secs(5);
+/// The longest answer that is read, in bytes, salvaged transactions aside: a status with large GTID sets.
+const LONGEST_ANSWER: usize = 4 << 20;
 /// An idle connection is kept for so long: longer than any loop's pause.
 const KEEP_IDLE: Duration = Duration::from_secs(90);
 /// The agent's work ends so much before its answer is waited for no longer, at most: what it found out must still arrive.
@@ -151,7 +154,7 @@ impl AgentClient {
         let response = self.in_time(within, sending).await?;
         match response.status() {
             StatusCode::OK => Ok(Events { response, url: self.url.clone(), rest: Vec::new() }),
-            status => Err(self.refusal(status, &response.bytes().await.unwrap_or_default())),
+            status => Err(self.refused_stream(status, response, within).await),
         }
     }
 
@@ -256,7 +259,8 @@ impl AgentClient {
     /// As every call.
     pub async fn salvage(&self, request: &SalvageRequest) -> Result<SalvageReply, CallError> {
         let work = SalvageRequest { within: work_within(request.within), ..request.clone() };
-        self.post(path::SALVAGE, &work, request.within).await
+        let call = self.request(Method::POST, path::SALVAGE).json(&work);
+        self.call(call, request.within, LONGEST_BODY).await
     }
 
     /// Brings salvaged transactions to the server there.
@@ -290,7 +294,7 @@ impl AgentClient {
         let response = self.in_time(within, sending).await?;
         match response.status() {
             StatusCode::OK => Ok(Donation { response, url: self.url.clone(), decoder: Decoder::default() }),
-            status => Err(self.refusal(status, &response.bytes().await.unwrap_or_default())),
+            status => Err(self.refused_stream(status, response, within).await),
         }
     }
 
@@ -331,7 +335,7 @@ impl AgentClient {
     }
 
     async fn get<A: DeserializeOwned>(&self, path: &str, within: Duration) -> Result<A, CallError> {
-        self.call(self.request(Method::GET, path), within).await
+        self.call(self.request(Method::GET, path), within, LONGEST_ANSWER).await
     }
 
     async fn post<Q: Serialize, A: DeserializeOwned>(
@@ -340,20 +344,22 @@ impl AgentClient {
         body: &Q,
         within: Duration,
     ) -> Result<A, CallError> {
-        self.call(self.request(Method::POST, path).json(body), within).await
+        self.call(self.request(Method::POST, path).json(body), within, LONGEST_ANSWER).await
     }
 
     async fn call<A: DeserializeOwned>(
         &self,
         request: reqwest::RequestBuilder,
         within: Duration,
+        most: usize,
     ) -> Result<A, CallError> {
         let whole = async {
             let response = request.send().await?;
             let status = response.status();
-            Ok::<_, reqwest::Error>((status, response.bytes().await?))
+            Ok::<_, reqwest::Error>((status, body::read(response, most).await?))
         };
         let (status, body) = self.in_time(within, whole).await?;
+        let body = body.ok_or_else(|| self.too_long(most))?;
         if status != StatusCode::OK {
             return Err(self.refusal(status, &body));
         }
@@ -372,6 +378,25 @@ impl AgentClient {
                 Err(CallError::Unreachable { url: self.url.clone(), why: chain(&error.without_url()) })
             }
             Ok(Ok(value)) => Ok(value),
+        }
+    }
+
+    fn too_long(&self, most: usize) -> CallError {
+        let why = format!("its answer is longer than the {most} bytes that are read");
+        CallError::Strange { url: self.url.clone(), why }
+    }
+
+    /// Why there is no stream.
+    async fn refused_stream(
+        &self,
+        status: StatusCode,
+        response: reqwest::Response,
+        within: Duration,
+    ) -> CallError {
+        match self.in_time(within, body::read(response, LONGEST_ANSWER)).await {
+            Ok(Some(body)) => self.refusal(status, &body),
+            Ok(None) => self.too_long(LONGEST_ANSWER),
+            Err(error) => error,
         }
     }
 
@@ -415,7 +440,7 @@ impl Events {
                 return serde_json::from_slice(&line)
                     .map_err(|error| CallError::Strange { url: self.url.clone(), why: error.to_string() });
             }
-            if self.rest.len() > LONGEST_BODY {
+            if self.rest.len() > LONGEST_ANSWER {
                 return Err(CallError::Strange { url: self.url.clone(), why: "an endless line".to_owned() });
             }
             let lost = |why: &str| CallError::Unreachable { url: self.url.clone(), why: why.to_owned() };

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use super::error::CliError;
 use super::output::{clean, clean_value};
 use super::settings::Settings;
+use crate::body;
 use crate::http::contract::ErrorBody;
 use crate::tls;
 
@@ -20,6 +21,8 @@ const ANSWER: Duration = Duration::from_secs(15);
 const SILENCE: Duration = Duration::from_secs(15);
 /// Largest line of a stream, in bytes: one plan.
 const LONGEST_LINE: usize = 16 * 1024 * 1024;
+/// Largest answer, in bytes: the history with its timelines.
+const LONGEST_ANSWER: usize = 64 << 20;
 
 /// A way to the manager.
 #[derive(Debug)]
@@ -124,7 +127,7 @@ impl Client {
 
     async fn refusal(&self, response: Response) -> CliError {
         let status = response.status();
-        let text = response.text().await.unwrap_or_default();
+        let text = self.body(response).await.unwrap_or_default();
         match harmless::<ErrorBody>(&text) {
             Ok(body) => CliError::of_api(status.as_u16(), body),
             Err(_) => CliError::not_understood(&self.settings.manager, &format!("status {status}")),
@@ -132,8 +135,15 @@ impl Client {
     }
 
     async fn reply(&self, response: Response) -> Result<Reply, CliError> {
-        let text = response.text().await.map_err(|error| self.not_reached(&error))?;
-        Ok(Reply { text, manager: self.settings.manager.clone() })
+        Ok(Reply { text: self.body(response).await?, manager: self.settings.manager.clone() })
+    }
+
+    async fn body(&self, response: Response) -> Result<String, CliError> {
+        match body::read(response, LONGEST_ANSWER).await {
+            Ok(Some(body)) => Ok(String::from_utf8_lossy(&body).into_owned()),
+            Ok(None) => Err(CliError::not_understood(&self.settings.manager, "an answer without end")),
+            Err(error) => Err(self.not_reached(&error)),
+        }
     }
 
     fn not_reached(&self, error: &reqwest::Error) -> CliError {

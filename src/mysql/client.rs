@@ -1,26 +1,23 @@
 //! One connection to one server. It proves whom it reached before it is believed, each question has a deadline, and a
 //! question that ran out of time takes its connection along: reused, that would answer with the reply to the previous question.
 //!
-//! The only file that builds the client library's options or connections. Never a pool, never a reconnect behind the caller's
-//! back, and never a second server reached through a local socket path (`prefer_socket`).
+//! The only file that opens connections of [`wire`](super::wire). Never a pool, never a reconnect behind the caller's back.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use futures::FutureExt;
-use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, OptsBuilder, SslOpts};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::dialect::{Dialect, SemiSyncWords};
 use super::fault::{ClientError, plain};
 use super::greeting::{Place, Stage, look};
 use super::probe::Extra;
-use super::record::{Record, records};
+use super::record::Record;
+use super::wire::{Session, WireError};
 use crate::model::instance::{Flavor, Identity, InstanceId, Version};
 use crate::model::observation::Unseen;
 
@@ -60,8 +57,7 @@ pub enum Tls {
     Off,
     /// Encrypted, whoever the peer is: what servers' own generated certificates allow.
     Unverified,
-    /// Encrypted, the certificate's chain and name verified. (Chain without name is not offered: the client library's
-    /// form of it refuses good certificates.)
+    /// Encrypted, the certificate's chain and name verified.
     Identity {
         /// PEM file of the certificate authority; without it the public ones.
         ca: Option<PathBuf>,
@@ -81,7 +77,7 @@ pub struct Answer {
 /// A connection to a server that has proven who it is.
 pub struct Connection {
     /// Taken out while a question is on its way; not put back when it was not answered.
-    conn: Option<Conn>,
+    conn: Option<Session>,
     target: Target,
     identity: Identity,
     pub(super) semi_sync: Option<SemiSyncWords>,
@@ -106,6 +102,9 @@ const INTRODUCTION: &str = "SET SESSION sql_mode='', autocommit=1 /*M!100108 , m
      SELECT @@version AS version, @@server_id AS server_id, @@port AS port, @@hostname AS hostname \
      /*!50700 , @@server_uuid AS uuid */ /*M!100108 , 1 AS mariadb */";
 
+/// What a panic over an answer is called.
+const PANICKED: &str = "what it sent made this client panic";
+
 impl Connection {
     /// Connects, logs in, and reads who answered.
     ///
@@ -120,7 +119,7 @@ impl Connection {
         deadline: Instant,
     ) -> Result<Self, ClientError> {
         let place = Place::of(target, deadline).await.map_err(|unseen| ClientError::new(target, unseen))?;
-        let conn = login(target, &place, options(target, &place, account, tls), deadline).await?;
+        let conn = login(target, &place, account, tls, deadline).await?;
         let unknown = Identity {
             flavor: Flavor::MySql,
             version: Version::new(0, 0, 0),
@@ -187,19 +186,19 @@ impl Connection {
         };
         let asking = async move {
             let mut sets = Vec::new();
-            let end = collect(&mut conn, sql, &mut sets).await;
+            let end = conn.query(sql, &mut sets).await;
             (conn, sets, end)
         };
-        // The library has assertions of its own: a panic there costs this connection, not the caller's task.
+        // A panic over what the peer sent costs this connection, not the caller's task.
         match timeout_at(deadline, AssertUnwindSafe(asking).catch_unwind()).await {
             Err(_) => Answer { sets: Vec::new(), error: Some(self.failed(Unseen::HungAfterLogin)) },
             Ok(Err(_)) => {
-                let why = Unseen::Looker("the client library panicked".to_owned());
+                let why = Unseen::Looker(PANICKED.to_owned());
                 Answer { sets: Vec::new(), error: Some(self.failed(why)) }
             }
             Ok(Ok((conn, sets, end))) => {
                 let error = end.err();
-                if !error.as_ref().is_some_and(mysql_async::Error::is_fatal) {
+                if !error.as_ref().is_some_and(WireError::is_fatal) {
                     self.conn = Some(conn);
                 }
                 Answer { sets, error: error.map(|error| ClientError::of(&self.target, &error)) }
@@ -219,7 +218,7 @@ impl Connection {
     pub async fn close(mut self, deadline: Instant) {
         if let Some(conn) = self.conn.take() {
             // A peer that does not take the goodbye is left without one.
-            let _ = timeout_at(deadline, conn.disconnect()).await;
+            let _ = timeout_at(deadline, conn.quit()).await;
         }
     }
 
@@ -228,26 +227,14 @@ impl Connection {
     }
 }
 
-async fn collect(conn: &mut Conn, sql: &str, sets: &mut Vec<Vec<Record>>) -> mysql_async::Result<()> {
-    let mut result = conn.query_iter(sql).await?;
-    while !result.is_empty() {
-        let has_rows = !result.columns_ref().is_empty();
-        let rows = result.collect().await?;
-        if has_rows {
-            sets.push(records(rows));
-        }
-    }
-    // An error of a later statement is kept back by the library, and would answer the next question.
-    result.drop_result().await
-}
-
 /// Logs in, with a look beside it when it takes long.
 async fn login(
     target: &Target,
     place: &Place,
-    opts: OptsBuilder,
+    account: &Account,
+    tls: &Tls,
     deadline: Instant,
-) -> Result<Conn, ClientError> {
+) -> Result<Session, ClientError> {
     let stage = Stage::default();
     let began = Instant::now();
     let half = began + deadline.saturating_duration_since(began) / 2;
@@ -257,57 +244,20 @@ async fn login(
         let _ = look(place, &stage).await;
         std::future::pending::<()>().await;
     };
-    #[expect(clippy::disallowed_methods, reason = "the one place that connects; who answered is proven next")]
-    let login = AssertUnwindSafe(Conn::new(opts)).catch_unwind();
+    let host = match target {
+        Target::Tcp { host, .. } => host,
+        Target::Socket(_) => "",
+    };
+    let login = AssertUnwindSafe(Session::open(place, host, account, tls)).catch_unwind();
     tokio::select! {
         biased;
         done = login => match done {
             Ok(Ok(conn)) => Ok(conn),
             Ok(Err(error)) => Err(ClientError::of(target, &error)),
-            Err(_) => Err(ClientError::new(target, Unseen::Looker("the client library panicked".to_owned()))),
+            Err(_) => Err(ClientError::new(target, Unseen::Looker(PANICKED.to_owned()))),
         },
         () = beside => unreachable!("looks for ever"),
         () = sleep_until(deadline) => Err(ClientError::new(target, stage.unseen())),
-    }
-}
-
-/// Sizes given here are not asked for: two round trips saved.
-fn options(target: &Target, place: &Place, account: &Account, tls: &Tls) -> OptsBuilder {
-    let opts = OptsBuilder::default()
-        .prefer_socket(false)
-        .max_allowed_packet(Some(1 << 30))
-        .wait_timeout(Some(28_800))
-        .stmt_cache_size(0)
-        .tcp_keepalive(Some(Duration::from_secs(10)))
-        .tcp_nodelay(true)
-        .connect_attribute("program_name", env!("CARGO_PKG_NAME"))
-        .user(Some(account.user.clone()))
-        .pass(Some(account.password.expose_secret().to_owned()));
-    match (target, place) {
-        (Target::Tcp { host, port }, Place::Tcp(addresses)) => {
-            let ips: Vec<IpAddr> = addresses.iter().map(std::net::SocketAddr::ip).collect();
-            opts.ip_or_hostname(host).tcp_port(*port).resolved_ips(Some(ips)).ssl_opts(ssl(tls))
-        }
-        (Target::Socket(path), _) => opts.socket(Some(path.to_string_lossy())),
-        (Target::Tcp { host, port }, Place::Socket(_)) => opts.ip_or_hostname(host).tcp_port(*port),
-    }
-}
-
-fn ssl(tls: &Tls) -> Option<SslOpts> {
-    match tls {
-        Tls::Off => None,
-        Tls::Unverified => Some(
-            SslOpts::default()
-                .with_danger_accept_invalid_certs(true)
-                .with_danger_skip_domain_validation(true),
-        ),
-        Tls::Identity { ca, name } => {
-            let mut opts = SslOpts::default();
-            if let Some(ca) = ca {
-                opts = opts.with_root_certs(vec![ca.clone().into()]).with_disable_built_in_roots(true);
-            }
-            Some(opts.with_danger_tls_hostname_override(name.clone()))
-        }
     }
 }
 

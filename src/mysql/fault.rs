@@ -3,8 +3,7 @@
 
 use std::io::ErrorKind;
 
-use mysql_async::{DriverError, Error, IoError};
-
+use super::wire::WireError;
 use crate::model::observation::Unseen;
 
 /// A failed connection or question: of whom, and how.
@@ -23,11 +22,11 @@ impl ClientError {
         Self { server: server.to_string(), unseen, code: None }
     }
 
-    /// From the client library's error.
-    pub(super) fn of(server: &impl ToString, error: &Error) -> Self {
+    /// From the connection's error.
+    pub(super) fn of(server: &impl ToString, error: &WireError) -> Self {
         let code = match error {
-            Error::Server(spoken) => Some(spoken.code),
-            Error::Driver(_) | Error::Io(_) | Error::Other(_) | Error::Url(_) => None,
+            WireError::Server { code, .. } => Some(*code),
+            WireError::Io(_) | WireError::Tls(_) | WireError::Refused(_) => None,
         };
         Self { server: server.to_string(), unseen: classify(error), code }
     }
@@ -97,19 +96,12 @@ pub fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(1_000).collect()
 }
 
-fn classify(error: &Error) -> Unseen {
+fn classify(error: &WireError) -> Unseen {
     match error {
-        Error::Server(said) => spoken(said.code, &said.message),
-        Error::Io(IoError::Io(io)) => of_io(io),
-        Error::Io(IoError::Tls(tls)) => Unseen::Looker(format!("TLS: {}", plain(&tls.to_string()))),
-        Error::Driver(DriverError::ConnectionClosed) => Unseen::Lost,
-        // The payload of an unexpected packet is whatever the peer sent: not for a log.
-        Error::Driver(DriverError::UnexpectedPacket { .. }) => {
-            Unseen::Looker("an unexpected packet; is this a MySQL or MariaDB server?".to_owned())
-        }
-        Error::Driver(error) => Unseen::Looker(plain(&error.to_string())),
-        Error::Other(error) => Unseen::Looker(plain(&error.to_string())),
-        Error::Url(error) => Unseen::Looker(plain(&error.to_string())),
+        WireError::Server { code, text } => spoken(*code, text),
+        WireError::Io(error) => of_io(error),
+        WireError::Tls(text) => Unseen::Looker(format!("TLS: {}", plain(text))),
+        WireError::Refused(text) => Unseen::Looker(plain(text)),
     }
 }
 

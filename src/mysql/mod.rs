@@ -16,6 +16,7 @@ mod parse;
 pub mod probe;
 pub mod record;
 pub mod sessions;
+mod wire;
 
 pub use client::{Account, Connection, Target, Tls};
 pub use control::{ControlEnv, ControlError};

@@ -1,11 +1,7 @@
-//! One row, read by column name. Names are the present-day ones for every server ([`dialect::today`]); values are text,
+//! One row, read by column name. Names are the present-day ones for every server ([`today`](super::dialect::today)); values are text,
 //! parsed by whoever knows what they mean.
 
 use std::sync::Arc;
-
-use mysql_async::{Row, Value};
-
-use super::dialect;
 
 /// One row of an answer.
 #[derive(Debug, Clone)]
@@ -15,6 +11,11 @@ pub struct Record {
 }
 
 impl Record {
+    /// A row whose values stand in the order of the names.
+    pub(super) fn new(names: Arc<[String]>, values: Vec<Option<String>>) -> Self {
+        Self { names, values }
+    }
+
     /// The value of a column as text; `None` where it is NULL, or there is no such column.
     pub fn text(&self, name: &str) -> Option<&str> {
         let at = self.names.iter().position(|known| known.eq_ignore_ascii_case(name))?;
@@ -55,30 +56,4 @@ impl Record {
 /// Whether a server's text means "on".
 pub fn is_on(text: &str) -> bool {
     ["1", "ON", "YES", "TRUE"].iter().any(|on| text.eq_ignore_ascii_case(on))
-}
-
-/// The rows of one answer as records.
-pub(super) fn records(rows: Vec<Row>) -> Vec<Record> {
-    let Some(first) = rows.first() else { return Vec::new() };
-    let names: Arc<[String]> =
-        first.columns_ref().iter().map(|column| dialect::today(&column.name_str())).collect();
-    rows.into_iter()
-        .map(|row| Record { names: Arc::clone(&names), values: row.unwrap().into_iter().map(text).collect() })
-        .collect()
-}
-
-/// The text protocol sends bytes for everything; the other forms cannot occur in it, and read the same.
-fn text(value: Value) -> Option<String> {
-    match value {
-        Value::NULL => None,
-        Value::Bytes(bytes) => Some(match String::from_utf8(bytes) {
-            Ok(text) => text,
-            Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
-        }),
-        Value::Int(number) => Some(number.to_string()),
-        Value::UInt(number) => Some(number.to_string()),
-        Value::Float(number) => Some(number.to_string()),
-        Value::Double(number) => Some(number.to_string()),
-        Value::Date(..) | Value::Time(..) => Some(value.as_sql(true)),
-    }
 }

@@ -432,7 +432,7 @@ async fn write_rules(table: &str, guarded: &[u16]) -> Result<(), FilterError> {
         if let Some(mut stdin) = child.stdin.take() {
             stdin.write_all(script(table, guarded).as_bytes()).await?;
         }
-        child.wait_with_output().await
+        super::output::wait(child).await
     };
     let output = match tokio::time::timeout(NFT_DEADLINE, run).await {
         Err(_) => return Err(failed(format!("no end within {} s", NFT_DEADLINE.as_secs()))),

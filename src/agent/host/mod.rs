@@ -16,6 +16,7 @@ pub mod heard;
 pub mod listeners;
 mod netlink;
 mod nft;
+mod output;
 pub mod process;
 mod reset;
 mod rows;

@@ -365,7 +365,16 @@ async fn check_unit_arguments(name: &str, extra_args: &[String]) -> Result<(), S
 /// Runs a program to its end and returns what it printed.
 async fn run(doing: &'static str, command: &[String], deadline: Duration) -> Result<String, ServiceError> {
     let program = command.first().ok_or(ServiceError::Empty("stop"))?.clone();
-    let ended = Command::new(&program).args(&command[1..]).stdin(Stdio::null()).kill_on_drop(true).output();
+    let ended = async {
+        let child = Command::new(&program)
+            .args(&command[1..])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        super::output::wait(child).await
+    };
     let output = match tokio::time::timeout(deadline, ended).await {
         Err(_) => return Err(ServiceError::Late { doing, deadline, output: "(nothing)".to_owned() }),
         Ok(result) => result.map_err(|source| ServiceError::Run { program: program.clone(), source })?,
