@@ -12,9 +12,10 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::carry::{Decoder, Piece};
 use super::wire::{
-    BringRequest, CallOffRequest, Claim, Claimed, DonateRequest, EVENTS_EVERY, Electorate, GraceReply, Known,
-    LONGEST_BODY, Lead, LeaveReply, LeaveRequest, Led, Membership, OpenRequest, ProbeReply, ProbeRequest,
-    Renew, Renewed, RequestRefused, SalvageReply, SalvageRequest, StepRequest, Stops, path,
+    BringRequest, CallOffRequest, Claim, Claimed, DonateRequest, EVENTS_EVERY, Electorate, GraceReply,
+    HOST_HEADER, Known, LONGEST_BODY, Lead, LeaveReply, LeaveRequest, Led, Membership, OpenRequest,
+    ProbeReply, ProbeRequest, Renew, Renewed, RequestRefused, SalvageReply, SalvageRequest, StepRequest,
+    Stops, path,
 };
 use crate::body;
 use crate::decide::plan::{Evidence, Step};
@@ -49,6 +50,11 @@ pub enum CallError {
     Token { url: String },
     #[error("the agent at {url} obeys ballot {accepted}: another manager leads")]
     OlderBallot { url: String, accepted: Ballot },
+    #[error(
+        "the agent at {url} is that of {reached}, not of {meant}; look at where that address leads (DNS, the hosts file, the agent's address \
+         in the configuration)"
+    )]
+    WrongHost { url: String, meant: String, reached: String },
     #[error("the agent at {url} answers: {why}")]
     Refused { url: String, why: String },
     #[error("the agent at {url} answers what is not understood: {why}; is it of another version?")]
@@ -66,7 +72,9 @@ impl From<CallError> for StepError {
                 Self::NoAnswer { within: Duration::ZERO, what: error.to_string() }
             }
             CallError::OlderBallot { .. } => Self::Deposed(error.to_string()),
-            CallError::Token { .. } | CallError::Refused { .. } => Self::Failed(error.to_string()),
+            CallError::Token { .. } | CallError::Refused { .. } | CallError::WrongHost { .. } => {
+                Self::Failed(error.to_string())
+            }
         }
     }
 }
@@ -112,6 +120,8 @@ pub struct AgentClient {
     http: reqwest::Client,
     url: String,
     token: SecretString,
+    /// The host whose agent is meant, where it is known.
+    host: Option<String>,
 }
 
 impl fmt::Debug for AgentClient {
@@ -123,13 +133,20 @@ impl fmt::Debug for AgentClient {
 impl AgentClient {
     /// `url` as configured: `http://host:port`. Connects at the first call.
     pub fn new(connections: &Connections, url: &str, token: SecretString) -> Self {
-        Self { http: connections.kept.clone(), url: url.trim_end_matches('/').to_owned(), token }
+        let url = url.trim_end_matches('/').to_owned();
+        Self { http: connections.kept.clone(), url, token, host: None }
     }
 
     /// The same agent, on a new connection for every call: none waits for a retransmission of an earlier one.
     pub(super) fn on_fresh_connections(mut self, connections: &Connections) -> Self {
         self.http = connections.fresh.clone();
         self
+    }
+
+    /// The same, for the agent of that host only: another one that answers there refuses.
+    #[must_use]
+    pub fn of_host(self, host: &str) -> Self {
+        Self { host: Some(host.to_owned()), ..self }
     }
 
     /// Where it listens.
@@ -331,7 +348,12 @@ impl AgentClient {
     }
 
     fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
-        self.http.request(method, format!("{}{path}", self.url)).bearer_auth(self.token.expose_secret())
+        let request = self.http.request(method, format!("{}{path}", self.url));
+        let request = request.bearer_auth(self.token.expose_secret());
+        match &self.host {
+            Some(host) => request.header(HOST_HEADER, host),
+            None => request,
+        }
     }
 
     async fn get<A: DeserializeOwned>(&self, path: &str, within: Duration) -> Result<A, CallError> {
@@ -407,6 +429,9 @@ impl AgentClient {
         }
         match serde_json::from_slice(body) {
             Ok(RequestRefused::OlderBallot { accepted }) => CallError::OlderBallot { url, accepted },
+            Ok(RequestRefused::WrongHost { host }) => {
+                CallError::WrongHost { url, meant: self.host.clone().unwrap_or_default(), reached: host }
+            }
             Ok(RequestRefused::Cannot { why }) => CallError::Refused { url, why },
             Err(_) => CallError::Strange { url, why: format!("HTTP status {status}") },
         }

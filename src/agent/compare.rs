@@ -32,10 +32,12 @@ async fn contains_all(shared: &Shared) -> Result<(), String> {
     let own = fresh_report(shared, &shared.spare, deadline).await.map_err(|unseen| unseen.to_string())?;
     let own = Report::known(&own);
     let others = membership.members.iter().filter(|member| member.instance != membership.instance);
-    let answers = join_all(others.filter_map(|member| member.agent.as_ref()).map(|url| async move {
-        let client = shared.peer(url);
-        client.known(ANSWER_WITHIN).await
-    }))
+    let answers = join_all(others.filter_map(|member| Some((member, member.agent.as_ref()?))).map(
+        |(member, url)| async move {
+            let client = shared.peer(&member.instance.host, url);
+            client.known(ANSWER_WITHIN).await
+        },
+    ))
     .await;
     for answer in answers.into_iter().flatten() {
         if !own.contains(&answer.known) {

@@ -30,6 +30,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
         tokio::time::sleep(policy_every.unwrap_or(DEFAULT_EVERY)).await;
         let Some(generation) = leads(&shared) else {
             conn = None;
+            shared.seen().commits.clear();
             continue;
         };
         if let Err(why) = write(&shared, &mut conn, generation).await {
@@ -62,10 +63,17 @@ async fn write(shared: &Shared, slot: &mut Option<Connection>, generation: Gener
             .await
             .map_err(|error| error.to_string())?,
     };
-    shared.seen().heartbeat_since = Some(clock::now());
+    let began = clock::now();
+    shared.seen().heartbeat_since = Some(began);
     let deadline = Instant::now() + ANSWER_WITHIN;
     let written = write_heartbeat(&mut conn, &shared.config.host, generation, deadline).await;
-    shared.seen().heartbeat_since = None;
+    {
+        let mut seen = shared.seen();
+        seen.heartbeat_since = None;
+        if written.is_ok() {
+            seen.note_commit(clock::now().since(began));
+        }
+    }
     *slot = Some(conn);
     written.map_err(|error| error.to_string())
 }

@@ -134,15 +134,16 @@ fn take_in(
         Ok(report) => {
             seen.unanswered_since = None;
             if let Some(report) = report {
-                let moved = report.channel().filter(|channel| channel.receiver != ThreadState::Stopped);
-                let moved = moved.map(measure);
-                if moved.is_none() {
+                let channel = report.channel().filter(|channel| channel.receiver != ThreadState::Stopped);
+                if channel.is_none() {
                     seen.stream_moved_at = None;
-                } else if moved != *progress || seen.stream_moved_at.is_none() {
+                } else if channel
+                    .is_some_and(|channel| has_heard(channel.receiver, progress.as_ref(), &measure(channel)))
+                {
                     let came = came.map_or(asked, |came| came.min(asked));
                     seen.stream_moved_at = seen.stream_moved_at.max(Some(came));
                 }
-                *progress = moved;
+                *progress = channel.map(measure);
                 seen.last_identity = Some((report.identity.flavor, report.identity.version));
                 seen.server = Ok(report);
                 seen.polled_at = asked;
@@ -177,7 +178,41 @@ async fn came_at(stream: &mut Stream, outcome: &Result<Option<Report>, Unseen>) 
     Some(clock::now().back(ago))
 }
 
+/// Whether the receiver has heard from its source since `before`. One that connects, or was started just now, has heard nothing: its
+/// counters begin again, which is no sign of life.
+fn has_heard(receiver: ThreadState, before: Option<&Progress>, now: &Progress) -> bool {
+    match (receiver, before) {
+        (ThreadState::Running, before) => before != Some(now),
+        // It lost its source since it was last looked at: what had come until then counts.
+        (ThreadState::Connecting, Some(before)) => {
+            now.0 > before.0 || (now.0 == before.0 && now.1 != before.1)
+        }
+        (ThreadState::Connecting, None) | (ThreadState::Stopped, _) => false,
+    }
+}
+
 fn measure(channel: &Replication) -> Progress {
     let read_to = channel.read_to.as_ref().map(|place| format!("{}:{}", place.file, place.position));
     (channel.heartbeats, channel.received.to_string(), read_to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_receiver_that_was_just_started_has_heard_nothing() {
+        let progress = |heartbeats, received: &str| (heartbeats, received.to_owned(), None);
+        let (before, fresh) = (progress(7, "0-1-100"), progress(0, "0-1-90"));
+        assert!(!has_heard(ThreadState::Connecting, None, &fresh));
+        assert!(!has_heard(ThreadState::Connecting, Some(&before), &fresh));
+        assert!(!has_heard(ThreadState::Stopped, Some(&before), &fresh));
+        // Connected, it has been answered.
+        assert!(has_heard(ThreadState::Running, None, &fresh));
+        assert!(has_heard(ThreadState::Running, Some(&before), &fresh));
+        assert!(!has_heard(ThreadState::Running, Some(&before), &before));
+        // What had come before it lost its source is news.
+        assert!(has_heard(ThreadState::Connecting, Some(&before), &progress(8, "0-1-100")));
+        assert!(has_heard(ThreadState::Connecting, Some(&before), &progress(7, "0-1-101")));
+    }
 }

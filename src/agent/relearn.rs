@@ -53,7 +53,7 @@ async fn round(shared: &Shared, blank: Blank) {
     // A ballot nobody obeys: it only asks.
     let ask = Lead { cluster: electorate.cluster.clone(), ballot: Ballot::default() };
     let answers = join_all(others.map(|voter| {
-        let client = shared.peer(&voter.url);
+        let client = shared.peer(&voter.host, &voter.url);
         let ask = &ask;
         async move { (voter.host.as_str(), client.lead(ask, ANSWER_WITHIN).await) }
     }))

@@ -77,7 +77,7 @@ async fn ask_voter(
         let answer = tokio::time::timeout(within, shared.votes.renew(ask)).await.ok()?;
         return answer.inspect_err(|error| tracing::error!(error = %error, "no vote")).ok();
     }
-    let client = shared.peer(url);
+    let client = shared.peer(from, url);
     let client = if afresh { client.on_fresh_connections(&shared.connections) } else { client };
     let answer = client.renew(ask, within).await;
     if let Ok(Renewed::NoVote) = &answer {

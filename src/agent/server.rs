@@ -21,9 +21,10 @@ use super::sql::fresh_report;
 use super::state::Shared;
 use super::voter::{Promised, VoteError, Votes};
 use super::wire::{
-    BringRequest, CallOffRequest, Claim, Claimed, DonateRequest, EVENTS_EVERY, Electorate, GraceReply, Known,
-    LONGEST_BODY, Lead, LeaveReply, LeaveRequest, Led, Membership, OpenRequest, ProbeReply, ProbeRequest,
-    Renew, Renewed, RequestRefused, SalvageReply, SalvageRequest, StepRequest, path,
+    BringRequest, CallOffRequest, Claim, Claimed, DonateRequest, EVENTS_EVERY, Electorate, GraceReply,
+    HOST_HEADER, Known, LONGEST_BODY, Lead, LeaveReply, LeaveRequest, Led, Membership, OpenRequest,
+    ProbeReply, ProbeRequest, Renew, Renewed, RequestRefused, SalvageReply, SalvageRequest, StepRequest,
+    path,
 };
 use super::{donate, extra, leaving, rebuild, resume, salvage, steps};
 use crate::clock;
@@ -68,6 +69,7 @@ impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let status = match &self.0 {
             RequestRefused::OlderBallot { .. } => StatusCode::CONFLICT,
+            RequestRefused::WrongHost { .. } => StatusCode::MISDIRECTED_REQUEST,
             RequestRefused::Cannot { .. } => StatusCode::UNPROCESSABLE_ENTITY,
         };
         (status, Json(self.0)).into_response()
@@ -76,8 +78,8 @@ impl IntoResponse for Refused {
 
 type Answer<T> = Result<Json<T>, Refused>;
 
-/// What a voter answers, on any host.
-pub fn voter_router(votes: Votes, token: SecretString) -> Router {
+/// What a voter answers, on any host; `host` is this one's name.
+pub fn voter_router(votes: Votes, host: &str, token: SecretString) -> Router {
     let router = Router::new()
         .route(path::LEAD, post(lead))
         .route(path::RENEW, post(renew))
@@ -85,13 +87,14 @@ pub fn voter_router(votes: Votes, token: SecretString) -> Router {
         .route(path::VOTERS, post(introduce))
         .layer(DefaultBodyLimit::max(LONGEST_REQUEST))
         .with_state(votes);
-    guarded(router, token)
+    guarded(router, host, token)
 }
 
 /// Everything a member's agent answers.
 pub fn router(shared: Arc<Shared>) -> Router {
     let token = shared.config.token.clone();
-    let votes = voter_router(shared.votes.clone(), token.clone());
+    let host = shared.config.host.clone();
+    let votes = voter_router(shared.votes.clone(), &host, token.clone());
     let large = Router::new().route(path::BRING, post(bring)).layer(DefaultBodyLimit::max(LONGEST_BODY));
     let router = Router::new()
         .route(path::STATUS, get(status))
@@ -110,11 +113,26 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .layer(DefaultBodyLimit::max(LONGEST_REQUEST))
         .merge(large)
         .with_state(shared);
-    guarded(router, token).merge(votes)
+    guarded(router, &host, token).merge(votes)
 }
 
-fn guarded(router: Router, token: SecretString) -> Router {
-    router.layer(middleware::from_fn_with_state(token, check_token))
+/// The token is looked at first: strangers learn nothing of this host.
+fn guarded(router: Router, host: &str, token: SecretString) -> Router {
+    router
+        .layer(middleware::from_fn_with_state(Arc::<str>::from(host), check_host))
+        .layer(middleware::from_fn_with_state(token, check_token))
+}
+
+/// Refuses what is meant for another host: names that lead to one host would otherwise make one vote count twice, and one server two.
+async fn check_host(State(host): State<Arc<str>>, request: Request, next: Next) -> Response {
+    let meant = request.headers().get(HOST_HEADER).map(|value| String::from_utf8_lossy(value.as_bytes()));
+    match meant {
+        Some(meant) if *meant != *host => {
+            tracing::warn!(%meant, own = %host, "a request for another host is refused: look at its name resolution");
+            Refused(RequestRefused::WrongHost { host: host.to_string() }).into_response()
+        }
+        Some(_) | None => next.run(request).await,
+    }
 }
 
 async fn check_token(State(token): State<SecretString>, request: Request, next: Next) -> Response {
@@ -211,6 +229,13 @@ async fn obey(shared: &Shared, ballot: &Ballot) -> Result<(), Refused> {
 
 async fn member(State(shared): State<Arc<Shared>>, Json(value): Json<Membership>) -> Answer<AgentStatus> {
     shared.server().map_err(Refused::cannot)?;
+    let own = &shared.config.host;
+    if value.instance.host != *own {
+        return Err(Refused::cannot(format!(
+            "this host is {own}, and is told that its server is {}; look at where the name {} leads on the manager's host",
+            value.instance, value.instance.host
+        )));
+    }
     let known = shared.seen().membership.as_ref().map(|membership| membership.cluster.clone());
     if let Some(other) = known.filter(|known| *known != value.cluster) {
         return Err(Refused::cannot(format!(

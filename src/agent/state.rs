@@ -1,7 +1,7 @@
 //! What the agent's tasks know together, and the one status made of it. Facts are written by the task that sees them; nothing is
 //! decided here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -34,6 +34,8 @@ use crate::model::report::Report;
 use crate::model::time::Moment;
 use crate::mysql::ControlEnv;
 
+/// So many write heartbeats tell how long a commit takes.
+const COMMITS: usize = 5;
 /// An answer that takes less than this is no hang.
 const PROMPT: Duration = Duration::from_millis(100);
 
@@ -66,6 +68,8 @@ pub struct Seen {
     /// When the question now on its way was asked.
     pub asked_at: Option<Moment>,
     pub heartbeat_since: Option<Moment>,
+    /// How long the last write heartbeats took, newest last.
+    pub commits: VecDeque<Duration>,
     /// When the stream last brought anything; `None` while it does not replicate.
     pub stream_moved_at: Option<Moment>,
     pub stopping: bool,
@@ -109,6 +113,21 @@ impl Seen {
     pub fn unheard(&self, now: Moment) -> Option<Duration> {
         let lease = self.membership.as_ref()?.policy.lease;
         holder::unheard(self.heard_at, self.access_at(now) == Access::Closed, lease, now)
+    }
+
+    /// Notes how long a write heartbeat took.
+    pub fn note_commit(&mut self, took: Duration) {
+        self.commits.push_back(took);
+        if self.commits.len() > COMMITS {
+            self.commits.pop_front();
+        }
+    }
+
+    /// The middle of the last ones; one that waited for a moment is no slow disk.
+    fn commit_takes(&self) -> Option<Duration> {
+        let mut sorted: Vec<Duration> = self.commits.iter().copied().collect();
+        sorted.sort_unstable();
+        (sorted.len() == COMMITS).then(|| sorted[COMMITS / 2])
     }
 
     /// Its agent was told to keep clients out, and the kernel does: nobody reaches the server.
@@ -181,6 +200,7 @@ impl Shared {
             unanswered_since: None,
             asked_at: None,
             heartbeat_since: None,
+            commits: VecDeque::new(),
             stream_moved_at: None,
             stopping: false,
             leaving: None,
@@ -251,8 +271,8 @@ impl Shared {
     }
 
     /// Another host's agent.
-    pub fn peer(&self, url: &str) -> AgentClient {
-        AgentClient::new(&self.connections, url, self.config.token.clone())
+    pub fn peer(&self, host: &str, url: &str) -> AgentClient {
+        AgentClient::new(&self.connections, url, self.config.token.clone()).of_host(host)
     }
 
     /// The agent of that member; none for a stranger, and where the configuration names none.
@@ -262,7 +282,7 @@ impl Shared {
             let members = &seen.membership.as_ref()?.members;
             members.iter().find(|member| member.instance == *instance)?.agent.clone()?
         };
-        Some(self.peer(&url))
+        Some(self.peer(&instance.host, &url))
     }
 
     /// What SQL steps need.
@@ -334,6 +354,7 @@ impl Shared {
             server_age: now.since(seen.polled_at),
             unanswered: unanswered.unwrap_or_default(),
             heartbeat_stuck: seen.heartbeat_since.map(|since| now.since(since)),
+            commit_takes: seen.commit_takes(),
             stream_still: seen.stream_moved_at.map(|moved| now.since(moved)),
             granted_ago: promised.granted_ago,
             stopping: seen.stopping,

@@ -57,7 +57,7 @@ impl BlockedHost for ThisHost {
     async fn look(&self, voter: &Voter) -> Option<(Generation, bool)> {
         let seen = match self.is_here(voter) {
             true => self.0.status(),
-            false => self.0.peer(&voter.url).status(CALL).await.ok()?,
+            false => self.0.peer(&voter.host, &voter.url).status(CALL).await.ok()?,
         };
         Some((seen.generation, seen.granted_ago.is_some()))
     }
@@ -67,7 +67,7 @@ impl BlockedHost for ThisHost {
             let own = timeout(CALL, self.0.votes.claim(claim)).await.ok()?;
             return own.inspect_err(|error: &VoteError| tracing::error!(error = %error, "no vote")).ok();
         }
-        self.0.peer(&voter.url).claim(claim, CALL).await.ok()
+        self.0.peer(&voter.host, &voter.url).claim(claim, CALL).await.ok()
     }
 
     async fn open(&self, generation: Generation, epoch: u64, deadline: Instant) -> Result<(), String> {

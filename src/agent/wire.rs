@@ -200,12 +200,17 @@ pub struct LeaveReply {
     pub done: String,
 }
 
+/// The header that names the host a request is meant for. Requests without it are of this host's own programs.
+pub const HOST_HEADER: &str = "x-mha-host";
+
 /// Why a request was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "refused", rename_all = "snake_case")]
 pub enum RequestRefused {
     /// Another manager leads here.
     OlderBallot { accepted: Ballot },
+    /// Another host is meant: the name or the address of that one leads here.
+    WrongHost { host: String },
     /// Nothing of the kind can be done here, with the reason.
     Cannot { why: String },
 }

@@ -128,7 +128,7 @@ fn failed(url: &str, error: &CallError) -> CliError {
             message,
             "its token is the one `token` in agent.toml names",
         ),
-        CallError::OlderBallot { .. } | CallError::Refused { .. } => {
+        CallError::OlderBallot { .. } | CallError::Refused { .. } | CallError::WrongHost { .. } => {
             refused(message, "are a majority of the voters' agents up, and heard from this host?")
         }
         CallError::Strange { .. } => CliError::new(Exit::Failed, "failed", message, ""),

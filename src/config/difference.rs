@@ -23,6 +23,10 @@ pub fn difference(old: &ManagerConfig, new: &ManagerConfig) -> Vec<String> {
             new.data_dir.display()
         )));
     }
+    if old.failovers_at_once != new.failovers_at_once {
+        let (old, new) = (old.failovers_at_once, new.failovers_at_once);
+        said.push(restart(&format!("failovers_at_once {old} becomes {new}")));
+    }
     if !same_event(old.on_event.as_ref(), new.on_event.as_ref()) {
         said.push("manager: on_event changed".to_owned());
     }

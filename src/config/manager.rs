@@ -13,10 +13,14 @@ use super::value::{self, base_url, refuse, url};
 use super::{ManagerConfig, OnEvent, VOTE_PORT, check, secret};
 use crate::model::cluster::Voter;
 
+/// The most automatic failovers of all clusters within a minute, where the file says nothing.
+const FAILOVERS_AT_ONCE: u32 = 10;
+
 /// What `[manager]` says.
 struct Service {
     listen: SocketAddr,
     data_dir: PathBuf,
+    failovers_at_once: u32,
     on_event: Option<OnEvent>,
     token: Option<SecretString>,
     vote: Option<Voter>,
@@ -29,6 +33,7 @@ pub(super) fn read(root: &Table<'_>) -> Option<ManagerConfig> {
         None => Some(Service {
             listen: default_listen(),
             data_dir: PathBuf::from("/var/lib/mha"),
+            failovers_at_once: FAILOVERS_AT_ONCE,
             on_event: None,
             token: None,
             vote: None,
@@ -52,8 +57,8 @@ pub(super) fn read(root: &Table<'_>) -> Option<ManagerConfig> {
     let clusters: Vec<_> = tables.iter().filter_map(|table| cluster::read(table, &defaults, vote)).collect();
     check::between(&clusters, vote, root.findings);
     let clusters: Option<Vec<_>> = clusters.into_iter().map(cluster::Read::finish).collect();
-    let Service { listen, data_dir, on_event, token, vote } = service?;
-    Some(ManagerConfig { listen, data_dir, on_event, token, vote, clusters: clusters? })
+    let Service { listen, data_dir, failovers_at_once, on_event, token, vote } = service?;
+    Some(ManagerConfig { listen, data_dir, failovers_at_once, on_event, token, vote, clusters: clusters? })
 }
 
 fn default_listen() -> SocketAddr {
@@ -70,6 +75,10 @@ fn service(table: &Table<'_>) -> Option<Service> {
         Some(item) => item.path(),
         None => Some(PathBuf::from("/var/lib/mha")),
     };
+    let failovers_at_once = match table.get("failovers_at_once") {
+        Some(item) => item.number(1..=1_000),
+        None => Some(FAILOVERS_AT_ONCE),
+    };
     let on_event = table.get("on_event").and_then(|item| on_event(&item));
     let token_item = table.get("token");
     if let (Some(listen), Some(item), None) = (listen, &listen_item, &token_item)
@@ -83,7 +92,14 @@ fn service(table: &Table<'_>) -> Option<Service> {
     let token = token_item.and_then(|item| secret::read(&item));
     let vote = vote(table);
     table.finish();
-    Some(Service { listen: listen?, data_dir: data_dir?, on_event, token, vote })
+    Some(Service {
+        listen: listen?,
+        data_dir: data_dir?,
+        failovers_at_once: failovers_at_once?,
+        on_event,
+        token,
+        vote,
+    })
 }
 
 /// An address of this host and a port.

@@ -46,6 +46,8 @@ pub struct ManagerConfig {
     /// Where the API is served.
     pub listen: SocketAddr,
     pub data_dir: PathBuf,
+    /// The most automatic failovers of all clusters that begin within a minute.
+    pub failovers_at_once: u32,
     pub on_event: Option<OnEvent>,
     /// What API clients must show; `None` only on a loopback address.
     pub token: Option<SecretString>,

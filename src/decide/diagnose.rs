@@ -309,7 +309,8 @@ fn acknowledgement_lost(
 }
 
 fn closed(primary: &InstanceId, seen: &Seen, report: &Report) -> Option<String> {
-    if report.read_only {
+    // The newest word counts: the agent's may be younger than the manager's look, such as one taken before a promotion.
+    if seen.last_report.as_ref().map_or(report.read_only, |(_, newest)| newest.read_only) {
         return Some(format!("{primary} is the recorded primary and read-only"));
     }
     match seen.agent_now()?.access {

@@ -181,7 +181,7 @@ fn replica_word(view: &ClusterView, instance: &InstanceId, seen: &Seen, now: Mom
         return Word::Unknown(format!("{instance}: not asked lately"));
     }
     // A stream that was stopped stands still whoever lives.
-    let quiet = seen.stream_moved_at.map_or(Duration::ZERO, |moved| now.since(moved));
+    let quiet = now.since(seen.stream_moved_at.unwrap_or(view.since));
     match report.channel().map(|channel| channel.receiver) {
         None => return Word::Unknown(format!("{instance}: is no replica")),
         Some(ThreadState::Stopped) => return Word::Unknown(format!("{instance}: its receiver is stopped")),

@@ -26,6 +26,8 @@ pub enum Blocker {
     JustStarted { remaining: Duration },
     /// The last attempt was undone a moment ago.
     JustUndone { remaining: Duration, why: String },
+    /// Too many failovers of other clusters have begun by themselves within a minute.
+    ManyAtOnce { limit: u32, remaining: Duration },
     /// Nobody may lead, each with its reasons.
     NobodyEligible { reasons: Vec<String> },
     /// Two histories, none of which contains the other.
@@ -84,6 +86,11 @@ impl fmt::Display for Blocker {
             Self::JustUndone { remaining, why } => {
                 write!(f, "the last attempt was undone ({why}); next look in {}", human(*remaining))
             }
+            Self::ManyAtOnce { limit, remaining } => write!(
+                f,
+                "{limit} automatic failovers of this manager's clusters have begun within a minute, which is the limit (failovers_at_once); this one begins in {}, or run \"mhactl failover\"",
+                human(*remaining)
+            ),
             Self::NobodyEligible { reasons } if reasons.is_empty() => {
                 f.write_str("nobody may lead: the cluster has no other member")
             }
@@ -185,7 +192,8 @@ pub(crate) fn not_by_itself(view: &ClusterView, wall: DateTime<Utc>) -> Vec<Bloc
         let spent = record
             .failovers
             .iter()
-            .filter(|at| (wall - **at).to_std().is_ok_and(|ago| ago < policy.budget_window))
+            // One that is dated ahead counts: the clock was set back since.
+            .filter(|at| (wall - **at).to_std().map_or(true, |ago| ago < policy.budget_window))
             .count();
         if spent as u32 >= policy.budget {
             blockers.push(Blocker::Budget { spent: spent as u32, window: policy.budget_window });

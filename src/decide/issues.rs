@@ -1,5 +1,7 @@
 //! What is the matter beside the primary: one sentence each, for the operator and the metrics.
 
+use std::time::Duration;
+
 use super::backlog;
 use super::candidate::{errant, keep_received};
 use super::events;
@@ -11,11 +13,14 @@ use super::restrictions;
 use super::standing::holds_unapplied;
 use crate::model::instance::InstanceId;
 use crate::model::job::{Job, Phase};
-use crate::model::observation::{Access, AgentStatus, Leaving, Process};
+use crate::model::observation::{Access, AgentStatus, Leaving, Process, Unseen};
 use crate::model::policy::Durability;
 use crate::model::report::{Replication, Report, ThreadState};
 use crate::model::time::{Moment, human};
 use crate::model::view::{ClusterView, Seen};
+
+/// A commit that takes longer has more than one good disk and a near acker to wait for.
+const SLOW_COMMIT: Duration = Duration::from_millis(150);
 
 /// All issues, members in configuration order.
 pub(crate) fn issues(view: &ClusterView, now: Moment) -> Vec<String> {
@@ -24,11 +29,14 @@ pub(crate) fn issues(view: &ClusterView, now: Moment) -> Vec<String> {
         found.extend(replica_issues(view, instance, seen, now));
     }
     for member in view.cluster.members.iter().filter(|member| member.agent.is_some()) {
-        if view.of(&member.instance).is_some_and(|seen| seen.agent_now().is_none()) {
-            found.push(format!("no word from the agent on {}", member.instance.host));
+        if let Some(seen) = view.of(&member.instance).filter(|seen| seen.agent_now().is_none()) {
+            let why = seen.agent_elsewhere.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+            found.push(format!("no word from the agent on {}{why}", member.instance.host));
         }
     }
+    found.extend(view.cluster.members.iter().filter_map(|member| elsewhere(view, &member.instance)));
     found.extend(view.cluster.members.iter().filter_map(|member| leaving(view, &member.instance)));
+    found.extend(view.primary().and_then(|primary| slow_commits(view, primary)));
     for (instance, seen) in &view.seen {
         found.extend(seen.foreign.iter().map(|domain| {
             format!(
@@ -84,6 +92,26 @@ fn ring(view: &ClusterView, primary: &InstanceId) -> Option<String> {
     ))
 }
 
+/// Commits end, and each takes long. The server's own flags show nothing of it.
+fn slow_commits(view: &ClusterView, primary: &InstanceId) -> Option<String> {
+    let takes = view.of(primary)?.agent_now()?.commit_takes.filter(|takes| *takes >= SLOW_COMMIT)?;
+    let acked = view.record.as_ref().is_some_and(|record| record.acks > 0);
+    let acks = if acked { ", at its ackers' disks and the network to them" } else { "" };
+    Some(format!(
+        "{primary}: a commit takes {} (the middle of its last write heartbeats); look at its disk{acks}, and for a long queue of writers",
+        human(takes)
+    ))
+}
+
+/// Its name or its port leads the manager to another server.
+fn elsewhere(view: &ClusterView, instance: &InstanceId) -> Option<String> {
+    let Unseen::WrongServer(why) = view.of(instance)?.unseen()? else { return None };
+    Some(format!(
+        "{instance}: the manager reaches another server under this name: {why}; look at where the name and the port lead (DNS, the hosts \
+         file, port forwarding)"
+    ))
+}
+
 fn leaving(view: &ClusterView, instance: &InstanceId) -> Option<String> {
     let leads = view.primary() == Some(instance);
     Some(match view.of(instance)?.agent_now()?.leaving? {
@@ -121,10 +149,12 @@ pub(super) fn start_failed(agent: &AgentStatus) -> String {
 }
 
 fn state_issues(view: &ClusterView, instance: &InstanceId, seen: &Seen, now: Moment) -> Vec<String> {
+    // What a server said before its process ended is no news.
+    let gone = seen.agent_now().filter(|agent| matches!(agent.process, Process::Gone { .. }));
+    if let Some(agent) = gone.filter(|_| seen.report().is_none()) {
+        return vec![format!("{instance}: its server is not running{}", start_failed(agent))];
+    }
     let Some(report) = seen.latest() else {
-        if let Some(agent) = seen.agent_now().filter(|agent| matches!(agent.process, Process::Gone { .. })) {
-            return vec![format!("{instance}: its server is not running{}", start_failed(agent))];
-        }
         let how = seen.unseen().map_or_else(|| "not asked yet".to_owned(), ToString::to_string);
         let since =
             seen.failing_since.map_or_else(String::new, |since| format!(" for {}", human(now.since(since))));

@@ -12,7 +12,7 @@ use super::events;
 use super::evidence::{self, Refused};
 use super::failover::{self, Isolation};
 use super::guard::{self, Blocker};
-use super::plan::Plan;
+use super::plan::{Plan, PlanKind};
 use super::prospect::prospect;
 use super::reach;
 use super::rejoin;
@@ -58,12 +58,35 @@ pub struct Decision {
 
 /// Decides. `wall` only counts the failover budget, `now` everything else.
 pub fn decide(view: &ClusterView, intents: &Intents, now: Moment, wall: DateTime<Utc>) -> Decision {
-    let diagnosis = diagnose(view, now);
+    let mut diagnosis = diagnose(view, now);
+    if diagnosis.verdict.calls_for_failover() {
+        diagnosis.evidence.extend(intents.at_once.warning());
+    }
     let ranking = rank(view, |instance| view.of(instance).and_then(|seen| seen.latest()));
-    let action = act(view, intents, &diagnosis, &ranking, now, wall);
+    let action = unless_in_vain(act(view, intents, &diagnosis, &ranking, now, wall), intents, now);
     let sentence = sentence(view, &diagnosis, &action);
     let prospect = prospect(view, intents, &diagnosis, now, wall);
     Decision { diagnosis, ranking, action, sentence, prospect }
+}
+
+/// What was done several times and is wanted again has no lasting effect: it is done ever less often, and a person is told.
+fn unless_in_vain(action: Action, intents: &Intents, now: Moment) -> Action {
+    let Action::Act(plan) = action else { return action };
+    let again = match plan.kind {
+        PlanKind::Rejoin | PlanKind::Repair | PlanKind::Topology => intents.in_vain(&plan.title, now),
+        PlanKind::Isolate | PlanKind::Promote | PlanKind::Switchover | PlanKind::Adopt => None,
+    };
+    let Some((remaining, times)) = again.filter(|_| intents.failover.is_none()) else {
+        return Action::Act(plan);
+    };
+    Action::Wait {
+        why: format!(
+            "\"{}\" was done {times} times and does not last; it is done again in {}; look for what undoes it (another tool, a script, a \
+             wrong address)",
+            plan.title,
+            human(remaining)
+        ),
+    }
 }
 
 fn act(
@@ -208,6 +231,9 @@ fn unplanned(
 ) -> Action {
     let Some(primary) = &diagnosis.primary else { return Action::Rest };
     let mut blockers = guard::before_failover(view, ranking, now, wall);
+    if let Some(remaining) = intents.at_once.held_back {
+        blockers.push(Blocker::ManyAtOnce { limit: intents.at_once.limit, remaining });
+    }
     // What promoting would refuse is known before anything is touched.
     if let Err(more) = failover::promote(view, &Isolation::supposed(view, primary), None) {
         let told = blockers.iter().any(|blocker| matches!(blocker, Blocker::NobodyEligible { .. }));
@@ -227,7 +253,7 @@ fn unplanned(
         return Action::Act(failover::isolate(view, diagnosis, primary));
     }
     let only_ours = blockers.iter().all(|blocker| match blocker {
-        Blocker::JustStarted { .. } | Blocker::JustUndone { .. } => true,
+        Blocker::JustStarted { .. } | Blocker::JustUndone { .. } | Blocker::ManyAtOnce { .. } => true,
         Blocker::Mode(_)
         | Blocker::Budget { .. }
         | Blocker::NobodyEligible { .. }

@@ -141,6 +141,7 @@ impl Operations {
             return None;
         }
         intents.note_done(about);
+        intents.note_repeat(&ended.title, now);
         let plan = ended.plan(ended.kind)?;
         if begins_rebuild(plan) {
             intents.note_rebuild(about);

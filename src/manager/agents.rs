@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::event::Event;
 use super::leadership::Leadership;
-use crate::agent::client::AgentClient;
+use crate::agent::client::{AgentClient, CallError};
 use crate::agent::voter::{Promised, Votes};
 use crate::agent::wire::ProbeReply;
 use crate::clock;
@@ -36,11 +36,11 @@ pub(super) async fn listen(
     stop: CancellationToken,
 ) {
     loop {
-        tokio::select! {
+        let elsewhere = tokio::select! {
             () = stop.cancelled() => return,
-            () = one_stream(&instance, &client, &leadership, &events) => {}
-        }
-        if events.send(Event::AgentLost(instance.clone())).await.is_err() {
+            elsewhere = one_stream(&instance, &client, &leadership, &events) => elsewhere,
+        };
+        if events.send(Event::AgentLost { instance: instance.clone(), elsewhere }).await.is_err() {
             return;
         }
         tokio::select! {
@@ -50,17 +50,18 @@ pub(super) async fn listen(
     }
 }
 
+/// Hands on what the agent says until its stream breaks. Answers that another host's agent was reached, where that is why.
 async fn one_stream(
     instance: &InstanceId,
     client: &AgentClient,
     leadership: &Leadership,
     events: &mpsc::Sender<Event>,
-) {
+) -> Option<String> {
     let mut stream = match client.events(CALL).await {
         Ok(stream) => stream,
         Err(error) => {
             tracing::debug!(%instance, %error, "agent not reached");
-            return;
+            return matches!(error, CallError::WrongHost { .. }).then(|| error.to_string());
         }
     };
     if let Err(error) = leadership.introduce(instance).await {
@@ -70,12 +71,12 @@ async fn one_stream(
         match stream.next(SILENT).await {
             Ok(status) => {
                 if events.send(Event::Agent(instance.clone(), Box::new(status))).await.is_err() {
-                    return;
+                    return None;
                 }
             }
             Err(error) => {
                 tracing::info!(%instance, %error, "the agent's stream broke");
-                return;
+                return None;
             }
         }
     }

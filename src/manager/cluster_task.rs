@@ -35,6 +35,7 @@ use crate::execute::world::Token;
 use crate::execute::{Outcome, recovery};
 use crate::model::instance::InstanceId;
 use crate::model::intent::{FailoverAsk, Intents};
+use crate::model::observation::{Observation, Unseen};
 use crate::model::record::RecordChange;
 use crate::model::time::Moment;
 use crate::model::view::{ClusterView, Granted, Seen};
@@ -119,9 +120,12 @@ impl ClusterTask {
     async fn take(&mut self, event: Event) {
         let now = clock::now();
         match event {
-            Event::Look(look) => self.view.record_look(*look),
+            Event::Look(look) => self.take_look(*look),
             Event::Agent(instance, status) => self.view.record_agent(&instance, now, *status),
-            Event::AgentLost(instance) => self.view.record_agent_lost(&instance, now),
+            Event::AgentLost { instance, elsewhere } => {
+                self.view.record_agent_lost(&instance, now);
+                self.view.record_agent_elsewhere(&instance, elsewhere);
+            }
             Event::Events(instance, at, events) => self.view.record_events(&instance, at, *events),
             Event::Inventory(instance, at, read) => self.view.record_inventory(&instance, at, *read),
             Event::Probe(probe) => self.view.record_probe(probe),
@@ -146,13 +150,25 @@ impl ClusterTask {
         }
     }
 
+    fn take_look(&mut self, look: Observation) {
+        let of = look.of.clone();
+        self.view.record_look(look);
+        if let Some(Unseen::WrongServer(_)) = self.view.of(&of).and_then(Seen::unseen) {
+            self.watchers.reconnect(&of);
+        }
+    }
+
     async fn think(&mut self) {
         let now = clock::now();
         let wall = clock::wall();
         self.learn_events().await;
+        self.intents.at_once = self.common.fleet.at_once(&self.view.cluster.name, now);
         let mut decision = decide(&self.view, &self.intents, now, wall);
         let running = self.recovery.borrow().clone().filter(|_| self.operations.is_running());
         self.progress.tell(&mut decision, &self.view, running.as_deref(), now);
+        if decision.diagnosis.verdict.calls_for_failover() {
+            self.common.fleet.note_lost(&self.view.cluster.name, now);
+        }
         self.watchers.follow(&self.view, &decision.diagnosis, now);
         self.tell(&decision);
         self.give_way();
@@ -170,6 +186,7 @@ impl ClusterTask {
             && self.led.is_ok()
             && !self.to_resume
             && let Action::Act(plan) = &decision.action
+            && self.has_place(plan, now)
         {
             self.note_events_try(plan, now);
             let started = self.begin(plan.clone(), None).await;
@@ -187,6 +204,11 @@ impl ClusterTask {
             self.led.as_ref().err().cloned(),
         );
         self.board.send_replace(Arc::new(snapshot));
+    }
+
+    /// A failover that nobody asked for needs a place among those of all clusters.
+    fn has_place(&self, plan: &Plan, now: Moment) -> bool {
+        plan.kind != PlanKind::Isolate || self.intents.failover.is_some() || self.common.fleet.take_place(now)
     }
 
     fn tell(&mut self, decision: &Decision) {

@@ -24,7 +24,11 @@ use crate::model::wishes::ReplicaAsk;
 pub enum Event {
     Look(Box<Observation>),
     Agent(InstanceId, Box<AgentStatus>),
-    AgentLost(InstanceId),
+    AgentLost {
+        instance: InstanceId,
+        /// That another host's agent answers there.
+        elsewhere: Option<String>,
+    },
     /// What a server said of its scheduled events, and when it was asked.
     Events(InstanceId, Moment, Box<ServerEvents>),
     /// What was read of a server now and then, and when it was asked.

@@ -53,14 +53,21 @@ impl Parts {
     ) -> Self {
         let Common { own, connections, store, tracker, .. } = common;
         let stop = common.stop.child_token();
-        let client = |url: &str| Arc::new(AgentClient::new(connections, url, token(config)));
+        let client =
+            |host: &str, url: &str| Arc::new(AgentClient::new(connections, url, token(config)).of_host(host));
         let agents: BTreeMap<_, _> = cluster
             .members
             .iter()
-            .filter_map(|member| Some((member.instance.clone(), client(member.agent.as_deref()?))))
+            .filter_map(|member| {
+                let agent = client(&member.instance.host, member.agent.as_deref()?);
+                Some((member.instance.clone(), agent))
+            })
             .collect();
-        let voters: BTreeMap<_, _> =
-            cluster.voters.iter().map(|voter| (voter.host.clone(), client(&voter.url))).collect();
+        let voters: BTreeMap<_, _> = cluster
+            .voters
+            .iter()
+            .map(|voter| (voter.host.clone(), client(&voter.host, &voter.url)))
+            .collect();
         let leadership =
             Arc::new(Leadership::new(cluster.clone(), store.clone(), voters.clone(), agents.clone(), led));
         for (instance, agent) in &agents {
@@ -155,6 +162,7 @@ fn watched(config: &ClusterConfig, instance: &InstanceId) -> Watched {
         admin: account(&config.accounts.admin),
         tls: mysql_tls(&config.tls),
         policy: config.cluster.policy.clone(),
+        reconnect: Arc::default(),
     }
 }
 

@@ -5,6 +5,7 @@ mod attaching;
 mod cluster_task;
 mod direct;
 pub mod event;
+mod fleet;
 pub mod handle;
 mod inventory;
 mod leadership;
@@ -31,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::cluster_task::{ClusterTask, EVENTS};
+use self::fleet::Fleet;
 use self::handle::ClusterHandle;
 use self::members::Parts;
 use self::reload::Running;
@@ -83,6 +85,7 @@ struct Common {
     connections: Connections,
     store: Store,
     notifier: Notifier,
+    fleet: Fleet,
     part: Part,
     tracker: TaskTracker,
     stop: CancellationToken,
@@ -103,8 +106,9 @@ pub async fn start(
     let own = vote::serve(config, tracker, stop).await?;
     let (on_event, target) = watch::channel(config.on_event.clone());
     let notifier = Notifier::start(target, store.clone(), tracker, stop);
-    let common =
-        Common { own, connections, store, notifier, part, tracker: tracker.clone(), stop: stop.clone() };
+    let fleet = Fleet::new(config.failovers_at_once);
+    let (tracker, stop) = (tracker.clone(), stop.clone());
+    let common = Common { own, connections, store, notifier, fleet, part, tracker, stop };
     let mut handles = Vec::new();
     let common = Arc::new(common);
     for cluster in &config.clusters {

@@ -1,6 +1,8 @@
 //! One probe loop per server; no probe waits for another, so five silent hosts never slow a sixth. Every look, good or bad, is
 //! an observation of the same shape.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
@@ -9,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::event::Event;
 use crate::clock;
-use crate::model::instance::{Identity, InstanceId};
+use crate::model::instance::InstanceId;
 use crate::model::observation::{Observation, Unseen, Vantage};
 use crate::model::policy::Policy;
 use crate::mysql::{Account, Connection, Target, Tls, probe};
@@ -21,6 +23,8 @@ pub(super) struct Watched {
     pub(super) admin: Account,
     pub(super) tls: Tls,
     pub(super) policy: Policy,
+    /// The open connection leads to another server: the next look opens a new one.
+    pub(super) reconnect: Arc<AtomicBool>,
 }
 
 /// Asks one server every `poll_every`, and at once when `nudge` says so, until stopped. Says `reconnected` with each new connection: the
@@ -28,10 +32,10 @@ pub(super) struct Watched {
 pub(super) async fn watch(
     watched: Watched,
     events: mpsc::Sender<Event>,
-    (nudge, reconnected): (std::sync::Arc<Notify>, std::sync::Arc<Notify>),
+    (nudge, reconnected): (Arc<Notify>, Arc<Notify>),
     stop: CancellationToken,
 ) {
-    let mut prober = Prober { watched, connection: None, identity: None, reconnected };
+    let mut prober = Prober { watched, connection: None, reconnected };
     let mut tick = interval(prober.watched.policy.poll_every);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -50,13 +54,14 @@ pub(super) async fn watch(
 struct Prober {
     watched: Watched,
     connection: Option<Connection>,
-    /// Who answered first; another later is the wrong server, unless this one was restarted as another version.
-    identity: Option<Identity>,
-    reconnected: std::sync::Arc<Notify>,
+    reconnected: Arc<Notify>,
 }
 
 impl Prober {
     async fn look(&mut self) -> Observation {
+        if self.watched.reconnect.swap(false, Ordering::Relaxed) {
+            self.connection = None;
+        }
         let seen = self.ask().await;
         if seen.is_err() {
             self.connection = None;
@@ -73,32 +78,12 @@ impl Prober {
                 let target = Target::from(&self.watched.instance);
                 let opened =
                     Connection::open(&target, &self.watched.admin, &self.watched.tls, None, deadline).await?;
-                self.check_identity(opened.identity())?;
                 self.reconnected.notify_one();
                 opened
             }
         };
         let connection = self.connection.insert(connection);
         probe::report(connection, deadline).await
-    }
-
-    /// A different server behind the same name is no news of the one we know (F035, crates.md trap 1).
-    fn check_identity(&mut self, found: &Identity) -> Result<(), Unseen> {
-        let known = self.identity.get_or_insert_with(|| found.clone());
-        let same = match (&known.server_uuid, &found.server_uuid) {
-            (Some(known), Some(found)) => known == found,
-            (None, None) => known.server_id == found.server_id && known.flavor == found.flavor,
-            (Some(_), None) | (None, Some(_)) => false,
-        };
-        if same {
-            self.identity = Some(found.clone());
-            return Ok(());
-        }
-        let text = format!(
-            "server_id {} on {}:{}, known was server_id {} on {}:{}",
-            found.server_id, found.hostname, found.port, known.server_id, known.hostname, known.port
-        );
-        Err(Unseen::WrongServer(text))
     }
 }
 
@@ -110,7 +95,7 @@ const SENTINEL_SLEEP: Duration = Duration::from_secs(20);
 pub(super) async fn sentinel(
     watched: Watched,
     events: mpsc::Sender<Event>,
-    nudge: std::sync::Arc<Notify>,
+    nudge: Arc<Notify>,
     stop: CancellationToken,
 ) {
     let pause = watched.policy.ping_every;
@@ -157,7 +142,7 @@ async fn hold_open(watched: &Watched) -> bool {
 }
 
 /// Pings on an open connection every `ping_every`; a failure nudges the probe loop, which says how.
-pub(super) async fn ping(watched: Watched, nudge: std::sync::Arc<Notify>, stop: CancellationToken) {
+pub(super) async fn ping(watched: Watched, nudge: Arc<Notify>, stop: CancellationToken) {
     let mut tick = interval(watched.policy.ping_every);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut connection: Option<Connection> = None;

@@ -41,7 +41,7 @@ pub(super) async fn serve(
     let votes = Votes::open(&config.data_dir)?;
     let port = voter.url.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or(VOTE_PORT);
     let listener = bind(port).await.map_err(|source| StartError::Vote { port, source })?;
-    spawn(listener, votes.clone(), token, tracker, stop);
+    spawn(listener, votes.clone(), voter.host.clone(), token, tracker, stop);
     tracing::info!(host = voter.host, port, "this host votes");
     Ok(Some(OwnVote { host: voter.host.clone(), votes }))
 }
@@ -59,13 +59,14 @@ async fn bind(port: u16) -> std::io::Result<TcpListener> {
 fn spawn(
     listener: TcpListener,
     votes: Votes,
+    host: String,
     token: SecretString,
     tracker: &TaskTracker,
     stop: &CancellationToken,
 ) {
     let stop = stop.clone();
     tracker.spawn(async move {
-        let app = voter_router(votes, token);
+        let app = voter_router(votes, &host, token);
         // Holders keep their connections open: they are not waited for.
         stop.run_until_cancelled(serving::serve(listener, app, stop.clone())).await;
     });
@@ -88,7 +89,7 @@ mod tests {
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let listener = bind(0).await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        spawn(listener, votes.clone(), SecretString::from("right"), &tracker, &stop);
+        spawn(listener, votes.clone(), "m1".to_owned(), SecretString::from("right"), &tracker, &stop);
         let url = format!("http://127.0.0.1:{port}");
         let connections = Connections::new().unwrap();
         let within = Duration::from_secs(5);
@@ -99,6 +100,10 @@ mod tests {
         let right = AgentClient::new(&connections, &url, SecretString::from("right"));
         assert!(right.lead(&lead, within).await.unwrap().accepted);
         assert_eq!(votes.promised(&lead.cluster).ballot, ballot);
+        // A vote that is asked under another host's name would count twice.
+        let twice = right.clone().of_host("m2").lead(&lead, within).await;
+        assert!(matches!(twice, Err(CallError::WrongHost { reached, .. }) if reached == "m1"));
+        assert!(right.of_host("m1").lead(&lead, within).await.unwrap().accepted);
         stop.cancel();
         tracker.close();
         tokio::time::timeout(within, tracker.wait()).await.unwrap();

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
@@ -93,6 +94,13 @@ impl Watchers {
         };
         if let Some(primary) = primary.filter(|_| unsure) {
             self.probe_from_everywhere(&primary, now);
+        }
+    }
+
+    /// The connection to that one leads to another server: the next look is over a new one.
+    pub(super) fn reconnect(&self, instance: &InstanceId) {
+        if let Some(watched) = self.watched.get(instance) {
+            watched.reconnect.store(true, Ordering::Relaxed);
         }
     }
 

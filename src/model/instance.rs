@@ -183,6 +183,31 @@ pub struct Identity {
     pub port: u16,
 }
 
+impl Identity {
+    /// Whether both are one server, of whatever version it is now. MySQL has a UUID, and its host may be renamed; MariaDB has none, so
+    /// there host name and port are part of who it is.
+    pub fn is_same_server(&self, other: &Self) -> bool {
+        self.flavor == other.flavor
+            && self.server_id == other.server_id
+            && match (&self.server_uuid, &other.server_uuid) {
+                (Some(own), Some(its)) => own == its,
+                (None, None) => self.hostname == other.hostname && self.port == other.port,
+                (Some(_), None) | (None, Some(_)) => false,
+            }
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.server_uuid {
+            Some(uuid) => write!(f, "{} server_id {} uuid {uuid}", self.flavor, self.server_id),
+            None => {
+                write!(f, "{} server_id {} on {}:{}", self.flavor, self.server_id, self.hostname, self.port)
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::cluster::ClusterName;
 use super::extra::Remedy;
 use super::instance::InstanceId;
 use super::time::Moment;
@@ -105,6 +106,72 @@ impl Undone {
 
 /// The longest pause between two attempts to have somebody serve, while nobody does.
 const WHILE_OUT: Duration = Duration::from_secs(2);
+/// What the other clusters of one manager go through at the same time.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AtOnce {
+    /// The others whose primaries were lost within the last minute.
+    pub lost: Vec<ClusterName>,
+    /// The most automatic failovers within a minute.
+    pub limit: u32,
+    /// That many have begun: no other begins by itself before this is over.
+    pub held_back: Option<Duration>,
+}
+
+/// So many primaries lost within a minute have one likely cause.
+const MANY: usize = 3;
+
+impl AtOnce {
+    /// What an operator should know where this cluster's primary is not the only one that was lost.
+    pub fn warning(&self) -> Option<String> {
+        let lost = self.lost.len() + 1;
+        if lost < MANY {
+            return None;
+        }
+        let names: Vec<&str> = self.lost.iter().take(5).map(|name| name.0.as_str()).collect();
+        let more = if self.lost.len() > names.len() { " and others" } else { "" };
+        Some(format!(
+            "{lost} clusters lost their primaries within a minute (this one, {}{more}): look for one cause, such as the network, a rack or \
+             this manager's host",
+            names.join(", ")
+        ))
+    }
+}
+
+/// A plan that ended well, and how many times in a row it was wanted again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repeated {
+    /// What it does, without the figures.
+    pub shape: String,
+    pub at: Moment,
+    pub times: u32,
+}
+
+/// So often in a row a plan may be carried out without a pause.
+const FREE_REPEATS: u32 = 3;
+
+/// What is wanted again within this, and four pauses, has had no effect.
+const SOON: Duration = Duration::from_secs(10);
+
+/// So many different plans are remembered.
+const REPEATED: usize = 16;
+
+impl Repeated {
+    /// How long to wait before it is done again: after the third time in a row 4 s, doubled each time, at most 5 min.
+    pub fn pause(&self) -> Duration {
+        match self.times.checked_sub(FREE_REPEATS) {
+            None => Duration::ZERO,
+            Some(more) => {
+                Duration::from_secs(4).saturating_mul(1 << more.min(10)).min(Duration::from_secs(300))
+            }
+        }
+    }
+}
+
+/// Generations and sets grow each time: what is left tells whether it is the same again.
+fn shape(title: &str) -> String {
+    let figure = |word: &&str| word.starts_with(|c: char| c.is_ascii_digit());
+    title.split(' ').filter(|word| !figure(word)).collect::<Vec<_>>().join(" ")
+}
 
 /// So many lines about what was not taken back are kept.
 const LEFT: usize = 64;
@@ -129,6 +196,12 @@ pub struct Intents {
     /// Whose event scheduler was last seen to be as recorded, and when.
     #[serde(default)]
     pub events_settled: Option<(InstanceId, Moment)>,
+    /// What the other clusters of this manager go through now.
+    #[serde(default)]
+    pub at_once: AtOnce,
+    /// Plans that ended well and were wanted again at once: what they did does not last.
+    #[serde(default)]
+    pub repeated: Vec<Repeated>,
     /// Attempts at members' events since those were last as wanted. Of no account for anything else done about them.
     #[serde(default)]
     pub events_tried: Vec<Undone>,
@@ -193,6 +266,26 @@ impl Intents {
         self.undone.push(Undone { instance: instance.clone(), at, times, why: why.to_owned() });
     }
 
+    /// Notes that a plan ended well. Wanted again soon after, it is one more in the row.
+    pub fn note_repeat(&mut self, title: &str, at: Moment) {
+        let shape = shape(title);
+        let before = self.repeated.iter().position(|repeated| repeated.shape == shape);
+        let before = before.map(|index| self.repeated.remove(index));
+        let soon = |before: &Repeated| at.since(before.at) < before.pause() * 4 + SOON;
+        let times = before.filter(soon).map_or(0, |before| before.times) + 1;
+        self.repeated.push(Repeated { shape, at, times });
+        let excess = self.repeated.len().saturating_sub(REPEATED);
+        self.repeated.drain(..excess);
+    }
+
+    /// How long a plan is not carried out again because it has had no lasting effect, and how often it was.
+    pub fn in_vain(&self, title: &str, now: Moment) -> Option<(Duration, u32)> {
+        let shape = shape(title);
+        let last = self.repeated.iter().find(|repeated| repeated.shape == shape)?;
+        let remaining = last.pause().saturating_sub(now.since(last.at));
+        (!remaining.is_zero()).then_some((remaining, last.times))
+    }
+
     /// Notes what was not taken back.
     pub fn note_left(&mut self, left: &[String]) {
         self.left.extend(left.iter().cloned());
@@ -215,4 +308,28 @@ impl Intents {
 /// Whether a line about what was not taken back is about that one.
 pub(crate) fn is_about(left: &str, instance: &InstanceId) -> bool {
     left.strip_prefix(instance.to_string().as_str()).is_some_and(|rest| rest.starts_with(' '))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_no_lasting_effect_is_repeated_ever_less_often() {
+        let mut intents = Intents::default();
+        let mut now = Moment::default();
+        let mut pauses = Vec::new();
+        for generation in 1..=12 {
+            let title = format!("db1 leads again, generation {generation}");
+            let pause = intents.in_vain(&title, now).map_or(Duration::ZERO, |(pause, _)| pause);
+            pauses.push(pause.as_secs());
+            now = now + pause + Duration::from_secs(1);
+            intents.note_repeat(&title, now);
+        }
+        assert_eq!(pauses, [0, 0, 0, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+        assert!(intents.in_vain("db1 is started", now).is_none());
+        now = now + Duration::from_secs(3_600);
+        intents.note_repeat("db1 leads again, generation 13", now);
+        assert!(intents.in_vain("db1 leads again, generation 14", now).is_none());
+    }
 }

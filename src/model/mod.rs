@@ -16,6 +16,7 @@ pub mod log_fault;
 pub mod observation;
 pub mod policy;
 pub mod reach;
+pub mod reached;
 pub mod record;
 pub mod report;
 pub mod restrictions;

@@ -211,6 +211,9 @@ pub struct AgentStatus {
     pub heartbeat_stuck: Option<Duration>,
     /// For how long the local replica's stream has received nothing, neither event nor heartbeat. `None` while it does not replicate.
     pub stream_still: Option<Duration>,
+    /// How long a commit takes: the middle of the last write heartbeats; `None` while it leads nothing, or has not written enough.
+    #[serde(default)]
+    pub commit_takes: Option<Duration>,
     /// How long ago this host, as a voter, last granted the present primary's lease.
     pub granted_ago: Option<Duration>,
     /// The service manager was told to stop the server, which is gone: nobody starts it again but the operator.

@@ -14,6 +14,7 @@ use super::history::HistoryReset;
 use super::instance::InstanceId;
 use super::inventory::Inventory;
 use super::observation::{AgentSeen, AgentStatus, Observation, Probe, Process, Unseen, Vantage};
+use super::reached::{KnownIdentity, connected, has_heard};
 use super::record::ClusterRecord;
 use super::report::Report;
 use super::standing::{AckerEvidence, Doubt, Loss, RESTART_SLACK, ServerRun, Standing, has, loss_between};
@@ -46,7 +47,13 @@ pub struct Seen {
     /// When it last said what it has, and the primary, asked later, had all of that: what it has beyond came to it since.
     #[serde(default)]
     pub held_in_common_at: Option<Moment>,
+    /// Who its server is, and how that is known.
+    #[serde(default)]
+    pub identity: Option<KnownIdentity>,
     pub agent: Option<AgentSeen>,
+    /// That another host's agent answers where its own should.
+    #[serde(default)]
+    pub agent_elsewhere: Option<String>,
     /// Since when the agent's stream is broken. `None` while it is up, or without an agent.
     pub agent_lost_at: Option<Moment>,
     pub probes: VecDeque<Probe>,
@@ -84,15 +91,12 @@ impl Seen {
             if report.executed != before.executed {
                 self.moved_at = Some(at);
             }
-            let sign = |report: &Report| {
-                report.channel().map(|c| (c.heartbeats, c.received.clone(), c.read_to.clone()))
-            };
-            if sign(report) != sign(before) {
+            if has_heard(before, report) {
                 self.stream_moved_at = Some(at);
             }
         } else {
             self.moved_at = Some(at);
-            self.stream_moved_at = Some(at);
+            self.stream_moved_at = connected(report).then_some(at);
             let had = self.doubt.take().and_then(|doubt| doubt.had);
             self.doubt = Some(Doubt::unwatched(at, had));
         }
@@ -215,7 +219,8 @@ impl ClusterView {
     }
 
     /// Takes in one look. Looks at strangers are dropped: the configuration decides who is a member.
-    pub fn record_look(&mut self, mut look: Observation) {
+    pub fn record_look(&mut self, look: Observation) {
+        let mut look = self.of_the_member(look);
         if let Ok(report) = &mut look.seen {
             self.leave_out_foreign(&look.of, report);
         }
@@ -371,16 +376,20 @@ impl ClusterView {
     /// Takes in one agent's word.
     pub fn record_agent(&mut self, instance: &InstanceId, at: Moment, mut status: AgentStatus) {
         if let Ok(report) = &mut status.server {
+            self.know_by_agent(instance, &report.identity);
             self.leave_out_foreign(instance, report);
         }
         let Some(seen) = self.seen.get_mut(instance) else { return };
         if let Ok(report) = &status.server {
             let asked_at = at.back(status.server_age);
+            // What another server said under this name is nothing to compare with.
+            seen.last_report.take_if(|(_, last)| !last.identity.is_same_server(&report.identity));
             if seen.last_report.as_ref().is_none_or(|(when, _)| *when <= asked_at) {
                 seen.take_report(asked_at, report);
             }
         }
         seen.agent_lost_at = None;
+        seen.agent_elsewhere = None;
         seen.agent = Some(AgentSeen { at, status });
         self.compare(instance);
     }
@@ -389,6 +398,13 @@ impl ClusterView {
     pub fn record_agent_lost(&mut self, instance: &InstanceId, at: Moment) {
         if let Some(seen) = self.seen.get_mut(instance) {
             seen.agent_lost_at.get_or_insert(at);
+        }
+    }
+
+    /// Whether another host's agent answers where that of `instance` should, and which.
+    pub fn record_agent_elsewhere(&mut self, instance: &InstanceId, elsewhere: Option<String>) {
+        if let Some(seen) = self.seen.get_mut(instance) {
+            seen.agent_elsewhere = elsewhere;
         }
     }
 

@@ -288,19 +288,7 @@ fn identity(row: &Record) -> Result<Identity, String> {
     })
 }
 
-/// What tells the server that answered from the one meant, in words. The version may change, and the host may be renamed
-/// under a server with a UUID; MariaDB has no UUID, so there host name and port are part of who it is.
+/// What tells the server that answered from the one meant, in words.
 fn difference(expected: &Identity, got: &Identity) -> Option<String> {
-    let same = expected.flavor == got.flavor
-        && expected.server_id == got.server_id
-        && match (&expected.server_uuid, &got.server_uuid) {
-            (Some(expected), Some(got)) => expected == got,
-            (None, None) => expected.hostname == got.hostname && expected.port == got.port,
-            (Some(_), None) | (None, Some(_)) => false,
-        };
-    let named = |who: &Identity| match &who.server_uuid {
-        Some(uuid) => format!("{} server_id {} uuid {uuid}", who.flavor, who.server_id),
-        None => format!("{} server_id {} on {}:{}", who.flavor, who.server_id, who.hostname, who.port),
-    };
-    (!same).then(|| format!("meant {}, reached {}", named(expected), named(got)))
+    (!expected.is_same_server(got)).then(|| format!("meant {expected}, reached {got}"))
 }

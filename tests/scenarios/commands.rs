@@ -53,7 +53,8 @@ pub(crate) fn perform(world: &mut Option<World>, line: &str) -> Done {
         ["unregistered", name] => unregistered(world, name),
         ["degraded", why @ ..] => degraded(world, &why.join(" ")),
         ["parked", name, why @ ..] => parked(world, name, &why.join(" ")),
-        ["failed-over", span, "ago"] => failed_over(world, span),
+        ["failed-over", span, "ago"] => failed_over(world, span, -1),
+        ["failed-over", span, "ahead"] => failed_over(world, span, 1),
         ["undone", name, times, why @ ..] => undone(world, name, times, &why.join(" ")),
         ["witnesses", "know", "generation", n] => {
             world.witnesses_accepted = Generation(number(n)?);
@@ -355,9 +356,10 @@ fn parked(world: &mut World, name: &str, why: &str) -> Done {
     Ok(())
 }
 
-/// `failed-over 5m ago`: one automatic failover that counts against the budget.
-fn failed_over(world: &mut World, text: &str) -> Done {
-    let at = world.wall() - chrono::Duration::from_std(span(text)?).map_err(|error| format!("{error}"))?;
+/// `failed-over 5m ago`: one automatic failover that counts against the budget. `failed-over 2h ahead`: the clock was set back since.
+fn failed_over(world: &mut World, text: &str, sign: i32) -> Done {
+    let away = chrono::Duration::from_std(span(text)?).map_err(|error| format!("{error}"))?;
+    let at = world.wall() + away * sign;
     world.view.record.as_mut().ok_or("not adopted")?.failovers.push(at);
     Ok(())
 }

@@ -44,6 +44,20 @@ pub(crate) fn is_so(world: &mut World, name: &str, fact: &[&str]) -> Done {
             world.host(name)?.heartbeat_stuck_since = None;
             Ok(())
         }
+        ["commits", "take", long] => {
+            let long = span(long)?;
+            world.host(name)?.commit_takes = Some(long);
+            Ok(())
+        }
+        ["leads", "to", other] => {
+            let other = instance(other)?;
+            world.host(name)?.leads_to = (other.host != name).then_some(other);
+            Ok(())
+        }
+        ["agent", "leads", "to", other] => {
+            world.host(name)?.agent_leads_to = (*other != name).then(|| (*other).to_owned());
+            Ok(())
+        }
         ["restarted"] => {
             let now = world.now;
             world.host(name)?.started_at = now;

@@ -86,6 +86,11 @@ pub(crate) struct Host {
     pub(crate) start_failed: Option<String>,
     /// Where a receiver on this host is refused, and how.
     pub(crate) refused_at: Vec<(InstanceId, Unseen)>,
+    pub(crate) commit_takes: Option<Duration>,
+    /// Its name and port lead the manager to that one's server.
+    pub(crate) leads_to: Option<InstanceId>,
+    /// So does its agent's address.
+    pub(crate) agent_leads_to: Option<String>,
     pub(crate) started_at: Moment,
     pub(crate) stream_at: Moment,
     pub(crate) beats: u64,
@@ -144,6 +149,9 @@ impl Host {
             threads_killed: false,
             start_failed: None,
             refused_at: Vec::new(),
+            commit_takes: None,
+            leads_to: None,
+            agent_leads_to: None,
             started_at: now.back(Duration::from_secs(900)),
             stream_at: now,
             beats: 0,

@@ -199,8 +199,9 @@ impl World {
     }
 
     fn look(&mut self, host: &Host) {
-        let seen = if self.can_talk(MANAGER, &host.instance.host) {
-            host.outcome().map(|()| self.report(host))
+        let reached = host.leads_to.as_ref().and_then(|other| self.find(other)).unwrap_or(host);
+        let seen = if self.can_talk(MANAGER, &reached.instance.host) {
+            reached.outcome().map(|()| self.report(reached))
         } else {
             Err(Unseen::NoRoute)
         };
@@ -223,6 +224,11 @@ impl World {
         }
         if !host.agent_up || !self.can_talk(MANAGER, &host.instance.host) {
             return self.view.record_agent_lost(&host.instance, self.now);
+        }
+        if let Some(other) = &host.agent_leads_to {
+            self.view.record_agent_lost(&host.instance, self.now);
+            let elsewhere = format!("it is that of {other}, not of {}", host.instance.host);
+            return self.view.record_agent_elsewhere(&host.instance, Some(elsewhere));
         }
         let status = self.status(host, primary);
         self.view.record_agent(&host.instance, self.now, status);
@@ -266,6 +272,7 @@ impl World {
             server_age: Duration::ZERO,
             unanswered,
             heartbeat_stuck: host.heartbeat_stuck_since.map(|since| self.now.since(since)),
+            commit_takes: host.commit_takes.filter(|_| leads),
             stream_still: host
                 .source
                 .as_ref()

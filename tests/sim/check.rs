@@ -258,6 +258,7 @@ impl Sim {
                 Blocker::SecondWriter { .. } => self.count("refused: second writer"),
                 Blocker::NotInForce { .. } => self.count("refused: lossless not in force"),
                 Blocker::Mode(_)
+                | Blocker::ManyAtOnce { .. }
                 | Blocker::NotDead { .. }
                 | Blocker::NotAdopted { .. }
                 | Blocker::Budget { .. }

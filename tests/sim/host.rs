@@ -405,6 +405,7 @@ impl Sim {
             server_age: Duration::ZERO,
             unanswered,
             heartbeat_stuck: oldest.map(Duration::from_millis),
+            commit_takes: None,
             stream_still: state.source.map(|_| Duration::from_millis(self.t - state.stream_heard)),
             granted_ago: host.agent.as_ref().and_then(|agent| agent.voter.granted_ago(now)),
             stopping: false,

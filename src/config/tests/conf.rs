@@ -73,6 +73,7 @@ fn the_managers_example_has_every_key() {
         "refused_port_grace",
         "catch_up",
         "fenced_reads",
+        "failovers_at_once",
         "budget",
         "restart",
         "extra_transactions",
