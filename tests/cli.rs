@@ -150,6 +150,31 @@ async fn a_handoff_is_done_or_ends_by_its_deadline() {
     assert!(desk.heard.lock().unwrap().iter().all(|ask| ask.contains("Propose")));
 }
 
+/// Hosts are destroyed, and with them the majority of votes: nothing happens before that is said in words.
+#[tokio::test]
+async fn a_disaster_is_vouched_for_in_words() {
+    let desk = Desk::new(dead(), Script::default());
+    let api = api(desk.state(None)).await;
+    let begin = ["failover", "--accept-loss", "--old-primary-is-dead", "--without-voters", "db1,db2"];
+    let heard = |what: &str| desk.heard.lock().unwrap().iter().filter(|ask| ask.contains(what)).count();
+    let (code, out, err) = run(&api.url, &begin).await;
+    assert!(code != 0 && err.contains("\"db1 db2 destroyed\""), "{err}");
+    assert!(out.contains("remove the data directory of its agent"), "{out}");
+    for words in ["yes", "db1 destroyed"] {
+        let (code, _, _) = run(&api.url, &[&begin[..], &["--confirm", words]].concat()).await;
+        assert_ne!(code, 0, "{words}");
+    }
+    assert_eq!(heard("Votes"), 0);
+    let (code, out, err) = run(&api.url, &[&begin[..], &["--confirm", "db1 db2 destroyed"]].concat()).await;
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(err.contains("the voters of orders are now: db3"), "{err}");
+    assert_eq!(heard("Votes { destroyed: [\"db1\", \"db2\"], back: []"), 1);
+    let (code, _, err) = run(&api.url, &["failover", "--without-voters", "db1"]).await;
+    assert!(code != 0 && err.contains("--accept-loss"), "{err}");
+    let (code, _, _) = run(&api.url, &["votes", "orders", "--back", "db1"]).await;
+    assert_eq!((code, heard("back: [\"db1\"]")), (0, 1));
+}
+
 #[tokio::test]
 async fn a_failover_is_followed_to_its_end() {
     let desk = Desk::new(dead(), Script::default());

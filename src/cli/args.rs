@@ -84,6 +84,12 @@ pub(super) enum Command {
         /// You vouch that the old primary cannot take writes: powered off, or cut from every client.
         #[arg(long)]
         old_primary_is_dead: bool,
+        /// These hosts are destroyed: their votes count no more, so that those that are left can decide. You are asked to type it.
+        #[arg(long, value_name = "HOST,HOST", value_delimiter = ',', requires_all = ["accept_loss", "old_primary_is_dead"])]
+        without_voters: Vec<String>,
+        /// With --without-voters, instead of typing it: "HOST HOST destroyed".
+        #[arg(long, value_name = "WORDS", requires = "without_voters")]
+        confirm: Option<String>,
         /// Do it without asking.
         #[arg(long, conflicts_with = "dry_run")]
         yes: bool,
@@ -142,6 +148,13 @@ pub(super) enum Command {
     },
     /// The running recovery, or the last one, as it goes on.
     Follow { cluster: Option<String> },
+    /// The votes of destroyed hosts count no more, or those of hosts that are back do again.
+    Votes {
+        cluster: Option<String>,
+        /// Hosts that are back, with an empty data directory of their agent.
+        #[arg(long, value_name = "HOST,HOST", value_delimiter = ',', required = true)]
+        back: Vec<String>,
+    },
     /// Acknowledge past automatic failovers: the budget begins anew.
     Ack { cluster: Option<String> },
     /// Bring a returned or parked member back. Shows what only it has and what would be done first, and asks.
@@ -211,7 +224,11 @@ impl Command {
     /// Whether it may change something: then `--direct` asks the voters for the lead.
     pub(super) fn acts(&self) -> bool {
         match self {
-            Self::Adopt { .. } | Self::Abort { .. } | Self::Ack { .. } | Self::Unpark { .. } => true,
+            Self::Adopt { .. }
+            | Self::Abort { .. }
+            | Self::Ack { .. }
+            | Self::Votes { .. }
+            | Self::Unpark { .. } => true,
             Self::Failover { dry_run, .. }
             | Self::Switchover { dry_run, .. }
             | Self::Handoff { dry_run, .. }

@@ -9,6 +9,7 @@ use super::args::{Command, ConfigCommand, Flags};
 use super::check::check;
 use super::client::{Client, Reply};
 use super::direct::Direct;
+use super::disaster::{self, Destroyed};
 use super::error::{CliError, Exit};
 use super::handoff::Handoff;
 use super::open::{Where, open};
@@ -20,7 +21,7 @@ use crate::execute::Outcome;
 use crate::execute::journal::{Recovery, What};
 use crate::http::contract::{
     AbortRequest, AcknowledgeRequest, AdoptRequest, Begun, Clusters, Done, FailoverRequest, FollowLine,
-    History, RejoinRequest, SwitchoverRequest, Topology, UnparkRequest,
+    History, RejoinRequest, SwitchoverRequest, Topology, UnparkRequest, VotesRequest,
 };
 use crate::manager::Part;
 use crate::manager::event::Proposal;
@@ -53,6 +54,7 @@ pub(super) async fn run(flags: Flags, screen: Screen) -> Ended {
         | Command::Topology { .. }
         | Command::Adopt { .. }
         | Command::Failover { .. }
+        | Command::Votes { .. }
         | Command::Switchover { .. }
         | Command::Handoff { .. }
         | Command::Abort { .. }
@@ -90,9 +92,25 @@ async fn ask(settings: Settings, command: Command, screen: Screen, json: bool) -
         Command::Status { cluster, watch } => desk.status(cluster.as_deref(), watch).await,
         Command::Topology { cluster } => desk.topology(cluster).await,
         Command::Adopt { cluster, primary, yes } => desk.adopt(cluster, primary, yes).await,
-        Command::Failover { cluster, dry_run, to, accept_loss, old_primary_is_dead, yes } => {
+        Command::Failover {
+            cluster,
+            dry_run,
+            to,
+            accept_loss,
+            old_primary_is_dead,
+            without_voters,
+            confirm,
+            yes,
+        } => {
             let request = FailoverRequest { to, accept_loss, old_primary_is_dead, by: caller(), dry_run };
-            desk.failover(cluster, request, yes).await
+            if without_voters.is_empty() {
+                return desk.failover(cluster, request, yes).await;
+            }
+            disaster::recover(&desk, cluster, request, &Destroyed { hosts: without_voters, confirm }).await
+        }
+        Command::Votes { cluster, back } => {
+            let request = VotesRequest { destroyed: Vec::new(), back, by: caller() };
+            desk.do_now(cluster, "votes", &request).await
         }
         Command::Switchover {
             cluster,
@@ -299,7 +317,12 @@ impl Desk {
         self.see_through(&cluster, &begun.recovery).await
     }
 
-    async fn failover(&self, cluster: Option<String>, request: FailoverRequest, yes: bool) -> Ended {
+    pub(super) async fn failover(
+        &self,
+        cluster: Option<String>,
+        request: FailoverRequest,
+        yes: bool,
+    ) -> Ended {
         let cluster = self.cluster(cluster).await?;
         let proposal_of = FailoverRequest { dry_run: true, ..request.clone() };
         let words = Words {

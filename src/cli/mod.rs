@@ -6,6 +6,7 @@ mod check;
 mod client;
 mod commands;
 mod direct;
+mod disaster;
 mod dossier;
 mod error;
 mod handoff;

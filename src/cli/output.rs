@@ -89,6 +89,15 @@ impl Screen {
         read.is_ok() && matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
     }
 
+    /// Asks for these very words.
+    pub(super) fn typed(self, words: &str) -> bool {
+        let mut out = io::stdout().lock();
+        let _ = write!(out, "Type \"{words}\" to go on: ").and_then(|()| out.flush());
+        let mut answer = String::new();
+        let read = io::stdin().lock().read_line(&mut answer);
+        read.is_ok() && answer.trim() == words
+    }
+
     /// Columns, two spaces in, without rules.
     pub(super) fn table(self, head: &[&str], rows: Vec<Vec<(Tone, String)>>) -> String {
         let mut table = Table::new();

@@ -58,6 +58,12 @@ pub(crate) fn issues(view: &ClusterView, now: Moment) -> Vec<String> {
     found.extend(hanging::issues(view));
     found.extend(backlog::issue(view));
     if let Some(record) = &view.record {
+        if !record.without_vote.is_empty() {
+            found.push(format!(
+                "without a vote, as destroyed: {}; when such a host is back, with an empty agent's directory, run \"mhactl votes --back HOST\"",
+                record.without_vote.join(", ")
+            ));
+        }
         if let Some(degraded) = &record.degraded {
             found.push(format!(
                 "lossless is not in force since {}: {}",

@@ -15,6 +15,7 @@ mod hanging;
 mod issues;
 pub mod lease;
 pub mod lint;
+pub mod loss;
 pub mod obstacle;
 pub mod operation;
 mod plain_tables;

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use super::ApiState;
 use super::contract::{
     AcknowledgeRequest, AdoptRequest, Begun, ClusterSummary, Clusters, Done, Health, History, ToldList,
-    Topology, UnparkRequest,
+    Topology, UnparkRequest, VotesRequest,
 };
 use super::error::ApiError;
 use super::order::Order;
@@ -131,6 +131,20 @@ pub(super) async fn acknowledge(Order { handle, ask }: Order<AcknowledgeRequest>
         }),
         Err(why) => {
             Err(ApiError::refused(format!("{} could not be acknowledged", handle.name), next, vec![why]))
+        }
+    }
+}
+
+pub(super) async fn votes(Order { handle, ask }: Order<VotesRequest>) -> Answer {
+    let VotesRequest { destroyed, back, by } = ask;
+    tracing::warn!(cluster = %handle.name, ?destroyed, ?back, by = shown_name(&by), "a change of the voters asked for");
+    let done =
+        handle.ask(|answer| Ask::Votes { destroyed, back, answer }).await.map_err(ApiError::no_answer)?;
+    match done {
+        Ok(voters) => answer(Done { done: format!("the voters of {} are now: {voters}", handle.name) }),
+        Err(why) => {
+            let next = "\"mhactl status\" shows whose agent is heard";
+            Err(ApiError::refused(format!("the voters of {} were not changed", handle.name), next, vec![why]))
         }
     }
 }

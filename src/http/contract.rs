@@ -229,6 +229,18 @@ pub struct AcknowledgeRequest {
     pub by: String,
 }
 
+/// `POST …/votes`: hosts that are destroyed vote no more; hosts that are back do again.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VotesRequest {
+    #[serde(default)]
+    pub destroyed: Vec<String>,
+    #[serde(default)]
+    pub back: Vec<String>,
+    #[serde(default)]
+    pub by: String,
+}
+
 /// `POST …/unpark`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -109,6 +109,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
     endpoint!(GET "/api/v1/clusters/{cluster}/adopt" Token api::adopt_plan, "what adoption would change (?primary=)"),
     endpoint!(POST "/api/v1/clusters/{cluster}/adopt" Token api::adopt, "take the cluster into care"),
     endpoint!(POST "/api/v1/clusters/{cluster}/ack" Token api::acknowledge, "forget past automatic failovers"),
+    endpoint!(POST "/api/v1/clusters/{cluster}/votes" Token api::votes, "the votes of destroyed hosts count no more, or again"),
     endpoint!(POST "/api/v1/clusters/{cluster}/rejoin" Token planned::rejoin, "bring a returned or parked member back, or say what it would do"),
     endpoint!(POST "/api/v1/clusters/{cluster}/replica" Token planned::replica, "change one member's place, threads or membership, or say what it would do"),
     endpoint!(POST "/api/v1/clusters/{cluster}/unpark" Token api::unpark, "a parked member back into automatic hands"),

@@ -21,8 +21,9 @@ use crate::clock;
 use crate::config::ClusterConfig;
 use crate::decide::failover::{self, Isolation};
 use crate::decide::guard::looks_on;
+use crate::decide::loss;
 use crate::decide::operation::Conduct;
-use crate::decide::plan::Plan;
+use crate::decide::plan::{Plan, PlanKind};
 use crate::decide::{Action, Decision, adopt, decide};
 use crate::execute::compose::Composed;
 use crate::execute::journal::Recovery;
@@ -252,7 +253,7 @@ impl ClusterTask {
     }
 
     /// Asks the voters to obey this manager, in the background, until a majority does.
-    fn take_lead(&self, after: Duration) {
+    pub(super) fn take_lead(&self, after: Duration) {
         let (leadership, events, stop) =
             (Arc::clone(&self.leadership), self.own_events.clone(), self.stop.clone());
         self.tracker.spawn(async move {
@@ -418,6 +419,9 @@ impl ClusterTask {
                 let started = self.adopt(primary.as_ref()).await;
                 let _ = answer.send(started);
             }
+            Ask::Votes { destroyed, back, answer } => {
+                let _ = answer.send(self.change_votes(&destroyed, &back).await);
+            }
             Ask::Acknowledge { answer } => {
                 let _ = answer.send(self.amend(RecordChange::AcknowledgeFailovers).await);
             }
@@ -464,7 +468,12 @@ impl ClusterTask {
                 }
             }
         }
-        Proposal { sentence: decision.sentence, plans, blockers, dossier: None }
+        let mut sentence = decision.sentence;
+        if ask.accept_loss {
+            let loss = loss::bound(&self.view, &decision.ranking, ask.to.as_ref(), now);
+            sentence = format!("{sentence}\n{loss}");
+        }
+        Proposal { sentence, plans, blockers, dossier: None }
     }
 
     async fn failover(&mut self, ask: FailoverAsk, now: Moment) -> Started {

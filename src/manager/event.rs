@@ -101,6 +101,12 @@ pub enum Ask {
         primary: Option<InstanceId>,
         answer: oneshot::Sender<Started>,
     },
+    /// The votes of destroyed hosts count no more; those of hosts that are back do again. Answers who votes then.
+    Votes {
+        destroyed: Vec<String>,
+        back: Vec<String>,
+        answer: oneshot::Sender<Result<String, String>>,
+    },
     /// Forget past automatic failovers: the budget begins anew.
     Acknowledge {
         answer: oneshot::Sender<Result<(), String>>,

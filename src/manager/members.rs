@@ -21,16 +21,22 @@ use crate::agent::client::AgentClient;
 use crate::agent::mysql_tls;
 use crate::config::{self, ClusterConfig};
 use crate::model::ballot::Ballot;
-use crate::model::cluster::Cluster;
+use crate::model::cluster::{Cluster, Voter};
 use crate::model::instance::InstanceId;
 use crate::model::record::ClusterRecord;
 use crate::mysql::Account;
 use crate::mysql::control::ControlEnv;
 
-/// The configured cluster with the members it has by now. Its voters are the configured ones: a fixed list.
+/// The configured cluster with the members it has by now. Its voters are the configured ones, a fixed list, without those that an
+/// operator vouches are destroyed.
 pub(super) fn effective(configured: &Cluster, record: Option<&ClusterRecord>) -> Cluster {
-    let members = record.map(|record| record.wishes.members(&configured.members));
-    Cluster { members: members.unwrap_or_else(|| configured.members.clone()), ..configured.clone() }
+    let Some(record) = record else { return configured.clone() };
+    let votes = |voter: &&Voter| !record.without_vote.contains(&voter.host);
+    Cluster {
+        members: record.wishes.members(&configured.members),
+        voters: configured.voters.iter().filter(votes).cloned().collect(),
+        ..configured.clone()
+    }
 }
 
 /// What looks at members, and what reaches them.
@@ -108,7 +114,7 @@ impl ClusterTask {
     /// After a plan: members added or removed by it are looked at, and told of, or not any more.
     pub(super) fn follow_members(&mut self) {
         let cluster = effective(&self.config.cluster, self.view.record.as_ref());
-        if cluster.members == self.view.cluster.members {
+        if cluster.members == self.view.cluster.members && cluster.voters == self.view.cluster.voters {
             return;
         }
         // How far to go by itself may have been changed since the start.

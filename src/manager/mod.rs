@@ -23,6 +23,7 @@ pub mod snapshot;
 mod teller;
 mod topology;
 mod vote;
+mod votes;
 mod watchers;
 
 use std::sync::Arc;

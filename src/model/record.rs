@@ -48,6 +48,9 @@ pub struct ClusterRecord {
     /// may have been acknowledged.
     #[serde(default)]
     pub since_waived: Vec<InstanceId>,
+    /// Hosts whose vote counts no more, by an operator's word: they are destroyed. Until they are given it back.
+    #[serde(default)]
+    pub without_vote: Vec<String>,
     /// What operators asked of single members, until they ask otherwise.
     #[serde(default)]
     pub wishes: Wishes,
@@ -79,6 +82,7 @@ impl ClusterRecord {
             failovers: Vec::new(),
             adopted_at,
             doubted: Vec::new(),
+            without_vote: Vec::new(),
             wishes: Wishes::default(),
             base: None,
             ackers_proven: Vec::new(),

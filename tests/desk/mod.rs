@@ -405,6 +405,10 @@ async fn answer(
                     play(&store, &recovery).await;
                 }
             }
+            Ask::Votes { answer, .. } => {
+                let voters = refused(&script.refusals).map(|()| "db3".to_owned());
+                let _ = answer.send(voters.map_err(|reasons| reasons.join("; ")));
+            }
             Ask::Acknowledge { answer } | Ask::Unpark { answer, .. } => {
                 let _ = answer.send(refused(&script.refusals).map_err(|reasons| reasons.join("; ")));
             }

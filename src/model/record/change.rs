@@ -36,6 +36,8 @@ pub enum RecordChange {
     AcknowledgeFailovers,
     /// Which runs of the ackers' servers have lost nothing of what they acknowledged.
     Proven { ackers: Vec<AckerEvidence> },
+    /// The votes of these hosts count no more: an operator vouches that they are destroyed. Of all others they do.
+    Votes { without: Vec<String> },
     /// What is wanted of scheduled events; with none they are the operator's.
     Events { wanted: Option<EventsWanted> },
 }
@@ -91,6 +93,7 @@ impl ClusterRecord {
                 | RecordChange::ForgetRemedies { .. }
                 | RecordChange::AcknowledgeFailovers
                 | RecordChange::Proven { .. }
+                | RecordChange::Votes { .. }
                 | RecordChange::Events { .. },
             ) => return Err(NotAdopted),
         };
@@ -116,6 +119,7 @@ impl ClusterRecord {
             }
             RecordChange::AcknowledgeFailovers => record.failovers.clear(),
             RecordChange::Proven { ackers } => record.ackers_proven.clone_from(ackers),
+            RecordChange::Votes { without } => record.without_vote.clone_from(without),
             RecordChange::Events { wanted } => record.events.clone_from(wanted),
         }
         Ok(record)

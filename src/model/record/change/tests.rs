@@ -72,6 +72,7 @@ fn nothing_else_begins_a_record() {
         RecordChange::CallOffRebuild { instance: db("db2"), why: "called off".to_owned() },
         RecordChange::ForgetRemedies { instances: vec![db("db2")] },
         RecordChange::AcknowledgeFailovers,
+        RecordChange::Votes { without: vec!["db2".to_owned()] },
         RecordChange::Events { wanted: None },
     ];
     for change in changes {

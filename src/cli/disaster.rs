@@ -1,0 +1,67 @@
+//! A failover after a disaster: so many hosts are destroyed that no majority of voters is left. Shows what is lost, asks for it in
+//! words, takes the votes of the destroyed hosts away, and fails over.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::commands::{Desk, Ended, path};
+use super::error::{CliError, Exit};
+use crate::http::contract::{Done, FailoverRequest, VotesRequest};
+use crate::manager::event::Proposal;
+
+/// How long those that are left may take until they obey the manager under the new votes, and are heard.
+const OBEYED_WITHIN: Duration = Duration::from_secs(30);
+/// Between two tries.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What an operator vouches for.
+pub(super) struct Destroyed {
+    pub(super) hosts: Vec<String>,
+    /// The words that are asked for, given beforehand.
+    pub(super) confirm: Option<String>,
+}
+
+/// Recovers a cluster with the hosts that are left.
+pub(super) async fn recover(
+    desk: &Desk,
+    cluster: Option<String>,
+    request: FailoverRequest,
+    destroyed: &Destroyed,
+) -> Ended {
+    let cluster = desk.cluster(cluster).await?;
+    let hosts = destroyed.hosts.join(" ");
+    let dry = FailoverRequest { dry_run: true, ..request.clone() };
+    let reply = desk.client.post(&path(&cluster, &["failover"]), &dry).await?;
+    let proposal: Proposal = reply.value()?;
+    if !desk.json {
+        desk.screen.print(&desk.proposed(&proposal, "if nothing more arrives:"));
+        desk.screen.print(&format!(
+            "\nThe votes of {hosts} are taken away first: those that are left decide alone. If one of them ran on, it could take writes \
+             too. Before it is ever started again, remove the data directory of its agent; then run \"mhactl votes --back HOST\"."
+        ));
+    }
+    if request.dry_run {
+        return Ok(Exit::Done);
+    }
+    let words = format!("{hosts} destroyed");
+    let typed = match &destroyed.confirm {
+        Some(given) => given.trim() == words,
+        None => desk.screen.asks && !desk.json && desk.screen.typed(&words),
+    };
+    if !typed {
+        return Err(CliError::not_confirmed(&format!(
+            "this, which needs the words \"{words}\" typed or given by --confirm,"
+        )));
+    }
+    let votes = VotesRequest { destroyed: destroyed.hosts.clone(), back: Vec::new(), by: request.by.clone() };
+    let done: Done = desk.client.post(&path(&cluster, &["votes"]), &votes).await?.value()?;
+    desk.screen.note(&done.done);
+    let until = Instant::now() + OBEYED_WITHIN;
+    loop {
+        match desk.failover(Some(cluster.clone()), request.clone(), true).await {
+            Err(error) if error.exit == Exit::Refused && Instant::now() < until => sleep(AGAIN).await,
+            ended => return ended,
+        }
+    }
+}
