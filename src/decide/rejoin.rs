@@ -153,7 +153,8 @@ fn returning(
     let led = report.semi_sync.source_enabled && (report.semi_sync.waiting > 0 || !at.follows);
     if report.is_writable() || led {
         // It led once and its sockets may hold waiting commits: no clean stop, no switching off (S5, N2, N3).
-        return Some(restart(view, record, instance));
+        let why = if report.is_writable() { "it is writable" } else { "its sessions may wait for acknowledgements" };
+        return Some(restart(view, record, instance, why));
     }
     if !at.due && (at.stopped || refusal(home, report).is_none()) {
         return None;
@@ -321,7 +322,7 @@ fn cannot_be_sent(
 ) -> Option<String> {
     let missing = primary.executed.minus(&report.known());
     if report.known().is_empty() && !missing.is_empty() && !joins {
-        return Some("it is empty, as a server on a new disk is".to_owned());
+        return Some("its GTID history is empty, as on a new disk or after a reset of its binary logs".to_owned());
     }
     let above = view.of(home).and_then(Seen::latest).unwrap_or(primary);
     let purged = missing.intersect(&above.purged);
@@ -385,13 +386,13 @@ fn start(view: &ClusterView, record: &ClusterRecord, instance: &InstanceId, agen
     plan(view, PlanKind::Rejoin, format!("start {instance} again, fenced"), stages)
 }
 
-fn restart(view: &ClusterView, record: &ClusterRecord, instance: &InstanceId) -> Plan {
+fn restart(view: &ClusterView, record: &ClusterRecord, instance: &InstanceId, why: &str) -> Plan {
     let stages = vec![
         Stage::new("fence", vec![Step::Fence { instance: instance.clone(), generation: record.generation }]),
         Stage::new("kill", vec![Step::Kill { instance: instance.clone() }]),
         Stage::new("start", vec![Step::StartServer { instance: instance.clone(), as_replica: true }]),
     ];
-    plan(view, PlanKind::Rejoin, format!("{instance} led once: restart it fenced, as a replica"), stages)
+    plan(view, PlanKind::Rejoin, format!("restart {instance} fenced, as a replica: {why}"), stages)
 }
 
 pub(super) fn park(view: &ClusterView, instance: &InstanceId, why: &str) -> Plan {
