@@ -176,6 +176,16 @@ async fn wrong_token_and_older_ballot(cluster: &Cluster) {
     let connections = Connections::new().unwrap();
     let stranger = AgentClient::new(&connections, "http://db1:8421", "guess".to_owned().into());
     assert!(stranger.status(SOON).await.unwrap_err().to_string().contains("token"));
+    // A name that leads to another host: neither its agent nor its server is taken for that one's.
+    let named_wrong = cluster.of("db1").clone().of_host("db2");
+    for refused in [
+        named_wrong.status(SOON).await.unwrap_err().to_string(),
+        named_wrong.member(&cluster.membership("db2"), SOON).await.unwrap_err().to_string(),
+    ] {
+        assert!(refused.contains("is that of db1, not of db2"), "{refused}");
+    }
+    let told = cluster.of("db1").member(&cluster.membership("db2"), SOON).await.unwrap_err().to_string();
+    assert!(told.contains("this host is db1"), "{told}");
     let before_adoption = cluster.step(Step::Fence { instance: db("db1"), generation: Generation(1) }).await;
     assert!(before_adoption.is_err() && reaches("db1"), "an unadopted server is left alone");
 }

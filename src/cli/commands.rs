@@ -98,15 +98,12 @@ async fn ask(settings: Settings, command: Command, screen: Screen, json: bool) -
             to,
             accept_loss,
             old_primary_is_dead,
-            without_voters,
+            without_voters: hosts,
             confirm,
             yes,
         } => {
             let request = FailoverRequest { to, accept_loss, old_primary_is_dead, by: caller(), dry_run };
-            if without_voters.is_empty() {
-                return desk.failover(cluster, request, yes).await;
-            }
-            disaster::recover(&desk, cluster, request, &Destroyed { hosts: without_voters, confirm }).await
+            disaster::failover(&desk, cluster, request, &Destroyed { hosts, confirm }, yes).await
         }
         Command::Votes { cluster, back } => {
             let request = VotesRequest { destroyed: Vec::new(), back, by: caller() };

@@ -22,8 +22,21 @@ pub(super) struct Destroyed {
     pub(super) confirm: Option<String>,
 }
 
-/// Recovers a cluster with the hosts that are left.
-pub(super) async fn recover(
+/// Fails over, after a disaster with the hosts that are left.
+pub(super) async fn failover(
+    desk: &Desk,
+    cluster: Option<String>,
+    request: FailoverRequest,
+    destroyed: &Destroyed,
+    yes: bool,
+) -> Ended {
+    if destroyed.hosts.is_empty() {
+        return desk.failover(cluster, request, yes).await;
+    }
+    recover(desk, cluster, request, destroyed).await
+}
+
+async fn recover(
     desk: &Desk,
     cluster: Option<String>,
     request: FailoverRequest,

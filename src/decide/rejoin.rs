@@ -153,7 +153,11 @@ fn returning(
     let led = report.semi_sync.source_enabled && (report.semi_sync.waiting > 0 || !at.follows);
     if report.is_writable() || led {
         // It led once and its sockets may hold waiting commits: no clean stop, no switching off (S5, N2, N3).
-        let why = if report.is_writable() { "it is writable" } else { "its sessions may wait for acknowledgements" };
+        let why = if report.is_writable() {
+            "it is writable"
+        } else {
+            "its sessions may wait for acknowledgements"
+        };
         return Some(restart(view, record, instance, why));
     }
     if !at.due && (at.stopped || refusal(home, report).is_none()) {
@@ -322,7 +326,9 @@ fn cannot_be_sent(
 ) -> Option<String> {
     let missing = primary.executed.minus(&report.known());
     if report.known().is_empty() && !missing.is_empty() && !joins {
-        return Some("its GTID history is empty, as on a new disk or after a reset of its binary logs".to_owned());
+        return Some(
+            "its GTID history is empty, as on a new disk or after a reset of its binary logs".to_owned(),
+        );
     }
     let above = view.of(home).and_then(Seen::latest).unwrap_or(primary);
     let purged = missing.intersect(&above.purged);

@@ -23,7 +23,7 @@ use crate::decide::failover::{self, Isolation};
 use crate::decide::guard::looks_on;
 use crate::decide::loss;
 use crate::decide::operation::Conduct;
-use crate::decide::plan::{Plan, PlanKind};
+use crate::decide::plan::Plan;
 use crate::decide::{Action, Decision, adopt, decide};
 use crate::execute::compose::Composed;
 use crate::execute::journal::Recovery;
@@ -36,7 +36,6 @@ use crate::execute::world::Token;
 use crate::execute::{Outcome, recovery};
 use crate::model::instance::InstanceId;
 use crate::model::intent::{FailoverAsk, Intents};
-use crate::model::observation::{Observation, Unseen};
 use crate::model::record::RecordChange;
 use crate::model::time::Moment;
 use crate::model::view::{ClusterView, Granted, Seen};
@@ -151,14 +150,6 @@ impl ClusterTask {
         }
     }
 
-    fn take_look(&mut self, look: Observation) {
-        let of = look.of.clone();
-        self.view.record_look(look);
-        if let Some(Unseen::WrongServer(_)) = self.view.of(&of).and_then(Seen::unseen) {
-            self.watchers.reconnect(&of);
-        }
-    }
-
     async fn think(&mut self) {
         let now = clock::now();
         let wall = clock::wall();
@@ -205,11 +196,6 @@ impl ClusterTask {
             self.led.as_ref().err().cloned(),
         );
         self.board.send_replace(Arc::new(snapshot));
-    }
-
-    /// A failover that nobody asked for needs a place among those of all clusters.
-    fn has_place(&self, plan: &Plan, now: Moment) -> bool {
-        plan.kind != PlanKind::Isolate || self.intents.failover.is_some() || self.common.fleet.take_place(now)
     }
 
     fn tell(&mut self, decision: &Decision) {

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::cluster_task::ClusterTask;
+use crate::decide::plan::{Plan, PlanKind};
 use crate::model::cluster::ClusterName;
 use crate::model::intent::AtOnce;
 use crate::model::time::Moment;
@@ -71,6 +73,13 @@ impl Fleet {
             known.begun.push_back(now);
         }
         free
+    }
+}
+
+impl ClusterTask {
+    /// A failover that nobody asked for needs a place among those of all clusters.
+    pub(super) fn has_place(&self, plan: &Plan, now: Moment) -> bool {
+        plan.kind != PlanKind::Isolate || self.intents.failover.is_some() || self.common.fleet.take_place(now)
     }
 }
 

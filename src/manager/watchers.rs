@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::agents::{self, Lookout};
+use super::cluster_task::ClusterTask;
 use super::event::Event;
 use super::inventory;
 use super::monitor::{self, Watched};
@@ -18,9 +19,10 @@ use super::scheduled;
 use crate::decide::diagnose::Diagnosis;
 use crate::model::cluster::ClusterName;
 use crate::model::instance::InstanceId;
+use crate::model::observation::{Observation, Unseen};
 use crate::model::time::Moment;
 use crate::model::verdict::Verdict;
-use crate::model::view::ClusterView;
+use crate::model::view::{ClusterView, Seen};
 
 /// Between two rounds of probes from other hosts.
 const PROBE_EVERY: Duration = Duration::from_millis(400);
@@ -133,6 +135,17 @@ impl Watchers {
             let (cluster, primary) = (self.cluster.clone(), primary.clone());
             let probing = agents::probe(lookout.clone(), host.clone(), cluster, primary, self.events.clone());
             self.tracker.spawn(probing);
+        }
+    }
+}
+
+impl ClusterTask {
+    /// Takes in a look. One that reached another server is taken again over a new connection.
+    pub(super) fn take_look(&mut self, look: Observation) {
+        let of = look.of.clone();
+        self.view.record_look(look);
+        if let Some(Unseen::WrongServer(_)) = self.view.of(&of).and_then(Seen::unseen) {
+            self.watchers.reconnect(&of);
         }
     }
 }

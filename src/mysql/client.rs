@@ -1,7 +1,7 @@
 //! One connection to one server. It proves whom it reached before it is believed, each question has a deadline, and a
 //! question that ran out of time takes its connection along: reused, that would answer with the reply to the previous question.
 //!
-//! The only file that opens connections of [`wire`](super::wire). Never a pool, never a reconnect behind the caller's back.
+//! The only file that opens connections of `wire`. Never a pool, never a reconnect behind the caller's back.
 
 use std::fmt;
 use std::net::IpAddr;

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use mha::decide::failover::Isolation;
 use mha::model::ballot::Generation;
-use mha::model::cluster::{Mode, TrafficProgram};
+use mha::model::cluster::{ClusterName, Mode, TrafficProgram};
 use mha::model::extra::Remedy;
 use mha::model::instance::InstanceId;
-use mha::model::intent::{FailoverAsk, Undone};
+use mha::model::intent::{AtOnce, FailoverAsk, Undone};
 use mha::model::policy::{Durability, WithoutAckers};
 use mha::model::record::{Degraded, Parked};
 use mha::model::report::SemiSync;
@@ -56,6 +56,23 @@ pub(crate) fn perform(world: &mut Option<World>, line: &str) -> Done {
         ["failed-over", span, "ago"] => failed_over(world, span, -1),
         ["failed-over", span, "ahead"] => failed_over(world, span, 1),
         ["undone", name, times, why @ ..] => undone(world, name, times, &why.join(" ")),
+        // `done 4 times db1 leads again`: so often in a row, without a lasting effect.
+        ["done", times, "times", title @ ..] => {
+            for _ in 0..number(times)? {
+                world.intents.note_repeat(&title.join(" "), world.now);
+            }
+            Ok(())
+        }
+        ["also", "lost", clusters @ ..] => {
+            let lost = clusters.iter().map(|name| ClusterName((*name).to_owned())).collect();
+            world.intents.at_once = AtOnce { lost, ..world.intents.at_once.clone() };
+            Ok(())
+        }
+        ["failovers", "held", "back", left] => {
+            let held_back = Some(span(left)?);
+            world.intents.at_once = AtOnce { limit: 10, held_back, ..world.intents.at_once.clone() };
+            Ok(())
+        }
         ["witnesses", "know", "generation", n] => {
             world.witnesses_accepted = Generation(number(n)?);
             Ok(())

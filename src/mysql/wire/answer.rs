@@ -156,7 +156,7 @@ impl<'a> Fields<'a> {
     }
 
     fn number(&mut self, width: u64) -> Result<u64, WireError> {
-        Ok(self.bytes(width)?.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+        Ok(self.bytes(width)?.iter().rev().fold(0, |number, byte| (number << 8) | u64::from(*byte)))
     }
 
     /// A length-encoded integer.
