@@ -36,6 +36,14 @@ fn three_voters_one_manager() {
     check(THREE, GATE).assert_exhaustive();
 }
 
+/// With an answer, a renewal or an order to open that is late.
+#[test]
+#[cfg_attr(debug_assertions, ignore = "scripts/model-check runs it in a release build")]
+fn three_voters_a_late_message() {
+    let faults = Faults { late_copies: 1, ..Faults::NONE };
+    check(Bounds { faults, ..THREE }, GATE).assert_exhaustive();
+}
+
 /// With an agent that restarts at any point with what was durable.
 #[test]
 #[cfg_attr(debug_assertions, ignore = "scripts/model-check runs it in a release build")]

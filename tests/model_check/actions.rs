@@ -369,7 +369,7 @@ impl Model for Bounds {
                 world.highest_open.0 == 1 && world.host(0).passes_until > initial
             }),
             Property::sometimes("the lease runs out", |_, world: &World| {
-                world.highest_open.0 == 1 && !world.is_open(0)
+                world.highest_open.0 == 1 && (1..=world.t).contains(&world.host(0).passes_until)
             }),
             Property::sometimes(
                 "a promotion behind a fence lets clients in before the lease runs out",
