@@ -2,7 +2,7 @@
 //! breaks. Virtual time, one thread, everything from the seed. Invariants are asked after every event.
 //!
 //! `SEED=7 cargo test --test sim -- seeds --nocapture` replays one run and prints it, with `PLANTED=SkipFence` the one with that
-//! mistake; `SEEDS=5000` runs more.
+//! mistake; `scripts/sim --seeds 5000` runs more.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
@@ -13,6 +13,8 @@
 mod alone;
 #[path = "sim/basics.rs"]
 mod basics;
+#[path = "sim/batch.rs"]
+mod batch;
 #[path = "sim/block.rs"]
 mod block;
 #[path = "sim/check.rs"]
@@ -152,73 +154,43 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }
 
-/// Seeds `from..to` on as many threads as there are processors; results in order of seed.
-fn many(from: u64, to: u64, planted: Planted) -> Vec<(u64, Run)> {
-    let threads = std::thread::available_parallelism().map_or(2, usize::from) as u64;
-    let mut all: Vec<(u64, Run)> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads)
-            .map(|worker| {
-                scope.spawn(move || {
-                    (from..to)
-                        .filter(|seed| seed % threads == worker)
-                        .map(|seed| (seed, run(Options::of(seed, planted))))
-                        .collect::<Vec<_>>()
-                })
-            })
-            .collect();
-        workers.into_iter().flat_map(|worker| worker.join().expect("a run panicked")).collect()
-    });
-    all.sort_by_key(|(seed, _)| *seed);
-    all
+/// Prints one run, and whether it keeps what it must.
+#[expect(clippy::print_stdout, reason = "it is asked for to be read")]
+fn replay(seed: u64) {
+    let planted = std::env::var("PLANTED").ok().and_then(|name| planted::named(&name));
+    let opts = Options::of(seed, planted.unwrap_or(Planted::Nothing));
+    println!("{opts:?}");
+    let run = run(opts);
+    run.trace.iter().for_each(|line| println!("{line}"));
+    assert!(run.violation.is_none(), "{:?}", run.violation);
 }
-
-/// What must happen at least once in the seeds of a run of the tests.
-const WANTED: [&str; 6] = [
-    "promoted: agent answered fenced",
-    "rejoined",
-    "recovery resumed",
-    "switchover done",
-    "switchover taken back",
-    "switchover resumed",
-];
 
 #[test]
 fn seeds_keep_every_invariant() {
     if let Some(seed) = number("SEED") {
-        let planted = std::env::var("PLANTED").ok().and_then(|name| planted::named(&name));
-        let opts = Options::of(seed, planted.unwrap_or(Planted::Nothing));
-        println!("{opts:?}");
-        let run = run(opts);
-        run.trace.iter().for_each(|line| println!("{line}"));
-        assert!(run.violation.is_none(), "{:?}", run.violation);
-        return;
+        return replay(seed);
     }
-    let seeds = number("SEEDS").unwrap_or(200);
-    let runs = many(0, seeds, Planted::Nothing);
-    let mut counters: BTreeMap<&'static str, u64> = BTreeMap::new();
-    let (mut events, mut lasted) = (0, 0);
-    for (_, run) in &runs {
-        events += run.events;
-        lasted += run.lasted;
-        for (name, n) in &run.counters {
-            *counters.entry(name).or_default() += n;
-        }
+    let (from, seeds) = (number("FROM").unwrap_or(0), number("SEEDS").unwrap_or(200));
+    let all = batch::batch(from, seeds);
+    println!(
+        "{seeds} runs from {from}, {} events, {} simulated seconds, {:.1} s of a core",
+        all.events,
+        all.lasted / 1_000,
+        all.core_seconds
+    );
+    all.counters.iter().for_each(|(name, n)| println!("{n:>8}  {name}"));
+    if let Ok(path) = std::env::var("SIM_JSON") {
+        std::fs::write(path, all.json()).expect("the summary can be written where it is wanted");
     }
-    println!("{seeds} runs, {events} events, {} simulated seconds", lasted / 1_000);
-    counters.iter().for_each(|(name, n)| println!("{n:>8}  {name}"));
-    let broken: Vec<String> = runs
-        .iter()
-        .filter_map(|(seed, run)| Some(format!("seed {seed}: {}", run.violation.as_ref()?)))
-        .collect();
-    broken.iter().for_each(|line| println!("{line}"));
-    if let Some((seed, run)) = runs.iter().find(|(_, run)| run.violation.is_some()) {
-        println!("{:?}", Options::of(*seed, Planted::Nothing));
-        run.trace.iter().for_each(|line| println!("{line}"));
+    for (seed, violation) in &all.failing {
+        println!("seed {seed}: {violation}");
     }
-    assert!(broken.is_empty(), "{} of {seeds} runs broke an invariant", broken.len());
-    for wanted in WANTED {
-        assert!(counters.contains_key(wanted), "never happened: {wanted}");
+    if let Some((seed, _)) = all.failing.first() {
+        replay(*seed);
     }
+    assert!(all.failing.is_empty(), "{} of {seeds} runs broke an invariant", all.failing.len());
+    let never = all.never_happened();
+    assert!(never.is_empty(), "in {seeds} runs never happened: {}", never.join(", "));
 }
 
 #[test]
