@@ -157,7 +157,7 @@ fn same(shown: &[u8], token: &[u8]) -> bool {
 // === the vote ===
 
 async fn lead(State(votes): State<Votes>, Json(lead): Json<Lead>) -> Answer<Led> {
-    Ok(Json(votes.lead(&lead.cluster, &lead.ballot).await?))
+    Ok(Json(votes.take_lead(&lead.cluster, &lead.ballot).await?))
 }
 
 async fn renew(State(votes): State<Votes>, Json(ask): Json<Renew>) -> Answer<Renewed> {

@@ -94,6 +94,11 @@ impl Votes {
     ///
     /// # Errors
     /// When there is no vote.
+    pub async fn take_lead(&self, cluster: &ClusterName, ballot: &Ballot) -> Result<Led, VoteError> {
+        self.vote(cluster, |voter| voter.take_lead(ballot)).await
+    }
+
+    /// A command comes under this ballot: whether it is obeyed here.
     pub async fn lead(&self, cluster: &ClusterName, ballot: &Ballot) -> Result<Led, VoteError> {
         self.vote(cluster, |voter| voter.lead(ballot)).await
     }

@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::candidate::{Incomparable, Ranking};
+use crate::model::ballot::Generation;
 use crate::model::cluster::{ClusterName, Mode, Stranger};
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
@@ -38,6 +39,8 @@ pub enum Blocker {
     BeforeIt { primary: InstanceId, set: GtidSet },
     /// `lossless` is recorded, and the primary's last answer showed that it was not in force.
     NotInForce { primary: InstanceId, why: String },
+    /// `lossless`: voters have accepted a generation after the recorded one, and a member that does not answer may have led it.
+    MayHaveLed { instance: InstanceId, known: Generation, recorded: Generation },
     /// Too few voters can answer: nobody would get a lease.
     NoMajority { have: usize, needed: usize, silent: Vec<String> },
     /// Another server takes writes by somebody else's hand.
@@ -118,6 +121,10 @@ impl fmt::Display for Blocker {
             Self::NotInForce { primary, why } => write!(
                 f,
                 "acknowledged rows may be on {primary} alone: lossless was not in force when it was last asked ({why}); bring it back, or accept the loss with \"mhactl failover --accept-loss\""
+            ),
+            Self::MayHaveLed { instance, known, recorded } => write!(
+                f,
+                "acknowledged rows may be missing: voters know generation {known}, {recorded} is recorded, and no word comes from the agent on {instance}, whose server may have led since; bring its host back, or accept the loss with \"mhactl failover --accept-loss\""
             ),
             Self::NoMajority { have, needed, silent } => write!(
                 f,

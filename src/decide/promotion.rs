@@ -18,6 +18,7 @@ use crate::model::instance::InstanceId;
 use crate::model::intent::FailoverAsk;
 use crate::model::observation::Access;
 use crate::model::policy::{Durability, WithoutAckers};
+use crate::model::report::Report;
 use crate::model::view::{ClusterView, Seen};
 use crate::model::wishes::Wish;
 
@@ -216,17 +217,26 @@ impl<'a> Promotion<'a> {
     }
 
     /// A server that led before may follow already and be closed still: nobody could follow it, or catch up from it, through its fence.
-    fn let_in(&self) -> Option<Stage> {
+    fn let_in(&self) -> Vec<Stage> {
         let closed = |instance: &&InstanceId| {
             let agent = self.view.of(instance).and_then(Seen::agent_now);
             agent.is_some_and(|agent| agent.access == Access::Closed)
         };
         let both: BTreeSet<&InstanceId> = [&self.candidate.instance, &self.feeding.holder].into();
-        let admit = |instance: &InstanceId| Step::Admit { instance: instance.clone() };
-        let steps: Vec<Step> = both.into_iter().filter(closed).map(admit).collect();
+        let closed: Vec<&InstanceId> = both.into_iter().filter(closed).collect();
         let recorded = self.view.record.as_ref().map(|record| record.generation).unwrap_or_default();
-        let undo: Vec<Step> = self.feeds_only().map(|feeder| shut(feeder, recorded)).collect();
-        (!steps.is_empty()).then(|| Stage::new("let in", steps).with_undo(undo))
+        // A former primary that was cut off takes writes as soon as it is reached, and its agent lets nobody in before it does not.
+        let writable = |instance: &InstanceId| {
+            self.isolation.report_of(self.view, instance).is_some_and(Report::is_writable)
+        };
+        let hold = closed.iter().copied().filter(|instance| writable(instance)).cloned();
+        let hold: Vec<Step> = hold.map(|instance| Step::SetReadOnly { instance, on: true }).collect();
+        let admit = closed.iter().map(|instance| Step::Admit { instance: (*instance).clone() }).collect();
+        let undo = self.feeds_only().map(|feeder| shut(feeder, recorded)).collect();
+        let undone = hold.iter().map(|step| shut(step.instance(), recorded)).collect();
+        let stages =
+            [Stage::new("hold", hold).with_undo(undone), Stage::new("let in", admit).with_undo(undo)];
+        stages.into_iter().filter(|stage| !stage.steps.is_empty()).collect()
     }
 
     /// Who was let in to be caught up from, and follows nobody: closed again it is what it was, a server that returned.

@@ -2,10 +2,11 @@
 //! a promotion. Never answers "probably": what is not proven is a [`Blocker`].
 
 use super::evidence::assumed_dead;
-use super::failover::Isolation;
+use super::failover::{Isolation, next_generation};
 use super::guard::{Blocker, Missing};
 use super::plan::Proof;
 use super::standing::does_not_count;
+use crate::model::ballot::Generation;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
 use crate::model::intent::FailoverAsk;
@@ -28,6 +29,14 @@ pub(super) enum Promise<'v> {
 
 /// What the primary's acknowledgements promise, by record and by its own last answer.
 pub(super) fn promise(view: &ClusterView) -> Promise<'_> {
+    // Given up here, it may have been taken up again since, and the other way round.
+    let lossless = view.cluster.policy.durability == Durability::Lossless;
+    if let (Some(record), Some(rival)) = (view.record.as_ref().filter(|_| lossless), view.overtaken_by()) {
+        let why = format!(
+            "the manager of ballot {rival} led after this manager's record was written, and may have given it up"
+        );
+        return Promise::Broken { record, why };
+    }
     let Some(record) = view.record.as_ref().filter(|record| {
         view.cluster.policy.durability == Durability::Lossless && record.acks > 0 && record.degraded.is_none()
     }) else {
@@ -124,7 +133,13 @@ pub(super) fn completeness(
     ask: Option<&FailoverAsk>,
 ) -> Result<bool, Blocker> {
     let accept_loss = ask.is_some_and(|ask| ask.accept_loss);
-    let record = match promise(view) {
+    let promised = promise(view);
+    if let Promise::Lossless(record) | Promise::Broken { record, .. } = &promised
+        && let Some(blocker) = led_unseen(view, record).filter(|_| !accept_loss)
+    {
+        return Err(blocker);
+    }
+    let record = match promised {
         Promise::Local => return Ok(false),
         Promise::Broken { .. } if accept_loss => return Ok(false),
         Promise::Broken { .. } if isolation.log_readable => return Ok(true),
@@ -149,6 +164,21 @@ pub(super) fn completeness(
         return Ok(true);
     }
     Err(before.unwrap_or(Blocker::Incomplete { heard, missing, needed, acks: record.acks }))
+}
+
+/// Voters know a generation that is not recorded: a claim that came to nothing, or a reign that this manager did not see, such as that of a
+/// blocked primary that its agent took back. Who does not answer may have had it, and have acknowledged with other ackers.
+fn led_unseen(view: &ClusterView, record: &ClusterRecord) -> Option<Blocker> {
+    let next = next_generation(view);
+    if next == record.generation.next() {
+        return None;
+    }
+    let silent = view.cluster.members.iter().filter(|member| member.agent.is_some()).find(|member| {
+        member.instance != record.primary
+            && view.of(&member.instance).is_none_or(|seen| seen.agent_now().is_none())
+    })?;
+    let (instance, known) = (silent.instance.clone(), Generation(next.0 - 1));
+    Some(Blocker::MayHaveLed { instance, known, recorded: record.generation })
 }
 
 /// What was acknowledged under an earlier primary is on this one, on those who acknowledge to it once they have caught up, and perhaps

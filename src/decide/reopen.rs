@@ -162,7 +162,24 @@ fn reopen_plan(view: &ClusterView, record: &ClusterRecord, report: &Report, gene
     plan(view, PlanKind::Repair, format!("{primary} leads again, generation {generation}"), stages)
 }
 
-/// A member serves by a later generation than the recorded one: a server that was blocked for a switchover was taken back by its agent
+/// A majority of voters has accepted that generation, and none that is heard a later one: whose it is has led last, and nobody can have
+/// been let in after it.
+fn is_the_voters_last(view: &ClusterView, generation: Generation) -> bool {
+    let Some(needed) = view.cluster.majority() else { return false };
+    let hosts = view.cluster.voters.iter().map(|voter| voter.host.as_str());
+    let known: Vec<Generation> = hosts.filter_map(|host| known_by(view, host)).collect();
+    known.iter().all(|known| *known <= generation)
+        && known.iter().filter(|known| **known == generation).count() >= needed
+}
+
+/// The highest generation that the voter on `host` has accepted, by its newest word.
+fn known_by(view: &ClusterView, host: &str) -> Option<Generation> {
+    let here = view.cluster.members.iter().filter(|member| member.instance.host == host);
+    let said = here.filter_map(|member| Some(view.of(&member.instance)?.agent_now()?.generation)).max();
+    said.or_else(|| view.grants.get(host).map(|granted| granted.generation))
+}
+
+/// A member serves by a later generation than the recorded one, or would if its server ran: a server that was blocked for a switchover was taken back by its agent
 /// after the switchover had ended, badly, for its manager, or the manager died before it was recorded. A majority of voters gave it
 /// that, and gives it still, so it is the primary, and recorded; what a claim that came to nothing left with some of them is no matter.
 pub(super) fn led_by_another(view: &ClusterView, intents: &Intents) -> Option<Plan> {
@@ -170,7 +187,9 @@ pub(super) fn led_by_another(view: &ClusterView, intents: &Intents) -> Option<Pl
     let leads = |seen: &Seen| {
         let agent = seen.agent_now().filter(|_| is_heard_since(seen, intents))?;
         let open = matches!(agent.access, Access::Held { .. }) && seen.latest()?.is_writable();
-        agent.held.filter(|held| open && *held > record.generation)
+        // Neither fenced nor superseded: it asks for that lease, or will when its server runs again.
+        let led = |held: Generation| agent.fenced.is_none() && is_the_voters_last(view, held);
+        agent.held.filter(|held| *held > record.generation && (open || led(*held)))
     };
     let leading = view.seen.iter().filter_map(|(instance, seen)| Some((instance, leads(seen)?)));
     let (primary, generation) = leading.max_by_key(|(_, generation)| *generation)?;
@@ -197,6 +216,49 @@ pub(super) fn led_by_another(view: &ClusterView, intents: &Intents) -> Option<Pl
     let title = format!(
         "{primary} leads generation {generation} by a majority's word, {} with generation {} was recorded: that is recorded now",
         record.primary, record.generation
+    );
+    Some(plan(view, PlanKind::Repair, title, vec![Stage::new("record", vec![register])]))
+}
+
+/// The primary serves as recorded, but another manager has led since that was recorded: what is so now is recorded anew, before anything
+/// rests on it. Where fewer acknowledgements are waited for than recorded, that is recorded too, and mended like any other such span.
+pub(super) fn confirmed(view: &ClusterView, intents: &Intents) -> Option<Plan> {
+    let rival = view.overtaken_by()?;
+    let record = view.record.as_ref()?;
+    let seen = view.of(&record.primary)?;
+    let agent = seen.agent_now().filter(|_| is_heard_since(seen, intents))?;
+    let report = seen.report().filter(|report| report.is_writable())?;
+    if !matches!(agent.access, Access::Held { .. }) || agent.held != Some(record.generation) {
+        return None;
+    }
+    let semi_sync = &report.semi_sync;
+    let waits = semi_sync.source_enabled && semi_sync.acks >= record.acks;
+    let known = record.degraded.as_ref().map(|degraded| degraded.why.clone());
+    let degraded = known.or_else(|| {
+        (record.acks > 0 && !waits)
+            .then(|| format!("the manager of ballot {rival} had left {} without it", record.primary))
+    });
+    let follows = |report: &Report| {
+        report.channel().is_some_and(|channel| channel.source == record.primary)
+            && report.semi_sync.replica_enabled
+    };
+    let mut ackers = record.ackers.clone();
+    if record.acks > 0 {
+        let more = view.replicas().filter(|(_, seen)| seen.latest().is_some_and(follows));
+        let more: Vec<InstanceId> =
+            more.map(|(instance, _)| instance.clone()).filter(|it| !ackers.contains(it)).collect();
+        ackers.extend(more);
+    }
+    let register = Step::Register {
+        primary: record.primary.clone(),
+        generation: record.generation,
+        ackers,
+        acks: if degraded.is_some() && record.degraded.is_none() { 0 } else { record.acks },
+        degraded,
+    };
+    let title = format!(
+        "{} leads as recorded; the manager of ballot {rival} has led since: it is recorded again",
+        record.primary
     );
     Some(plan(view, PlanKind::Repair, title, vec![Stage::new("record", vec![register])]))
 }

@@ -111,7 +111,8 @@ fn act(
             unplanned(view, intents, diagnosis, ranking, now, wall)
         }
         Verdict::Healthy | Verdict::Degraded if view.cluster.mode != Mode::Observe => {
-            let plan = reopen::traffic(view, intents, now);
+            let plan = reopen::confirmed(view, intents);
+            let plan = plan.or_else(|| reopen::traffic(view, intents, now));
             let plan = plan.or_else(|| events::mend(view, intents, now));
             let plan = plan.or_else(|| rejoin::rejoin(view, intents, now));
             let plan = plan.or_else(|| ackers::rearm(view, ranking, intents, now));
@@ -120,7 +121,8 @@ fn act(
         }
         // What mends it is an acker that is back; whom policy lets go first does not wait for that.
         Verdict::BlockedForAcks if view.cluster.mode != Mode::Observe => {
-            let plan = ackers::degrade(view, intents, now);
+            let plan = reopen::confirmed(view, intents);
+            let plan = plan.or_else(|| ackers::degrade(view, intents, now));
             plan.or_else(|| rejoin::rejoin(view, intents, now)).map_or(Action::Rest, Action::Act)
         }
         Verdict::ClosedPrimary if view.cluster.mode != Mode::Observe => {
@@ -264,6 +266,7 @@ fn unplanned(
         | Blocker::NotMember(_)
         | Blocker::NotEligible { .. }
         | Blocker::NotInForce { .. }
+        | Blocker::MayHaveLed { .. }
         | Blocker::NotAdopted { .. }
         | Blocker::NotDead { .. }
         | Blocker::NoMajority { .. }

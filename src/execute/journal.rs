@@ -84,14 +84,18 @@ pub struct Recovery {
 pub fn left_behind(recoveries: &[Recovery]) -> Vec<String> {
     let (mut left_behind, mut mended) = (Vec::new(), Vec::<&InstanceId>::new());
     for recovery in recoveries {
-        match recovery.outcome() {
-            Some(Outcome::Done) => mended.push(&recovery.about),
-            Some(Outcome::Undone { left, .. }) => {
-                let open = |line: &&String| !mended.iter().any(|instance| is_about(line, instance));
-                left_behind.extend(left.iter().filter(open).cloned());
+        let left = match recovery.outcome() {
+            // A failover mends nothing of the server it replaces.
+            Some(Outcome::Done) if recovery.kind == PlanKind::Isolate => Vec::new(),
+            Some(Outcome::Done) => {
+                mended.push(&recovery.about);
+                Vec::new()
             }
-            Some(Outcome::Failed { .. }) | None => {}
-        }
+            Some(Outcome::Undone { left, .. }) => left.clone(),
+            Some(Outcome::Failed { .. }) => recovery.left_stopped(),
+            None => Vec::new(),
+        };
+        left_behind.extend(left.into_iter().filter(|line| !mended.iter().any(|it| is_about(line, it))));
     }
     left_behind
 }
@@ -164,6 +168,38 @@ impl Recovery {
         })
     }
 
+    /// Whom a promotion that failed past its commit point had stopped to lead: it follows nobody, and nobody but this recovery did that.
+    pub fn left_stopped(&self) -> Vec<String> {
+        let begun = self.stage_begun(PlanKind::Promote).map_or(0, |index| index + 1);
+        let stages = self.plan(PlanKind::Promote).into_iter().flat_map(|plan| plan.stages.iter().take(begun));
+        let stopped = stages.flat_map(|stage| &stage.steps).filter_map(|step| {
+            let Step::StopReplicating { instance } = step else { return None };
+            Some(format!("{instance} was stopped to lead, and did not"))
+        });
+        stopped.collect()
+    }
+
+    /// What every stage begun would be taken back by, as a plan says it: what is left where nothing more is done.
+    pub fn left_undone(&self, why: &str) -> Vec<String> {
+        let kinds = [
+            PlanKind::Promote,
+            PlanKind::Isolate,
+            PlanKind::Switchover,
+            PlanKind::Topology,
+            PlanKind::Repair,
+        ];
+        let begun = |kind| {
+            let stages = self.stage_begun(kind).map_or(0, |index| index + 1);
+            self.plan(kind).into_iter().flat_map(move |plan| plan.stages.iter().take(stages))
+        };
+        kinds
+            .into_iter()
+            .flat_map(begun)
+            .flat_map(|stage| &stage.undo)
+            .map(|step| format!("{step}: {why}"))
+            .collect()
+    }
+
     /// Taking back had begun: a resumed run only goes on taking back.
     pub fn was_undoing(&self) -> bool {
         self.entries.iter().any(|entry| matches!(entry.what, What::Undoing { .. }))
@@ -180,4 +216,50 @@ pub trait Journal {
 
     /// Appends in one transaction. An empty list is no transaction.
     async fn write(&self, entries: Vec<Entry>) -> Result<(), Self::Error>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::plan::Stage;
+
+    fn db(host: &str) -> InstanceId {
+        InstanceId::new(host, 3306)
+    }
+
+    fn recovery(kind: PlanKind, about: &str, plan: &Plan, outcome: Outcome) -> Recovery {
+        let entry = |what| Entry { at: DateTime::<Utc>::UNIX_EPOCH, after: Duration::ZERO, what };
+        let stage = What::Stage { plan: plan.kind, index: 0, name: plan.stages[0].name.clone() };
+        let entries = [What::Accepted { plan: plan.clone() }, stage, What::Ended { outcome }];
+        Recovery {
+            id: about.to_owned(),
+            cluster: plan.cluster.clone(),
+            title: String::new(),
+            about: db(about),
+            kind,
+            ask: None,
+            began_at: DateTime::<Utc>::UNIX_EPOCH,
+            entries: entries.map(entry).into(),
+        }
+    }
+
+    fn plan(kind: PlanKind, step: Step) -> Plan {
+        let cluster = ClusterName("orders".to_owned());
+        let stages = vec![Stage::new("prepare", vec![step])];
+        Plan { cluster, kind, title: String::new(), stages, commit: Some(0), basis: Vec::new() }
+    }
+
+    #[test]
+    fn who_was_stopped_to_lead_and_did_not_is_led_back_when_another_leads() {
+        let promote = plan(PlanKind::Promote, Step::StopReplicating { instance: db("db2") });
+        let failed = Outcome::Failed { why: "no answer".to_owned() };
+        let switchover = recovery(PlanKind::Switchover, "db1", &promote, failed);
+        let isolate = plan(PlanKind::Isolate, Step::Kill { instance: db("db2") });
+        let failover = recovery(PlanKind::Isolate, "db2", &isolate, Outcome::Done);
+        let left = ["db2 was stopped to lead, and did not"];
+        assert_eq!(left_behind(&[failover.clone(), switchover.clone()]), left, "the newest first");
+        let rejoin = plan(PlanKind::Rejoin, Step::Admit { instance: db("db2") });
+        let back = recovery(PlanKind::Rejoin, "db2", &rejoin, Outcome::Done);
+        assert_eq!(left_behind(&[back, failover, switchover]), [""; 0], "it was led back since");
+    }
 }

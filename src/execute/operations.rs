@@ -130,8 +130,10 @@ impl Operations {
         if let Some(record) = record {
             intents.forget_rebuilds(&record.primary);
         }
-        if let Outcome::Undone { left, .. } = outcome {
-            intents.note_left(left);
+        match outcome {
+            Outcome::Undone { left, .. } => intents.note_left(left),
+            Outcome::Failed { .. } => intents.note_left(&ended.left_stopped()),
+            Outcome::Done => {}
         }
         if let Some(why) = outcome.trouble() {
             // A planned change that was called off is no reason to leave a primary alone that dies now.
@@ -140,7 +142,12 @@ impl Operations {
             }
             return None;
         }
-        intents.note_done(about);
+        // Another one leads in its place: what was left on the old one is mended when it returns.
+        if Conduct::of(ended.kind).preempts {
+            intents.note_replaced(about);
+        } else {
+            intents.note_done(about);
+        }
         intents.note_repeat(&ended.title, now);
         let plan = ended.plan(ended.kind)?;
         if begins_rebuild(plan) {

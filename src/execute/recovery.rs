@@ -60,6 +60,9 @@ fn bounds(stop: Stop, abort: &CancellationToken) -> Bounds {
 
 /// Goes on with an operation whose manager died: forward past the commit point; before it as its kind says.
 ///
+/// Where another manager has led since, that one may have gone on with it, or with more: neither its next stage nor its undo is about the
+/// servers as they are now. It ends here, and what is left of it is decided from what is seen.
+///
 /// # Errors
 /// The journal's.
 pub async fn resume<W: World, J: Journal>(
@@ -74,6 +77,13 @@ pub async fn resume<W: World, J: Journal>(
         let index = recovery.stage_begun(plan.kind).unwrap_or(0);
         if recovery.was_undoing() { From::Undoing(index) } else { From::Stage(index) }
     };
+    if let Some(rival) = view.overtaken_by() {
+        let why = format!(
+            "the manager of ballot {rival} has led since this was begun: nothing of it is continued or taken back"
+        );
+        let left = recovery.left_undone("not tried: another manager has led since");
+        return end(Outcome::Undone { why, left }, journal).await;
+    }
     let outcome = match plans.as_slice() {
         [] => {
             Outcome::Undone { why: "the manager died before a plan was stored".to_owned(), left: Vec::new() }

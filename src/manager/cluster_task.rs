@@ -140,8 +140,10 @@ impl ClusterTask {
                 self.met(ask, source.as_ref(), &newcomer, then).await;
             }
             Event::Led(result) => {
-                self.led = result;
-                if self.led.is_ok() {
+                let rival = result.as_ref().ok().cloned();
+                self.led = result.map(drop);
+                if let Some(rival) = rival {
+                    self.view.rival = rival;
                     // Agents whose stream came up before a majority obeyed have been told of no cluster, or under no ballot.
                     self.leadership.introduce_all(self.view.record.as_ref()).await;
                     self.to_resume = true;
@@ -227,7 +229,9 @@ impl ClusterTask {
     fn give_way(&mut self) {
         let ours = self.leadership.ballot();
         let heard = self.view.seen.values().filter_map(Seen::agent_now);
-        let other = heard.map(|agent| &agent.ballot).find(|ballot| !ballot.yields_to(&ours));
+        let other = heard.map(|agent| agent.ballot.clone()).find(|ballot| !ballot.yields_to(&ours));
+        // A voter that is no member is heard when a claim is refused.
+        let other = other.or_else(|| self.world.outbid().filter(|ballot| !ballot.yields_to(&ours)));
         let Some(other) = other.filter(|_| self.led.is_ok() && !self.operations.is_running()) else { return };
         let why = format!(
             "the manager of ballot {other} is obeyed too; stop one of the two (this one asks for the lead again in {} s)",

@@ -8,7 +8,7 @@ use crate::decide::plan::Plan;
 use crate::decide::switchover::Surveys;
 use crate::decide::topology::newcomer::Newcomer;
 use crate::execute::Outcome;
-use crate::model::ballot::Generation;
+use crate::model::ballot::{Ballot, Generation};
 use crate::model::cluster::Mode;
 use crate::model::events::ServerEvents;
 use crate::model::extra::Dossier;
@@ -62,7 +62,7 @@ pub enum Event {
         then: Then,
     },
     /// Whether a majority of voters obeys this manager.
-    Led(Result<(), String>),
+    Led(Result<Ballot, String>),
 }
 
 /// Whether what was asked for is only shown, which changes nothing, or begun.

@@ -59,10 +59,11 @@ impl Leadership {
     }
 
     /// Takes the lead: the highest number anybody knows plus one, durable here first, then accepted by a majority of voters.
+    /// Gives the highest ballot of another manager that any of them has obeyed.
     ///
     /// # Errors
     /// When too few voters answer, another manager keeps outbidding, or the store fails.
-    pub(super) async fn lead(&self) -> Result<(), LeadError> {
+    pub(super) async fn lead(&self) -> Result<Ballot, LeadError> {
         let mut ballot = self.store.ballot().await?;
         let needed = self.cluster.majority().unwrap_or(0);
         for _ in 0..ROUNDS {
@@ -77,7 +78,8 @@ impl Leadership {
                 answers.iter().filter(|(_, answer)| answer.as_ref().is_ok_and(|led| led.accepted)).count();
             if accepted >= needed {
                 self.led.lock().unwrap_or_else(PoisonError::into_inner).0 = ballot;
-                return Ok(());
+                let rivals = answers.iter().filter_map(|(_, answer)| Some(&answer.as_ref().ok()?.rival));
+                return Ok(rivals.max_by_key(|rival| rival.number).cloned().unwrap_or_default());
             }
             let heard = answers.iter().filter(|(_, answer)| answer.is_ok()).count();
             if heard < needed {

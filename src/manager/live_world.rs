@@ -2,7 +2,7 @@
 //! otherwise, to the voters, to the store.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -18,7 +18,7 @@ use crate::decide::plan::{Evidence, Step, TrafficOrder};
 use crate::execute::compose::{LogTail, Primitives, ServerSession, Voter, claim_until_answered};
 use crate::execute::record::{RecordError, RecordStore};
 use crate::execute::world::{StepError, Token};
-use crate::model::ballot::Generation;
+use crate::model::ballot::{Ballot, Generation};
 use crate::model::cluster::Cluster;
 use crate::model::events::EventsPolicy;
 use crate::model::gtid::GtidSet;
@@ -45,6 +45,23 @@ pub(super) struct LiveWorld {
     pub(super) voters: BTreeMap<String, Arc<AgentClient>>,
     pub(super) store: Store,
     pub(super) tracker: TaskTracker,
+    /// The highest ballot a voter has refused a claim for.
+    pub(super) outbid: std::sync::Mutex<Option<Ballot>>,
+}
+
+impl LiveWorld {
+    /// The ballot of another manager that a voter obeyed when it refused a claim.
+    pub(super) fn outbid(&self) -> Option<Ballot> {
+        self.outbid.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note_outbid(&self, answer: &Claimed) {
+        let Claimed::OlderBallot { accepted } = answer else { return };
+        let mut known = self.outbid.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.as_ref().is_none_or(|known| known.number < accepted.number) {
+            *known = Some(accepted.clone());
+        }
+    }
 }
 
 impl Primitives for LiveWorld {
@@ -103,7 +120,11 @@ impl Primitives for LiveWorld {
         });
         async move {
             match asked {
-                Some(answer) => answer.await.map_err(|error| error.to_string())?,
+                Some(answer) => {
+                    let answer = answer.await.map_err(|error| error.to_string())?;
+                    answer.iter().for_each(|answer| self.note_outbid(answer));
+                    answer
+                }
                 None => Err("no agent is known there".to_owned()),
             }
         }

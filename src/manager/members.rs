@@ -105,6 +105,7 @@ impl Parts {
             voters,
             store: store.clone(),
             tracker: tracker.clone(),
+            outbid: Default::default(),
         };
         Self { world: Arc::new(world), leadership, watchers, stop }
     }

@@ -298,6 +298,11 @@ impl Intents {
         self.left.iter().any(|left| is_about(left, instance))
     }
 
+    /// Another one leads in its place. What was left on `instance` itself is mended when it returns.
+    pub fn note_replaced(&mut self, instance: &InstanceId) {
+        self.undone.retain(|undone| undone.instance != *instance);
+    }
+
     /// Forgets failed attempts at `instance`: the last one succeeded.
     pub fn note_done(&mut self, instance: &InstanceId) {
         self.undone.retain(|undone| undone.instance != *instance);

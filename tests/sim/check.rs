@@ -3,7 +3,7 @@
 use mha::decide::guard::Blocker;
 use mha::decide::plan::{Plan, PlanKind, Proof, Step};
 use mha::model::ballot::Generation;
-use mha::model::instance::Flavor;
+use mha::model::instance::{Flavor, InstanceId};
 use mha::model::policy::{Durability, WithoutAckers};
 
 use super::server::{Marks, Tx, Written};
@@ -90,6 +90,22 @@ impl Sim {
         self.acked.push(Acked { tx, server: s, generation, proven });
     }
 
+    /// A server that serves waits for acknowledgements no longer: whoever remembers it as the primary knows that (I2).
+    pub(crate) fn check_disarmed(&mut self, h: usize) {
+        let generation = self.holder(h).and_then(|holder| holder.role().generation()).unwrap_or_default();
+        if !self.serves(h) || !self.servers[h].semi_source {
+            return;
+        }
+        let instance = self.instance(h);
+        let records = self.stores.iter().filter_map(|store| store.record.as_ref());
+        let mut of_it = records
+            .filter(|record| (&record.primary, record.generation) == (&instance, generation))
+            .peekable();
+        if of_it.peek().is_some() && of_it.all(|record| record.acks > 0 && record.degraded.is_none()) {
+            self.violate(format!("I2: db{h} waits for nobody any more, and is recorded as lossless"));
+        }
+    }
+
     /// One generation, one host (I6).
     pub(crate) fn check_generation(&mut self, h: usize, generation: Generation) {
         let other = *self.generations.entry(generation.0).or_insert(h);
@@ -135,7 +151,10 @@ impl Sim {
     fn check_promotion(&mut self, h: usize, generation: Generation) {
         let Some(basis) = self.bases.get(&generation.0).cloned() else { return };
         let old = basis.old;
-        let closed = !self.hosts[old].on || !self.passes(old) || !self.servers[old].up;
+        // A server that takes no writes and has no commit in flight acknowledges nothing, whoever reaches it: one that was recorded as
+        // the primary and never opened is a replica with readers.
+        let takes_nothing = self.servers[old].read_only && self.servers[old].waiters.is_empty();
+        let closed = !self.hosts[old].on || !self.passes(old) || !self.servers[old].up || takes_nothing;
         let proven = match basis.proof {
             Proof::Fenced | Proof::Expired | Proof::Stonith | Proof::AssumedDead => closed,
             Proof::AckFence => (self.ackers_of(old).count() as u32) < basis.acks.max(1),
@@ -256,6 +275,7 @@ impl Sim {
                 Blocker::JustUndone { .. } => self.count("refused: just undone"),
                 Blocker::NoMajority { .. } => self.count("refused: no majority"),
                 Blocker::SecondWriter { .. } => self.count("refused: second writer"),
+                Blocker::MayHaveLed { .. } => self.count("refused: another may have led"),
                 Blocker::NotInForce { .. } => self.count("refused: lossless not in force"),
                 Blocker::Mode(_)
                 | Blocker::ManyAtOnce { .. }
@@ -312,7 +332,11 @@ impl Sim {
         if let Some(other) = (0..self.servers.len()).find(|s| *s != p && self.serves(*s)) {
             return Some(format!("db{other} takes writes beside db{p}"));
         }
-        let left = self.servers.len() - 1 - record.parked.len();
+        let parked = |s: usize| record.parked.iter().any(|parked| parked.instance == self.instance(s));
+        let unparked: Vec<usize> = (0..self.servers.len()).filter(|s| *s != p && !parked(*s)).collect();
+        // Those that nothing brings back but a person's word.
+        let away = |sim: &mut Self, s: usize| sim.is_for_a_person(s, p) || sim.was_left_unknown(s);
+        let left = unparked.into_iter().filter(|s| !away(self, *s)).count();
         let persons = self.opts.without_ackers == WithoutAckers::Block && left < record.acks as usize;
         // Ackers that are parked, and a policy to block: a person is told, and commits wait for them.
         if self.servers[p].waiters.len() >= 4 && !persons {
@@ -335,8 +359,12 @@ impl Sim {
             }
             // Below whom it belongs; acknowledging where too few others would, it stays where it is needed.
             let below = record.wishes.source_of(&instance).map(|source| self.index(source));
+            let parked = |of: &InstanceId| record.parked.iter().any(|parked| parked.instance == *of);
+            // Nor below one that is itself out of automatic hands, or follows nobody.
+            let is_there = |sim: &mut Self, s: usize| !parked(&sim.instance(s)) && !away(sim, s);
+            let below = below.filter(|below| *below == p || is_there(self, *below));
             let below = below.filter(|_| !record.ackers.contains(&instance)).unwrap_or(p);
-            let parked = record.parked.iter().any(|parked| parked.instance == instance);
+            let parked = parked(&instance);
             if parked || self.is_for_a_person(s, p) || self.was_left_unknown(s) {
                 continue;
             }

@@ -87,13 +87,15 @@ pub(crate) struct Manager {
 /// Runs until it is killed.
 pub(crate) async fn run(shared: Shared, m: usize) {
     loop {
-        let Some(ballot) = lead(&shared, m).await else {
+        let Some((ballot, rival)) = lead(&shared, m).await else {
             sleep(Duration::from_millis(700)).await;
             continue;
         };
         let view = shared.act(|sim| {
             let since = sim.now_of_manager();
-            ClusterView::new(sim.cluster.clone(), sim.stores[m].record.clone(), since, wall(sim.t))
+            let view =
+                ClusterView::new(sim.cluster.clone(), sim.stores[m].record.clone(), since, wall(sim.t));
+            ClusterView { rival, ..view }
         });
         let (intents, operations) = Default::default();
         let mut manager = Manager { shared: shared.clone(), m, ballot, view, intents, operations };
@@ -104,8 +106,8 @@ pub(crate) async fn run(shared: Shared, m: usize) {
     }
 }
 
-/// Has a ballot above all it hears of accepted by a majority, stored before it is used.
-async fn lead(shared: &Shared, m: usize) -> Option<Ballot> {
+/// Has a ballot above all it hears of accepted by a majority, stored before it is used; with the highest another manager has used.
+async fn lead(shared: &Shared, m: usize) -> Option<(Ballot, Ballot)> {
     let world = SimWorld::new(shared.clone(), m);
     for _ in 0..3 {
         let (ballot, hosts) = shared.act(|sim| {
@@ -118,7 +120,7 @@ async fn lead(shared: &Shared, m: usize) -> Option<Ballot> {
         let answers = join_all((0..hosts).map(|h| {
             let ballot = &ballot;
             world.ask(h, move |sim| {
-                let led = sim.hosts[h].agent.as_mut().map(|agent| agent.voter.lead(ballot).0);
+                let led = sim.hosts[h].agent.as_mut().map(|agent| agent.voter.take_lead(ballot).0);
                 sim.sync(h);
                 led
             })
@@ -129,7 +131,8 @@ async fn lead(shared: &Shared, m: usize) -> Option<Ballot> {
         let highest = led.iter().map(|led| led.ballot.number).max().unwrap_or(0);
         if accepted > hosts / 2 {
             shared.act(|sim| sim.say(format!("m{m} leads with ballot {ballot}")));
-            return Some(ballot);
+            let rival = led.iter().map(|led| &led.rival).max_by_key(|rival| rival.number).cloned();
+            return Some((ballot, rival.unwrap_or_default()));
         }
         shared.act(|sim| sim.stores[m].ballot = sim.stores[m].ballot.max(highest));
     }
@@ -243,7 +246,8 @@ impl Manager {
     /// Somebody obeys a later manager: this one leads again or not at all.
     fn is_deposed(&self) -> bool {
         let mut heard = self.view.seen.values().filter_map(|seen| seen.agent_now());
-        heard.any(|agent| !agent.ballot.yields_to(&self.ballot))
+        let outbid = self.shared.act(|sim| sim.outbid[self.m].clone());
+        heard.any(|agent| !agent.ballot.yields_to(&self.ballot)) || !outbid.yields_to(&self.ballot)
     }
 
     async fn act(&mut self, plan: &Plan) {
@@ -327,8 +331,9 @@ impl Manager {
     }
 
     async fn resume(&mut self, recovery: &Recovery) {
+        let overtaken = self.view.overtaken_by().is_some();
         self.shared.act(|sim| {
-            sim.count("recovery resumed");
+            sim.count(if overtaken { "recovery of an older journal ended" } else { "recovery resumed" });
             sim.say(format!("m{} resumes: {}", self.m, recovery.title));
         });
         self.operations.begun(recovery);
@@ -436,6 +441,12 @@ impl Manager {
 }
 
 impl Sim {
+    pub(crate) fn note_outbid(&mut self, m: usize, ballot: &Ballot) {
+        if self.outbid[m].number < ballot.number {
+            self.outbid[m] = ballot.clone();
+        }
+    }
+
     fn is_stopped(&self, m: usize, instance: &InstanceId) -> bool {
         let record = self.stores[m].record.as_ref();
         record.is_some_and(|record| record.wishes.stopped(instance).is_some())

@@ -104,7 +104,15 @@ impl Primitives for SimWorld {
         });
         async move {
             match asking {
-                Some(answer) => answer.await.map_err(|error| error.to_string())?,
+                Some(answer) => {
+                    let answer = answer.await.map_err(|error| error.to_string())?;
+                    self.shared.act(|sim| match &answer {
+                        Ok(Claimed::Accepted { .. }) => {}
+                        Ok(Claimed::OlderBallot { accepted }) => sim.note_outbid(self.m, accepted),
+                        refused => sim.say(format!("m{} no vote of {host}: {refused:?}", self.m)),
+                    });
+                    answer
+                }
                 None => Err("there is no such host".to_owned()),
             }
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use mha::decide::lease::voter::Renewed;
 use mha::execute::journal::Recovery;
-use mha::model::ballot::Generation;
+use mha::model::ballot::{Ballot, Generation};
 use mha::model::cluster::{Cluster, ClusterName, Member, Mode, Promotion, VipAddress, Voter};
 use mha::model::extra::Remedy;
 use mha::model::gtid::GtidSet;
@@ -135,6 +135,8 @@ pub(crate) struct Sim {
     pub(crate) generations: BTreeMap<u64, usize>,
     /// What stopped replicas had, by manager.
     pub(crate) stopped: Vec<Vec<(usize, Marks)>>,
+    /// The highest ballot for which a voter has refused a manager's claim.
+    pub(crate) outbid: Vec<Ballot>,
     /// How many of the operator's asks about replicas are dealt with.
     pub(crate) asked: usize,
     pub(crate) strikes: usize,
@@ -209,6 +211,7 @@ impl Sim {
             bases: BTreeMap::new(),
             generations: BTreeMap::new(),
             stopped: vec![Vec::new(); MANAGERS],
+            outbid: vec![Ballot::default(); MANAGERS],
             asked: 0,
             strikes: 0,
             kinds: BTreeSet::new(),

@@ -63,6 +63,11 @@ pub(crate) async fn agent_step(
             sleep(Duration::from_millis(30)).await;
         }
         Step::Admit { .. } => {
+            if !shared.act(|sim| sim.servers[h].read_only) {
+                return Err(failed(
+                    "it is writable; only a read-only server is opened as a replica".to_owned(),
+                ));
+            }
             shared.act(|sim| sim.feed(h, Input::Admit)).map_err(|why| failed(why.to_string()))?;
         }
         Step::HoldVip { generation, .. } => {
@@ -278,6 +283,9 @@ async fn sql(shared: &Shared, h: usize, life: u64, step: &Step) -> Result<(), St
         }
         Step::ArmSource { acks, .. } => {
             level(shared, h, life, STATEMENT, |sim| {
+                if *acks == 0 {
+                    sim.check_disarmed(h);
+                }
                 sim.servers[h].semi_source = *acks > 0;
                 if *acks == 0 {
                     sim.release(h, false);

@@ -8,7 +8,7 @@ use super::basics::{Options, Planted};
 use super::resume::at_every_command;
 use super::run;
 use super::story::{Fate, Story, Successor};
-use super::switchover::{Harm, Switch, Trouble, harms};
+use super::switchover::{Blow, Harm, Switch, Trouble, harms};
 
 /// What becomes of a cluster whose manager died inside the block, while none returns: its old primary serves again after so
 /// many ms at most; `None`: it is closed until a manager returns. One that died while taking it back, having asked the voters for it
@@ -103,4 +103,48 @@ fn whatever_befalls_a_switchover_it_ends_whole() {
         }
     }
     assert!(befallen > 300, "only {befallen} switchovers met what was meant for them");
+}
+
+/// A manager dies in a switchover; another one on a copy of its store goes on with it, then switches back or fails over. The first
+/// returns with the switchover unfinished in its own store: it neither goes on with that nor takes it back, for it is not about the
+/// cluster as it is now.
+#[test]
+fn an_older_journal_is_not_gone_on_with() {
+    let mut overtaken = 0;
+    for nth in 3..=22 {
+        for flavor in [Flavor::MariaDb, Flavor::MySql] {
+            let mut opts = usual(flavor, 4);
+            let harm = Harm::ManagerDiesAndAnotherLeads;
+            let back = Switch { at: 8_500, to: Some(0), write_block: 2_000, trouble: None };
+            opts.switches =
+                vec![quiet(3_000, Some(Trouble { nth, late: false, harm, lasts: Some(9_000) })), back];
+            let run = run(opts);
+            let about = format!("{flavor:?} at command {nth}");
+            assert!(run.violation.is_none(), "{about}: {:?}\n{}", run.violation, run.trace.join("\n"));
+            overtaken += run.counters.get("recovery of an older journal ended").copied().unwrap_or(0);
+        }
+    }
+    // That it happens at all is a counter of `scripts/sim`.
+    println!("{overtaken} recoveries of an older journal");
+}
+
+/// The next primary is recorded, and stands still or is cut off before it opens: it was never let in, has acknowledged nothing, and is
+/// replaced although its readers reach it.
+#[test]
+fn a_next_primary_that_never_opened_is_replaced() {
+    let mut replaced = 0;
+    for blow in [Blow::Freeze, Blow::CutOff, Blow::Hang] {
+        for nth in 3..=16 {
+            let kind = if nth % 2 == 0 { Flavor::MySql } else { Flavor::MariaDb };
+            let mut opts = usual(kind, 3);
+            opts.durability = Durability::Async;
+            let trouble = Trouble { nth, late: false, harm: Harm::Target(blow), lasts: Some(20_000) };
+            opts.switches = vec![quiet(3_000, Some(trouble))];
+            let run = run(opts);
+            let about = format!("{blow:?} {kind:?} at command {nth}");
+            assert!(run.violation.is_none(), "{about}: {:?}\n{}", run.violation, run.trace.join("\n"));
+            replaced += run.counters.get("promoted: lease ran out").copied().unwrap_or(0);
+        }
+    }
+    assert!(replaced > 0, "none was replaced");
 }

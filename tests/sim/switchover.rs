@@ -52,6 +52,8 @@ pub(crate) enum Harm {
     ManagerStalls,
     /// And a second one, on a copy of its store, takes over.
     ManagerStallsAndAnotherLeads,
+    /// And dies; the second one on a copy of its store goes on, and it returns with what its own holds as unfinished.
+    ManagerDiesAndAnotherLeads,
     /// A second one on a copy of its store leads beside the first, which goes on soon: the target hears the first only.
     TwoLead,
     Target(Blow),
@@ -238,7 +240,7 @@ impl Sim {
     }
 
     pub(crate) fn befall(&mut self, m: usize) {
-        let Some((trouble, of, _)) = self.switching.troubled.take() else { return };
+        let Some((trouble, of, _)) = self.switching.troubled.take().filter(|_| !self.mended) else { return };
         let recovery = self.stores[m].recoveries.iter().find(|recovery| recovery.id == of);
         let plan = recovery.and_then(|recovery| recovery.plan(PlanKind::Switchover)).cloned();
         let Some(plan) = plan else { return };
@@ -254,10 +256,15 @@ impl Sim {
             Harm::ManagerDies => Vec::new(),
             Harm::ManagerStalls => vec![Fault::Stall(m)],
             Harm::ManagerStallsAndAnotherLeads if m == 0 => vec![Fault::Stall(m), Fault::SecondManager],
+            Harm::ManagerDiesAndAnotherLeads if m == 0 => {
+                vec![Fault::Stall(m), Fault::SecondManager, Fault::Manager(m)]
+            }
             Harm::TwoLead if m == 0 => {
                 vec![Fault::Stall(m), Fault::SecondManager, Fault::CutPair(self.manager_party(1), target)]
             }
-            Harm::ManagerStallsAndAnotherLeads | Harm::TwoLead => vec![Fault::Stall(m)],
+            Harm::ManagerStallsAndAnotherLeads | Harm::ManagerDiesAndAnotherLeads | Harm::TwoLead => {
+                vec![Fault::Stall(m)]
+            }
             Harm::Target(blow) => vec![blow.at(target)],
             Harm::Old(blow) => vec![blow.at(old)],
             Harm::Third(blow) => vec![blow.at(third)],

@@ -49,8 +49,10 @@ impl Relearn {
     pub fn learned(&self) -> Option<Promises> {
         let last = self.heard.values().max_by_key(|led| led.generation)?;
         let ballot = self.heard.values().map(|led| &led.ballot).max_by_key(|ballot| ballot.number)?;
+        let rival = self.heard.values().map(|led| &led.rival).max_by_key(|rival| rival.number)?;
         (self.needed > 0 && self.heard.len() >= self.needed).then(|| Promises {
             ballot: ballot.clone(),
+            rival: rival.clone(),
             generation: last.generation,
             holder: last.holder.clone(),
             may_hold: last.holder.iter().cloned().collect(),
@@ -75,6 +77,7 @@ mod tests {
 
     fn led(generation: u64, number: u64) -> Led {
         Led {
+            rival: Ballot::default(),
             accepted: false,
             ballot: Ballot { number, manager: "m".to_owned() },
             generation: Generation(generation),

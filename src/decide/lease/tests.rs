@@ -165,6 +165,30 @@ fn an_older_ballot_is_refused_and_a_leader_change_touches_no_lease() {
     assert!(matches!(voter.renew(&renew("db1", 1), at(100)).0, Renewed::Granted { .. }));
 }
 
+/// What a manager that leads again must know: that another one has led since, whoever has tried in between.
+#[test]
+fn the_last_ballot_of_another_manager_is_remembered() {
+    let mut voter = adopted();
+    assert_eq!(voter.lead(&ballot(2, "m")).0.rival, Ballot::default(), "nobody but m has led");
+    assert_eq!(voter.lead(&ballot(3, "n")).0.rival, ballot(2, "m"));
+    assert_eq!(voter.lead(&ballot(17, "m")).0.rival, ballot(3, "n"));
+    // A second try of its own hides nothing, nor does a voter's restart.
+    assert_eq!(voter.lead(&ballot(18, "m")).0.rival, ballot(3, "n"));
+    let mut voter = Voter::restored(voter.promises().clone(), at(0));
+    assert_eq!(voter.lead(&ballot(19, "m")).0.rival, ballot(3, "n"));
+    assert_eq!(voter.lead(&ballot(20, "n")).0.rival, ballot(19, "m"));
+}
+
+/// Two managers on copies of one store have one id: only the first of them leads with a number.
+#[test]
+fn an_equal_ballot_leads_once_and_is_obeyed_as_often_as_it_comes() {
+    let mut voter = adopted();
+    assert!(voter.take_lead(&ballot(2, "m")).0.accepted);
+    assert!(!voter.take_lead(&ballot(2, "m")).0.accepted, "it leads already, or its copy does");
+    assert!(voter.lead(&ballot(2, "m")).0.accepted, "a command under it");
+    assert!(voter.take_lead(&ballot(3, "m")).0.accepted);
+}
+
 #[test]
 fn a_voter_that_missed_the_claim_believes_the_new_holder() {
     let mut voter = adopted();

@@ -17,6 +17,9 @@ use crate::model::time::Moment;
 pub struct Promises {
     /// Highest ballot obeyed.
     pub ballot: Ballot,
+    /// Highest ballot of another manager than that one's that was obeyed before it. Never falls either.
+    #[serde(default)]
+    pub rival: Ballot,
     /// Highest generation accepted. Invariant: neither this nor `ballot` ever falls.
     pub generation: Generation,
     /// To whom that generation belongs. Invariant: one generation, one holder.
@@ -99,6 +102,9 @@ pub struct Led {
     pub accepted: bool,
     /// Now obeyed.
     pub ballot: Ballot,
+    /// [`Promises::rival`]: what another manager than that one last led with, as far as this voter knows.
+    #[serde(default)]
+    pub rival: Ballot,
     pub generation: Generation,
     pub holder: Option<InstanceId>,
 }
@@ -162,7 +168,9 @@ impl Voter {
             return Persist::Unchanged;
         }
         let ballot = if self.obeys(&learned.ballot) { &learned.ballot } else { &self.promises.ballot };
-        self.promises = Promises { ballot: ballot.clone(), ..learned.clone() };
+        let rivals = [&self.promises.rival, &learned.rival];
+        let rival = rivals.into_iter().max_by_key(|rival| rival.number).cloned().unwrap_or_default();
+        self.promises = Promises { ballot: ballot.clone(), rival, ..learned.clone() };
         self.relearned = true;
         Persist::First
     }
@@ -178,12 +186,22 @@ impl Voter {
         self.grants.iter().find(|grant| grant.to == *holder).map(|grant| now.since(grant.at))
     }
 
-    /// A manager takes the lead. Touches neither lease nor generation.
+    /// A manager takes the lead, with a ballot that nobody has used before. An equal one is refused, though it is of the same id: of
+    /// two managers on copies of one store only one may lead with it.
+    pub fn take_lead(&mut self, ballot: &Ballot) -> (Led, Persist) {
+        if *ballot != self.promises.ballot {
+            return self.lead(ballot);
+        }
+        let (led, persist) = self.lead(ballot);
+        (Led { accepted: false, ..led }, persist)
+    }
+
+    /// A command comes under this ballot. Touches neither lease nor generation.
     pub fn lead(&mut self, ballot: &Ballot) -> (Led, Persist) {
         let accepted = self.obeys(ballot);
         let persist = if accepted { self.accept_ballot(ballot) } else { Persist::Unchanged };
-        let Promises { ballot, generation, holder, .. } = self.promises.clone();
-        (Led { accepted, ballot, generation, holder }, persist)
+        let Promises { ballot, rival, generation, holder, .. } = self.promises.clone();
+        (Led { accepted, ballot, rival, generation, holder }, persist)
     }
 
     /// The holder renews.
@@ -279,7 +297,10 @@ impl Voter {
         if self.promises.ballot == *ballot {
             return Persist::Unchanged;
         }
-        self.promises.ballot = ballot.clone();
+        let before = std::mem::replace(&mut self.promises.ballot, ballot.clone());
+        if before.manager != ballot.manager && before.number > self.promises.rival.number {
+            self.promises.rival = before;
+        }
         Persist::First
     }
 
