@@ -103,7 +103,8 @@ mod tests {
         // A vote that is asked under another host's name would count twice.
         let twice = right.clone().of_host("m2").lead(&lead, within).await;
         assert!(matches!(twice, Err(CallError::WrongHost { reached, .. }) if reached == "m1"));
-        assert!(right.of_host("m1").lead(&lead, within).await.unwrap().accepted);
+        let next = Lead { ballot: Ballot { number: 4, ..ballot }, ..lead };
+        assert!(right.of_host("m1").lead(&next, within).await.unwrap().accepted);
         stop.cancel();
         tracker.close();
         tokio::time::timeout(within, tracker.wait()).await.unwrap();
