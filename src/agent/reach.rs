@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::time::{Instant, sleep};
 
+use super::host::resolve;
 use super::sql::{mysql_account, mysql_tls};
 use super::state::Shared;
 use crate::clock;
@@ -86,6 +87,7 @@ async fn look(shared: &Shared) {
         let is_due = |instance: &InstanceId| seen.reach.get(instance).is_none_or(|tested| tested.is_due(now));
         others.into_iter().filter(|instance| Some(instance) != own.as_ref() && is_due(instance)).collect()
     };
+    let due = not_blocked_here(shared, due).await;
     let tests = due.into_iter().map(async |instance| {
         let outcome = log_in(server, &instance).await;
         (instance, outcome)
@@ -112,6 +114,25 @@ async fn look(shared: &Shared) {
     if changed {
         shared.announce_change();
     }
+}
+
+/// A source that replication here was taken from stays blocked on this host until a replica here is pointed at it again, which lifts
+/// that first. Meanwhile nothing is known of the way to it.
+async fn not_blocked_here(shared: &Shared, due: Vec<InstanceId>) -> Vec<InstanceId> {
+    let (Ok((_, hands)), false) = (shared.server(), due.is_empty()) else { return due };
+    let Ok(filter) = hands.filter().await else { return due };
+    let mut open = Vec::with_capacity(due.len());
+    for instance in due {
+        let mut blocked = false;
+        for address in resolve((instance.host.as_str(), instance.port)).await {
+            blocked |= filter.is_blocked(address).await.unwrap_or(false);
+        }
+        match blocked {
+            true => drop(shared.seen().reach.remove(&instance)),
+            false => open.push(instance),
+        }
+    }
+    open
 }
 
 async fn log_in(server: &config::ServerConfig, to: &InstanceId) -> Result<(), Unseen> {

@@ -214,8 +214,7 @@ impl Filter {
         let doing = "unblocking a server";
         let (set, key) = (blocked_set(server), nft::endpoint_key(server));
         // A removal that finds nothing makes the kernel wait for all packets on their way all the same.
-        let blocked = self.table.elements(set).await.map_err(|error| self.failed(doing, error))?;
-        if !blocked.iter().any(|element| element.key == key) {
+        if !self.is_blocked(server).await? {
             return self.read_back().await.map(drop);
         }
         match self.apply(doing, &[self.table.remove(set, &[key])]).await {
@@ -223,6 +222,18 @@ impl Filter {
             Err(FilterError::Vanished { .. }) => self.read_back().await.map(drop),
             other @ (Ok(()) | Err(_)) => other,
         }
+    }
+
+    /// Whether this host's connections to `server` are reset.
+    ///
+    /// # Errors
+    /// When the kernel refuses or is late.
+    pub async fn is_blocked(&self, server: SocketAddr) -> Result<bool, FilterError> {
+        let server = canonical(server);
+        let (set, key) = (blocked_set(server), nft::endpoint_key(server));
+        let blocked = self.table.elements(set).await;
+        let blocked = blocked.map_err(|error| self.failed("reading who is blocked", error))?;
+        Ok(blocked.iter().any(|element| element.key == key))
     }
 
     /// Blocks no server any longer.
