@@ -201,7 +201,11 @@ fn living(view: &ClusterView, primary: &InstanceId, seen: &Seen, report: &Report
         );
         return Diagnosis::new(Verdict::BlockedForAcks, Some(primary), vec![text]);
     }
-    if stuck >= policy.silence && still_for >= policy.silence {
+    // A commit that waited for an acknowledgement may have got it since the agent spoke: only a word that is not older than the look
+    // at the server counts beside it.
+    let said_later =
+        seen.agent.as_ref().zip(seen.manager.as_ref()).is_some_and(|(said, look)| said.at >= look.at);
+    if said_later && stuck >= policy.silence && still_for >= policy.silence {
         let disk = seen.agent_now().and_then(AgentStatus::stuck_disk);
         let text = format!(
             "{primary}: a write heartbeat has waited {}, nothing was committed for {}{}",
