@@ -215,7 +215,7 @@ impl Intents {
         (!remaining.is_zero()).then_some((remaining, last.why.as_str()))
     }
 
-    /// The same while clients are out: nobody waits longer than [`WHILE_OUT`] for the next attempt, however many failed.
+    /// The same while clients are out: nobody waits longer than 2 s for the next attempt, however many failed.
     pub fn pause_while_out(&self, instance: &InstanceId, now: Moment) -> Option<(Duration, &str)> {
         let last = self.undone.iter().find(|undone| undone.instance == *instance)?;
         let remaining = last.pause().min(WHILE_OUT).saturating_sub(now.since(last.at));

@@ -33,7 +33,7 @@ pub async fn binlog_filters(conn: &mut Connection, deadline: Instant) -> Result<
     Ok(["binlog_do_db", "binlog_ignore_db"].iter().filter_map(of).collect())
 }
 
-/// How many tables of users are in an engine without transactions. The server ends this by itself after [`COUNTING`].
+/// How many tables of users are in an engine without transactions. The server ends this by itself after 5 s.
 ///
 /// # Errors
 /// How it failed by `deadline`, or that it took too long.

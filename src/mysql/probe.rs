@@ -57,7 +57,7 @@ impl Extra {
 }
 
 /// Asks a server for everything a decision needs. `coordinates` is empty on MySQL, and `purged` is on MariaDB only what never was
-/// in its logs: see [`binlog`]. Each [`Extra`] is left out where the account or the server has none.
+/// in its logs: see [`binlog`]. Each `Extra` is left out where the account or the server has none.
 ///
 /// # Errors
 /// How it failed by `deadline`.
