@@ -29,6 +29,10 @@ pub(crate) fn at_every_command(fault: Option<Fault>, kind: PlanKind, change: imp
     let mut deaths = 0;
     for flavor in [Flavor::MariaDb, Flavor::MySql] {
         for (fate, successor) in FATES {
+            // An older store does not have what an operator asked for since: he has to ask again.
+            if kind == PlanKind::Topology && successor == Successor::OlderStore {
+                continue;
+            }
             for nth in 1.. {
                 let mut opts = Options::of(7, Planted::Nothing);
                 (opts.members, opts.flavor, opts.acks) = (3, flavor, 1);
