@@ -79,7 +79,8 @@ impl Lab {
     }
 
     pub(crate) fn sentence(&self) -> String {
-        self.status().map_or_else(String::new, |status| status["sentence"].as_str().unwrap_or_default().to_owned())
+        self.status()
+            .map_or_else(String::new, |status| status["sentence"].as_str().unwrap_or_default().to_owned())
     }
 
     /// The primary's host by the manager's word.
