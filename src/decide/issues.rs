@@ -91,10 +91,13 @@ pub(crate) fn issues(view: &ClusterView, now: Moment) -> Vec<String> {
 fn ring(view: &ClusterView, primary: &InstanceId) -> Option<String> {
     let report = view.of(primary)?.latest().filter(|report| report.is_writable())?;
     let channel = report.channel().filter(|channel| view.cluster.member(&channel.source).is_some())?;
+    let source = &channel.source;
+    if channel.is_stopped() {
+        return Some(format!("{primary} is the primary and keeps settings to replicate from {source}"));
+    }
     Some(format!(
-        "{primary} is the primary and replicates from {}, a replica of its own; end that on {primary}: stop its replication, then reset it with \
-         \"ALL\"",
-        channel.source
+        "{primary} is the primary and replicates from {source}, a replica of its own; end that on {primary}: stop its replication, then \
+         reset it with \"ALL\""
     ))
 }
 

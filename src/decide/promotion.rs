@@ -371,12 +371,12 @@ impl<'a> Promotion<'a> {
         stages.extend(self.feeds_only().map(closed_again));
         let run = |instance: &InstanceId| Step::Wish { instance: instance.clone(), wish: Wish::Run };
         stages.extend(self.woken.iter().map(|woken| Stage::new("started", vec![run(woken)]).or_continue()));
-        // What the program could not do at once is asked again when nobody waits for it, and a person is told if it fails for good.
+        stages.push(Stage::new("tidy", vec![tidy]).or_continue());
+        // The program is asked again here, where no writer waits for it. If it fails for good the operation fails, and nothing else of it
+        // is missing but the old primary's return, which a later plan does.
         stages.extend(self.direct("directed"));
         if self.handover.is_some() {
-            stages.extend(self.demote(tidy));
-        } else {
-            stages.push(Stage::new("tidy", vec![tidy]).or_continue());
+            stages.extend(self.demote());
         }
         stages
     }
@@ -400,12 +400,12 @@ impl<'a> Promotion<'a> {
     }
 
     /// Clients may read there only once it follows.
-    fn demote(&self, tidy: Step) -> [Stage; 2] {
+    fn demote(&self) -> [Stage; 2] {
         let old = self.isolation.primary.clone();
         let acker = self.view.cluster.policy.durability == Durability::Lossless;
         let point = Step::PointReplica { instance: old.clone(), source: self.leader(), acker };
         [
-            Stage::new("demote", vec![point, tidy]).or_stop(),
+            Stage::new("demote", vec![point]).or_stop(),
             Stage::new("admit", vec![Step::Admit { instance: old }]).or_stop(),
         ]
     }

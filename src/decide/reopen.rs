@@ -287,6 +287,27 @@ pub(super) fn traffic(view: &ClusterView, intents: &Intents, now: Moment) -> Opt
     Some(plan(view, PlanKind::Repair, title, stages))
 }
 
+/// The primary serves, and settings by which it once replicated from another member are left, with both threads stopped: the end of its
+/// promotion failed. A thread that runs is another matter: somebody made a ring, and `issues` names it.
+pub(super) fn tidy(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan> {
+    let record = view.record.as_ref()?;
+    let primary = &record.primary;
+    let seen = view.of(primary)?;
+    let agent = seen.agent_now().filter(|_| is_heard_since(seen, intents))?;
+    let serves = matches!(agent.access, Access::Held { .. }) && agent.held == Some(record.generation);
+    let report = seen.report().filter(|report| report.is_writable())?;
+    let channel = report.channel().filter(|channel| view.cluster.member(&channel.source).is_some())?;
+    if !serves || !channel.is_stopped() || intents.pause(primary, now).is_some() {
+        return None;
+    }
+    let title = format!(
+        "{primary} leads and still has settings to replicate from {}: it forgets them",
+        channel.source
+    );
+    let tidy = Step::ForgetSource { instance: primary.clone(), discard: None };
+    Some(plan(view, PlanKind::Repair, title, vec![Stage::new("tidy", vec![tidy])]))
+}
+
 /// A dead primary whose failover is refused is started in place, as the primary it was (D2): nothing of it may be dropped.
 pub(super) fn restart_in_place(
     view: &ClusterView,

@@ -113,6 +113,7 @@ fn act(
         Verdict::Healthy | Verdict::Degraded if view.cluster.mode != Mode::Observe => {
             let plan = reopen::confirmed(view, intents);
             let plan = plan.or_else(|| reopen::traffic(view, intents, now));
+            let plan = plan.or_else(|| reopen::tidy(view, intents, now));
             let plan = plan.or_else(|| events::mend(view, intents, now));
             let plan = plan.or_else(|| rejoin::rejoin(view, intents, now));
             let plan = plan.or_else(|| ackers::rearm(view, ranking, intents, now));

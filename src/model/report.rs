@@ -65,6 +65,11 @@ impl Replication {
         self.source == *source && self.receiver == ThreadState::Connecting
     }
 
+    /// Neither thread runs, with or without an error.
+    pub fn is_stopped(&self) -> bool {
+        self.receiver == ThreadState::Stopped && self.applier == ThreadState::Stopped
+    }
+
     /// Both threads run.
     pub fn is_running(&self) -> bool {
         self.receiver == ThreadState::Running && self.applier == ThreadState::Running

@@ -102,10 +102,7 @@ impl Step {
             }
             Self::Claim { .. } => seen.votes.as_ref().is_some_and(|votes| votes.majority),
             Self::StopReplicating { .. } => report.is_some_and(|report| {
-                report.is_level()
-                    && report.channel().is_none_or(|channel| {
-                        channel.receiver == ThreadState::Stopped && channel.applier == ThreadState::Stopped
-                    })
+                report.is_level() && report.channel().is_none_or(Replication::is_stopped)
             }),
             Self::ArmSource { acks: 0, .. } => report.is_some_and(|report| !report.semi_sync.source_enabled),
             Self::ArmSource { acks, .. } => report.is_some_and(|report| {

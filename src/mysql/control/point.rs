@@ -124,8 +124,7 @@ fn restart(
 
 /// What starting a thread would throw away.
 fn lost_at_start(conn: &Connection, seen: &Standing, channel: &Replication) -> Option<GtidSet> {
-    let both_stopped = channel.receiver == ThreadState::Stopped && channel.applier == ThreadState::Stopped;
-    seen.unapplied().filter(|_| both_stopped && conn.dialect().purges_at_start())
+    seen.unapplied().filter(|_| channel.is_stopped() && conn.dialect().purges_at_start())
 }
 
 /// Nothing received is unapplied and the receiver is stopped: changing the source throws relay logs away otherwise.
