@@ -168,6 +168,12 @@ impl Recovery {
         })
     }
 
+    /// A promotion came past its commit point: its candidate is open, and recorded as primary.
+    pub fn has_registered(&self) -> bool {
+        let commit = self.plan(PlanKind::Promote).and_then(|plan| plan.commit);
+        commit.is_some_and(|commit| self.stage_begun(PlanKind::Promote).is_some_and(|stage| stage > commit))
+    }
+
     /// Whom a promotion that failed past its commit point had stopped to lead: it follows nobody, and nobody but this recovery did that.
     pub fn left_stopped(&self) -> Vec<String> {
         let begun = self.stage_begun(PlanKind::Promote).map_or(0, |index| index + 1);

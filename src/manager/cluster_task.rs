@@ -30,7 +30,6 @@ use crate::execute::journal::Recovery;
 use crate::execute::operations::{
     Operations, REMEMBERED, recall_left_behind, recall_received, recovery_of, token_of,
 };
-use crate::execute::record::change_record;
 use crate::execute::recovery::Operation;
 use crate::execute::world::Token;
 use crate::execute::{Outcome, recovery};
@@ -78,6 +77,8 @@ pub(super) struct ClusterTask {
     pub(super) to_resume: bool,
     /// When the store last refused what is known of the ackers.
     pub(super) evidence_failed_at: Option<Moment>,
+    /// How far the running recovery's journal was when the record was last read because of it.
+    pub(super) record_read_at: usize,
     pub(super) progress: Progress,
     /// The last sentence logged, without its figures.
     pub(super) last_told: String,
@@ -156,6 +157,7 @@ impl ClusterTask {
         let now = clock::now();
         let wall = clock::wall();
         self.learn_events().await;
+        self.follow_record().await;
         self.intents.at_once = self.common.fleet.at_once(&self.view.cluster.name, now);
         let mut decision = decide(&self.view, &self.intents, now, wall);
         let running = self.recovery.borrow().clone().filter(|_| self.operations.is_running());
@@ -345,10 +347,7 @@ impl ClusterTask {
 
     async fn ended(&mut self, about: &InstanceId, outcome: Result<Outcome, String>, now: Moment) {
         self.view.forget_events();
-        match self.store.record(&self.view.cluster.name).await {
-            Ok(record) => self.view.record = record,
-            Err(error) => tracing::error!(%error, "the record could not be read back"),
-        }
+        self.read_record().await;
         let ended = self.recovery.borrow().clone();
         if let Some(ended) = &ended {
             let trouble = outcome.as_ref().map_or_else(|why| Some(why.as_str()), Outcome::trouble);
@@ -424,16 +423,6 @@ impl ClusterTask {
                 let _ = answer.send(self.unpark(&instance).await);
             }
         }
-    }
-
-    /// Changes the record while nothing else does.
-    pub(super) async fn amend(&mut self, change: RecordChange) -> Result<(), String> {
-        if self.operations.is_running() {
-            return Err("a recovery is running; try again when it has ended".to_owned());
-        }
-        let changed = change_record(&*self.world, &change, clock::wall()).await;
-        self.view.record = Some(changed.map_err(|error| error.to_string())?);
-        Ok(())
     }
 
     fn decision_for(&self, ask: FailoverAsk, now: Moment) -> Decision {

@@ -14,7 +14,7 @@ mod members;
 mod monitor;
 mod planned;
 mod progress;
-mod proven;
+mod record;
 pub mod reload;
 mod returning;
 pub mod rolling;
@@ -160,6 +160,7 @@ async fn start_cluster(config: &ClusterConfig, common: &Arc<Common>) -> Result<C
         to_resume: false,
         evidence_failed_at: None,
         progress: Default::default(),
+        record_read_at: 0,
         last_told: String::new(),
     };
     tracker.spawn(task.run());
