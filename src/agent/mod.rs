@@ -24,6 +24,7 @@ pub mod lease_loop;
 mod leaving;
 mod logs;
 mod opening;
+mod ordered_stop;
 mod poll;
 pub mod ports;
 mod reach;

@@ -11,6 +11,7 @@ use super::durable;
 use super::error_log;
 use super::hanging;
 use super::host::heard::Heard;
+use super::ordered_stop;
 use super::sql::connect_admin;
 use super::state::Shared;
 use crate::clock;
@@ -62,6 +63,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
             no_events(conn).await;
         }
         if let (Ok(Some(report)), Some(conn)) = (&outcome, &mut conn) {
+            ordered_stop::look(&shared, report);
             hanging::look(&shared, conn, report, Instant::now() + ANSWER_WITHIN).await;
             error_log::learn(&shared, conn).await;
         }

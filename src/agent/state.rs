@@ -87,6 +87,8 @@ pub struct Seen {
     pub stops: Stops,
     /// A thread of its replication ended, and nobody stopped it.
     pub threads_killed: bool,
+    /// A manager's order left its replication standing.
+    pub stopped_by_order: bool,
     /// Where its server writes its errors, if into a file, as the process of that number has said.
     pub error_log: Option<(u32, Option<PathBuf>)>,
     /// Why starting its server failed last, until it runs.
@@ -212,6 +214,7 @@ impl Shared {
             applier_waits_since: None,
             stops: Stops::default(),
             threads_killed: false,
+            stopped_by_order: false,
             error_log: None,
             start_failed: None,
             reach: BTreeMap::new(),
@@ -366,6 +369,7 @@ impl Shared {
             stop_hangs: seen.stop_hangs_since.map(|since| now.since(since)),
             applier_waits: seen.applier_waits_since.map(|since| now.since(since)),
             threads_killed: seen.threads_killed,
+            stopped_by_order: seen.stopped_by_order,
             start_failed: seen.start_failed.clone(),
             reach: self.reach(&seen, now),
         }

@@ -13,7 +13,7 @@ use super::sql::fresh_report;
 use super::state::{ServerProcess, Shared};
 use super::streams::{deafen, leaving, spare_replicas, unblock};
 use super::wire::StepRequest;
-use super::{barrier, block, exchange, extra, rebuild, start, take_back};
+use super::{barrier, block, exchange, extra, ordered_stop, rebuild, start, take_back};
 use crate::clock;
 use crate::decide::lease::holder::{Input, Role};
 use crate::decide::lease::refusal::{Refusal, permits};
@@ -70,7 +70,11 @@ pub(super) async fn apply(shared: &Arc<Shared>, request: &StepRequest) -> Result
     let role = shared.seen().kept.role;
     permits(role, step).map_err(|refusal| StepError::Failed(refusal.to_string()))?;
     make_way(shared, step);
-    match done(shared, request, deadline).await? {
+    // Before the first statement, for its manager may die in it; after the last one, for a look in between saw the threads run.
+    let stops = ordered_stop::begin(shared, step);
+    let read = done(shared, request, deadline).await?;
+    ordered_stop::end(shared, step, stops);
+    match read {
         Read::Events => events_read_back(shared, deadline).await,
         Read::Agent => read_back(shared, false, deadline).await,
         Read::Server => {

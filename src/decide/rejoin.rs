@@ -237,7 +237,10 @@ impl Standing {
             && follows
             && !acknowledges
             && topology::would_acknowledge(view, record, (instance, report), home);
-        let left = intents.was_left(instance) || intents.failures(instance) > 0 || agent.threads_killed;
+        let left = intents.was_left(instance)
+            || intents.failures(instance) > 0
+            || agent.threads_killed
+            || agent.stopped_by_order;
         let stands = lacked || joins || astray || recorded || mute || left_stopped(report, left);
         let asked = intents.asked.as_ref() == Some(instance)
             && !report.channel().is_some_and(Replication::is_running);
@@ -358,7 +361,7 @@ fn refusal<'a>(home: &InstanceId, report: &'a Report) -> Option<&'a ThreadError>
 /// stops a replica by hand stops both threads, and is left alone unless a recovery is known to have `left` it so. One that hung while
 /// a switchover was taken back stops its applier late, after it was told to go on: that is left, too.
 fn left_stopped(report: &Report, left: bool) -> bool {
-    report.channel().is_some_and(|channel| {
+    report.channel().map_or(left, |channel| {
         let deaf = channel.receiver == ThreadState::Stopped && channel.receiver_error.is_none();
         let killed = channel.applier_error.as_ref().is_none_or(|error| KILLED.contains(&error.code));
         let idle = channel.applier == ThreadState::Stopped && killed;

@@ -242,6 +242,10 @@ pub struct AgentStatus {
     /// A thread of its replication stands still, and no statement stopped it.
     #[serde(default)]
     pub threads_killed: bool,
+    /// Its replication stands because a manager's order left it so, and no order has started it since: nobody stopped it by hand, and
+    /// that manager may be gone with its journal.
+    #[serde(default)]
+    pub stopped_by_order: bool,
     /// Why starting its server failed last, while it does not run.
     #[serde(default)]
     pub start_failed: Option<String>,

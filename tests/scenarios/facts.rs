@@ -158,6 +158,9 @@ fn server_is(host: &mut Host, fact: &[&str]) -> Done {
         ["threads", "killed"] => {
             (host.receiver_stopped, host.applier_stopped, host.threads_killed) = (true, true, true);
         }
+        ["stopped", "by", "order"] => {
+            (host.receiver_stopped, host.applier_stopped, host.stopped_by_order) = (true, true, true);
+        }
         ["locked", "out", "at", other] => {
             let why = Unseen::AccessDenied("4151: Access denied, this account is locked".to_owned());
             host.refused_at.push((instance(other)?, why));

@@ -82,6 +82,8 @@ pub(crate) struct Host {
     pub(crate) stop_hangs: Option<Duration>,
     /// Its threads stand still, and no statement stopped them.
     pub(crate) threads_killed: bool,
+    /// A manager's order stopped them, and none has started them since.
+    pub(crate) stopped_by_order: bool,
     /// Why its agent could not start its server.
     pub(crate) start_failed: Option<String>,
     /// Where a receiver on this host is refused, and how.
@@ -147,6 +149,7 @@ impl Host {
             disk: None,
             stop_hangs: None,
             threads_killed: false,
+            stopped_by_order: false,
             start_failed: None,
             refused_at: Vec::new(),
             commit_takes: None,

@@ -288,6 +288,7 @@ impl World {
             stop_hangs: host.stop_hangs,
             applier_waits: host.stop_hangs,
             threads_killed: host.threads_killed,
+            stopped_by_order: host.stopped_by_order,
             start_failed: host.start_failed.clone(),
             reach: self.reach(host),
         }

@@ -173,11 +173,13 @@ impl Sim {
         errant
     }
 
-    /// Another manager stopped it in a recovery that the one that is left has no journal of: as good as stopped by hand, and told.
+    /// Another manager stopped it in a recovery that the one that is left has no journal of, and its agent, which knew, was restarted since:
+    /// as good as stopped by hand, and told.
     pub(crate) fn was_left_unknown(&mut self, s: usize) -> bool {
         let server = &self.servers[s];
         let known = self.stores[0].recoveries.iter().any(|recovery| recovery.id == server.stopped_by);
-        let left = server.up && !server.io && !server.sql && !server.stopped_by.is_empty() && !known;
+        let stands = server.up && !server.io && !server.sql && !self.hosts[s].stopped_by_order;
+        let left = stands && !server.stopped_by.is_empty() && !known;
         if left {
             self.count("left stopped by a manager that is gone with its journal");
         }

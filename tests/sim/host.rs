@@ -53,6 +53,8 @@ pub(crate) struct Host {
     pub(crate) turning: bool,
     /// The recovery that its agent last saw taken back.
     pub(crate) taken_back: String,
+    /// A manager's order left its replication standing; its agent forgets that when it restarts.
+    pub(crate) stopped_by_order: bool,
     // The kernel.
     pub(crate) filter: Filter,
     pub(crate) vip: Option<Moment>,
@@ -84,6 +86,7 @@ impl Host {
             has_server,
             turning: false,
             taken_back: String::new(),
+            stopped_by_order: false,
             filter: Filter::Open,
             vip: None,
             spared: Vec::new(),
@@ -171,6 +174,7 @@ impl Sim {
     pub(crate) fn stop_agent(&mut self, h: usize) {
         (self.hosts[h].agent, self.hosts[h].turning) = (None, false);
         self.hosts[h].taken_back.clear();
+        self.hosts[h].stopped_by_order = false;
         self.hosts[h].life += 1;
     }
 
@@ -356,6 +360,7 @@ impl Sim {
     // === what it says ===
 
     pub(crate) fn status(&mut self, h: usize) -> AgentStatus {
+        self.hosts[h].stopped_by_order &= !(self.servers[h].io && self.servers[h].sql);
         let now = self.now_at(h);
         let server = if self.answers(h) {
             Ok(self.report(h))
@@ -417,6 +422,7 @@ impl Sim {
             stop_hangs: None,
             applier_waits: None,
             threads_killed: false,
+            stopped_by_order: host.stopped_by_order,
             start_failed: None,
             reach: Vec::new(),
         }

@@ -41,6 +41,7 @@ pub(crate) async fn agent_step(
     shared.act(|sim| sim.obey(h, token))?;
     let role = shared.act(|sim| sim.holder(h).map(|holder| holder.role()).unwrap_or_default());
     permits(role, step).map_err(|refusal| failed(refusal.to_string()))?;
+    let stops = shared.act(|sim| sim.leaves_standing(h, step, token));
     match step {
         Step::Fence { generation, .. } => {
             shared.act(|sim| sim.fence(h, *generation)).map_err(|why| failed(why.to_string()))?;
@@ -125,9 +126,6 @@ pub(crate) async fn agent_step(
                     return Err(dead());
                 }
             }
-            if let Step::StopReplicating { .. } = step {
-                shared.act(|sim| sim.servers[h].stopped_by.clone_from(&token.recovery));
-            }
             let done = sql(shared, h, life, step).await;
             shared.act(|sim| sim.hosts[h].turning &= sim.hosts[h].life != life);
             done?;
@@ -136,6 +134,8 @@ pub(crate) async fn agent_step(
     }
     alive(shared, h, life).await.ok_or_else(dead)?;
     Ok(shared.act(|sim| {
+        let settled = matches!(step, Step::PointReplica { .. } | Step::Open { .. } | Step::Halt { .. });
+        sim.hosts[h].stopped_by_order = (sim.hosts[h].stopped_by_order || stops) && !settled;
         let mut seen = evidence(sim, h);
         lie(sim, step, &mut seen);
         seen
@@ -325,6 +325,21 @@ async fn point(
 }
 
 impl Sim {
+    /// A step that stops a server's replication, or opens one that does not replicate: its agent remembers that, and the checker by whom.
+    fn leaves_standing(&mut self, h: usize, step: &Step, token: &Token) -> bool {
+        let stops = matches!(
+            step,
+            Step::StopReceiving { .. } | Step::StopReplicating { .. } | Step::CatchUpFrom { .. }
+        );
+        let stands = !self.servers[h].io && !self.servers[h].sql;
+        let leaves = stops && !stands || matches!(step, Step::Admit { .. }) && stands;
+        if leaves {
+            self.hosts[h].stopped_by_order = true;
+            self.servers[h].stopped_by.clone_from(&token.recovery);
+        }
+        leaves
+    }
+
     fn obey(&mut self, h: usize, token: &Token) -> Result<(), StepError> {
         let planted = self.planted(Planted::IgnoreBallots);
         let Some(agent) = self.hosts[h].agent.as_mut() else {
