@@ -3,7 +3,7 @@
 
 use super::state::Shared;
 use crate::decide::plan::Step;
-use crate::model::report::{Report, ThreadState};
+use crate::model::report::{Replication, Report};
 
 /// A step begins; whether it leaves the replication of a server standing that ran, or lets clients in beside one that does not.
 pub(super) fn begin(shared: &Shared, step: &Step) -> bool {
@@ -21,19 +21,13 @@ pub(super) fn end(shared: &Shared, step: &Step, stops: bool) {
 
 /// Somebody started it: from now on whoever stops it does so by hand.
 pub(super) fn look(shared: &Shared, report: &Report) {
-    if report.channel().is_some_and(|channel| {
-        channel.receiver == ThreadState::Running && channel.applier == ThreadState::Running
-    }) {
+    if report.channel().is_some_and(Replication::is_running) {
         shared.seen().stopped_by_order = false;
     }
 }
 
 fn leaves_standing(step: &Step, report: Option<&Report>) -> bool {
-    let stands = |report: &Report| {
-        report.channel().is_none_or(|channel| {
-            [channel.receiver, channel.applier].iter().all(|state| *state == ThreadState::Stopped)
-        })
-    };
+    let stands = |report: &Report| report.channel().is_none_or(Replication::is_stopped);
     // What stands already was stopped by somebody else. A closed server is led back for that; once open, one that stands would be taken
     // for one that was stopped by hand.
     let stops =

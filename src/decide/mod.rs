@@ -27,7 +27,7 @@ mod prospect;
 mod reach;
 pub mod rebuild;
 pub mod rejoin;
-mod reopen;
+pub(crate) mod reopen;
 mod restrictions;
 pub mod standing;
 mod starved;

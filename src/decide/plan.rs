@@ -99,6 +99,12 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// What the stages before that one armed. Nobody but the plan keeps it so, and what is opened or recorded after it rests on it.
+    pub fn armed_before(&self, index: usize) -> Vec<Step> {
+        let before = self.stages.iter().take(index).flat_map(|stage| &stage.steps);
+        before.filter(|step| matches!(step, Step::ArmSource { acks: 1.., .. })).cloned().collect()
+    }
+
     /// Every step in order.
     pub fn steps(&self) -> impl Iterator<Item = &Step> {
         self.stages.iter().flat_map(|stage| &stage.steps)

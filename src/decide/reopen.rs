@@ -206,12 +206,16 @@ pub(super) fn led_by_another(view: &ClusterView, intents: &Intents) -> Option<Pl
     };
     let acking = view.seen.iter().filter(|(instance, seen)| may_acknowledge(instance, seen));
     let acking = acking.map(|(instance, _)| instance.clone());
+    let known = record.degraded.as_ref().map(|degraded| degraded.why.clone());
+    let serving = view.of(primary).and_then(Seen::report).filter(|report| report.is_writable());
+    let degraded =
+        serving.map_or(known, |report| found_degraded(record, report, primary, "whoever had it lead"));
     let register = Step::Register {
         primary: primary.clone(),
         generation,
         ackers: if record.acks == 0 { Vec::new() } else { acking.collect() },
-        acks: record.acks,
-        degraded: record.degraded.as_ref().map(|degraded| degraded.why.clone()),
+        acks: if degraded.is_some() && record.degraded.is_none() { 0 } else { record.acks },
+        degraded,
     };
     let title = format!(
         "{primary} leads generation {generation} by a majority's word, {} with generation {} was recorded: that is recorded now",
@@ -231,13 +235,7 @@ pub(super) fn confirmed(view: &ClusterView, intents: &Intents) -> Option<Plan> {
     if !matches!(agent.access, Access::Held { .. }) || agent.held != Some(record.generation) {
         return None;
     }
-    let semi_sync = &report.semi_sync;
-    let waits = semi_sync.source_enabled && semi_sync.acks >= record.acks;
-    let known = record.degraded.as_ref().map(|degraded| degraded.why.clone());
-    let degraded = known.or_else(|| {
-        (record.acks > 0 && !waits)
-            .then(|| format!("the manager of ballot {rival} had left {} without it", record.primary))
-    });
+    let degraded = found_degraded(record, report, &record.primary, &format!("the manager of ballot {rival}"));
     let follows = |report: &Report| {
         report.channel().is_some_and(|channel| channel.source == record.primary)
             && report.semi_sync.replica_enabled

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::Outcome;
+use crate::decide::operation::completes_rejoin;
 use crate::decide::plan::{Plan, PlanKind, Step};
 use crate::model::cluster::ClusterName;
 use crate::model::instance::InstanceId;
@@ -114,9 +115,9 @@ impl Recovery {
         })
     }
 
-    /// The accepted plan of that kind.
+    /// The accepted plan of that kind; the last one where it was decided again.
     pub fn plan(&self, kind: PlanKind) -> Option<&Plan> {
-        self.entries.iter().find_map(|entry| match &entry.what {
+        self.entries.iter().rev().find_map(|entry| match &entry.what {
             What::Accepted { plan } if plan.kind == kind => Some(plan),
             What::Accepted { .. }
             | What::Stage { .. }
@@ -168,10 +169,24 @@ impl Recovery {
         })
     }
 
-    /// A promotion came past its commit point: its candidate is open, and recorded as primary.
+    /// Done, it leaves nothing to mend of whom it is about. A return that only starts a server, or takes it from the ackers, is half of one.
+    pub fn leads_back(&self) -> bool {
+        self.kind != PlanKind::Rejoin || self.plan(self.kind).is_none_or(completes_rejoin)
+    }
+
+    /// Its promotion is past the commit point.
+    pub fn is_committed(&self) -> bool {
+        self.commit_and_stage().is_some_and(|(commit, stage)| stage >= commit)
+    }
+
+    /// Its promotion's commit stage is done: the candidate is open, and recorded as primary.
     pub fn has_registered(&self) -> bool {
-        let commit = self.plan(PlanKind::Promote).and_then(|plan| plan.commit);
-        commit.is_some_and(|commit| self.stage_begun(PlanKind::Promote).is_some_and(|stage| stage > commit))
+        self.commit_and_stage().is_some_and(|(commit, stage)| stage > commit)
+    }
+
+    /// The commit stage of its promotion, and the newest stage of that which was begun.
+    fn commit_and_stage(&self) -> Option<(usize, usize)> {
+        Some((self.plan(PlanKind::Promote)?.commit?, self.stage_begun(PlanKind::Promote)?))
     }
 
     /// Whom a promotion that failed past its commit point had stopped to lead: it follows nobody, and nobody but this recovery did that.

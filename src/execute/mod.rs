@@ -6,6 +6,8 @@ pub mod journal;
 pub mod operations;
 pub mod record;
 pub mod recovery;
+#[cfg(test)]
+mod resume_tests;
 mod undo;
 pub mod world;
 
@@ -238,16 +240,17 @@ impl<W: World, J: Journal> Run<'_, W, J> {
             self.say(What::Stage { plan: self.plan.kind, index, name: stage.name.clone() });
             let since = Instant::now();
             self.began.push((index, since));
+            let resumed = again.filter(|again| *again == index);
             let mut trouble = if committed && self.plan.commit != Some(index) {
                 // Whoever resumes goes forward from the commit point in any case: writers do not wait for the disk again.
                 let (journal, said) = (self.journal, std::mem::take(&mut self.said));
                 let (written, trouble) =
-                    join(journal.write(said), self.stage(stage, again == Some(index), true)).await;
+                    join(journal.write(said), self.stage_from(stage, resumed, resumed.is_some(), true)).await;
                 written?;
                 trouble
             } else {
                 self.write().await?;
-                self.stage(stage, again == Some(index), committed).await
+                self.stage_from(stage, resumed, resumed.is_some(), committed).await
             };
             let (most, longest) = match self.earlier {
                 Some(_) => (PLANNED_TRIES, PLANNED_FOR),
@@ -261,7 +264,7 @@ impl<W: World, J: Journal> Run<'_, W, J> {
                 && since.elapsed() < longest
             {
                 sleep(FORWARD_PAUSE).await;
-                trouble = self.stage(stage, true, committed).await;
+                trouble = self.stage_from(stage, resumed, true, committed).await;
                 tries += 1;
             }
             let Some(why) = trouble else { continue };
@@ -277,6 +280,25 @@ impl<W: World, J: Journal> Run<'_, W, J> {
         }
         self.write().await?;
         Ok(Outcome::Done)
+    }
+
+    /// A stage; where it is the one at which a dead manager's plan goes on, what was armed before it first. The journal may be older than
+    /// what another manager took back, and a server that is opened unarmed, or recorded as armed, would promise what is not kept.
+    async fn stage_from(
+        &mut self,
+        stage: &Stage,
+        resumed: Option<usize>,
+        again: bool,
+        committed: bool,
+    ) -> Option<String> {
+        let steps = resumed.map_or_else(Vec::new, |index| self.plan.armed_before(index));
+        let armed = Stage { steps, ..stage.clone() };
+        if let Some(why) = self.stage(&armed, true, committed).await
+            && stage.on_failure == OnFailure::Abort
+        {
+            return Some(why);
+        }
+        self.stage(stage, again, committed).await
     }
 
     /// All steps of a stage side by side; the troubles, if any, in one line.

@@ -12,6 +12,7 @@ use super::{Bounds, Finished, From, Outcome, Scope, run, run_within, take_back};
 use crate::decide::lint::lint;
 use crate::decide::operation::{Conduct, FollowingPlan, Next, OnDeath, Stop, next_plan};
 use crate::decide::plan::{Plan, Step};
+use crate::decide::reopen::led_since;
 use crate::model::instance::InstanceId;
 use crate::model::intent::FailoverAsk;
 use crate::model::view::ClusterView;
@@ -61,7 +62,9 @@ fn bounds(stop: Stop, abort: &CancellationToken) -> Bounds {
 /// Goes on with an operation whose manager died: forward past the commit point; before it as its kind says.
 ///
 /// Where another manager has led since, that one may have gone on with it, or with more: neither its next stage nor its undo is about the
-/// servers as they are now. It ends here, and what is left of it is decided from what is seen.
+/// servers as they are now. It ends here, and what is left of it is decided from what is seen. So it is where a server leads that this store
+/// knows nothing of. A copy of a store is not told from the store itself, and its journal may be older than what was done: whatever rests
+/// on an earlier stage makes that true again first.
 ///
 /// # Errors
 /// The journal's.
@@ -73,14 +76,8 @@ pub async fn resume<W: World, J: Journal>(
     journal: &J,
 ) -> Result<Outcome, J::Error> {
     let plans: Vec<&Plan> = recovery.plans().collect();
-    let begun = |plan: &Plan| {
-        let index = recovery.stage_begun(plan.kind).unwrap_or(0);
-        if recovery.was_undoing() { From::Undoing(index) } else { From::Stage(index) }
-    };
-    if let Some(rival) = view.overtaken_by() {
-        let why = format!(
-            "the manager of ballot {rival} has led since this was begun: nothing of it is continued or taken back"
-        );
+    let begun = |plan: &Plan| recovery.stage_begun(plan.kind).unwrap_or(0);
+    if let Some(why) = ended_elsewhere(view, recovery) {
         let left = recovery.left_undone("not tried: another manager has led since");
         return end(Outcome::Undone { why, left }, journal).await;
     }
@@ -92,14 +89,20 @@ pub async fn resume<W: World, J: Journal>(
             (OnDeath::TakeBack, next) => {
                 resume_or_take_back(first, next.copied(), recovery, token, world, journal).await?
             }
-            (OnDeath::GoOn | OnDeath::Repeat, Some(next)) => {
-                let finished = run(next, begun(next), token, world, journal).await?;
+            (OnDeath::GoOn | OnDeath::Repeat, Some(next)) if recovery.was_undoing() => {
+                let finished = run(next, From::Undoing(begun(next)), token, world, journal).await?;
                 unwind(finished.outcome, first, &finished.silent, token, world, journal).await?
             }
-            (on_death, None) => {
-                let from = match (begun(first), on_death) {
-                    (From::Stage(_), OnDeath::Repeat) => From::Stage(0),
-                    (from, OnDeath::GoOn | OnDeath::Repeat | OnDeath::TakeBack) => from,
+            (OnDeath::GoOn | OnDeath::Repeat, Some(next)) if recovery.is_committed() => {
+                let finished = run(next, From::Stage(begun(next)), token, world, journal).await?;
+                unwind(finished.outcome, first, &finished.silent, token, world, journal).await?
+            }
+            // A second plan rests on what was read after the first one: replicas that were led back since have more.
+            (on_death, _) => {
+                let from = match on_death {
+                    _ if recovery.was_undoing() => From::Undoing(begun(first)),
+                    OnDeath::Repeat => From::Stage(0),
+                    OnDeath::GoOn | OnDeath::TakeBack => From::Stage(begun(first)),
                 };
                 let operation = Operation { view, plan: first, ask: recovery.ask.as_ref() };
                 carry_on(operation, from, Bounds::default(), token, world, journal).await?
@@ -107,6 +110,18 @@ pub async fn resume<W: World, J: Journal>(
         },
     };
     end(outcome, journal).await
+}
+
+/// Why nothing of it is continued or taken back, if so: it is not about the servers as they are now.
+fn ended_elsewhere(view: &ClusterView, recovery: &Recovery) -> Option<String> {
+    const ENDED: &str = "nothing of it is continued or taken back";
+    if let Some(rival) = view.overtaken_by() {
+        return Some(format!("the manager of ballot {rival} has led since this was begun: {ENDED}"));
+    }
+    let (primary, generation) = led_since(view)?;
+    let ours = recovery.is_committed() && recovery.candidate() == Some(&primary);
+    let recorded = view.primary() == Some(&primary);
+    (!ours && !recorded).then(|| format!("{primary} leads generation {generation} since: {ENDED}"))
 }
 
 /// The first plan of an operation, and what follows it.
@@ -183,7 +198,7 @@ async fn resume_or_take_back<W: World, J: Journal>(
 ) -> Result<Outcome, J::Error> {
     let began = |plan: &Plan| recovery.stage_begun(plan.kind);
     if let Some((next, index)) = next.and_then(|next| Some((next, began(next)?)))
-        && next.commit.is_some_and(|commit| index >= commit)
+        && recovery.is_committed()
         && !recovery.was_undoing()
         && !was_taken_back(plan, world).await
     {

@@ -1,0 +1,159 @@
+//! What a manager makes of the journal of one that died, step by step: a world that only says what was asked of it.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use chrono::DateTime;
+
+use super::Outcome;
+use super::journal::{Entry, Journal, Recovery, What};
+use super::recovery::resume;
+use super::world::{StepError, Token, World};
+use crate::decide::plan::{Evidence, Plan, PlanKind, Stage, Step, TrafficOrder};
+use crate::model::ballot::{Ballot, Generation};
+use crate::model::cluster::{Cluster, ClusterName, Mode};
+use crate::model::instance::InstanceId;
+use crate::model::policy::Policy;
+use crate::model::record::ClusterRecord;
+use crate::model::time::Moment;
+use crate::model::view::ClusterView;
+
+fn db(host: &str) -> InstanceId {
+    InstanceId::new(host, 3306)
+}
+
+fn view() -> ClusterView {
+    let cluster = Cluster {
+        name: ClusterName("orders".to_owned()),
+        mode: Mode::Auto,
+        members: Vec::new(),
+        vip: None,
+        traffic: None,
+        voters: Vec::new(),
+        policy: Policy::default(),
+    };
+    let record = ClusterRecord::new(db("db1"), Generation(1), DateTime::UNIX_EPOCH);
+    ClusterView::new(cluster, Some(record), Moment::from_micros(0), DateTime::UNIX_EPOCH)
+}
+
+fn plan(kind: PlanKind, commit: Option<usize>, stages: Vec<Stage>) -> Plan {
+    let cluster = ClusterName("orders".to_owned());
+    Plan { cluster, kind, title: String::new(), stages, commit, basis: Vec::new() }
+}
+
+/// Armed at stage 0, opened at stage 1; a word to the traffic program stands for everything else.
+fn promote() -> Plan {
+    let arm = Stage::new("arm", vec![Step::ArmSource { instance: db("db2"), acks: 1 }]);
+    plan(PlanKind::Promote, Some(1), vec![arm, Stage::new("promote", vec![told("db2")])])
+}
+
+fn isolate() -> Plan {
+    plan(PlanKind::Isolate, None, vec![Stage::new("isolate", vec![told("db1")])])
+}
+
+fn told(host: &str) -> Step {
+    Step::Direct { instance: db(host), order: TrafficOrder::Pause, generation: Generation(1) }
+}
+
+fn recovery(kind: PlanKind, plans: Vec<Plan>, begun: (PlanKind, usize)) -> Recovery {
+    let entry = |what| Entry { at: DateTime::UNIX_EPOCH, after: Duration::ZERO, what };
+    let accepted = plans.into_iter().map(|plan| What::Accepted { plan });
+    let stage = What::Stage { plan: begun.0, index: begun.1, name: String::new() };
+    Recovery {
+        id: "r1".to_owned(),
+        cluster: ClusterName("orders".to_owned()),
+        title: String::new(),
+        about: db("db1"),
+        kind,
+        ask: None,
+        began_at: DateTime::UNIX_EPOCH,
+        entries: accepted.chain([stage]).map(entry).collect(),
+    }
+}
+
+/// Does nothing, and says of all it is asked for that it is so, but for what `fails`.
+#[derive(Debug, Default)]
+struct Asked {
+    applied: Mutex<Vec<String>>,
+    written: Mutex<Vec<What>>,
+    fails: BTreeSet<String>,
+}
+
+impl World for Asked {
+    async fn observe(&self, _step: &Step) -> Result<Evidence, StepError> {
+        Ok(Evidence::default())
+    }
+
+    async fn apply(&self, step: &Step, _token: &Token) -> Result<Evidence, StepError> {
+        self.applied.lock().unwrap().push(step.to_string());
+        if self.fails.contains(&step.to_string()) {
+            return Err(StepError::Failed("it cannot".to_owned()));
+        }
+        Ok(Evidence { directed: true, ..Evidence::default() })
+    }
+}
+
+impl Journal for Asked {
+    type Error = std::convert::Infallible;
+
+    fn stamp(&self, what: What) -> Entry {
+        Entry { at: DateTime::UNIX_EPOCH, after: Duration::ZERO, what }
+    }
+
+    async fn write(&self, entries: Vec<Entry>) -> Result<(), Self::Error> {
+        self.written.lock().unwrap().extend(entries.into_iter().map(|entry| entry.what));
+        Ok(())
+    }
+}
+
+impl Asked {
+    async fn resumes(&self, recovery: &Recovery) -> Outcome {
+        let ballot = Ballot { number: 2, manager: "m".to_owned() };
+        let token = Token { ballot, recovery: recovery.id.clone(), automatic: true, back: false };
+        let Ok(outcome) = resume(&view(), recovery, &token, self, self).await;
+        outcome
+    }
+
+    fn stages(&self) -> Vec<(PlanKind, usize)> {
+        let written = self.written.lock().unwrap();
+        let stage = |what: &What| match what {
+            What::Stage { plan, index, .. } => Some((*plan, *index)),
+            What::Accepted { .. }
+            | What::Done { .. }
+            | What::Failed { .. }
+            | What::Undoing { .. }
+            | What::Refused { .. }
+            | What::Ended { .. } => None,
+        };
+        written.iter().filter_map(stage).collect()
+    }
+}
+
+/// Another manager may have led the replicas back: they have more than the second plan was made from.
+#[tokio::test]
+async fn a_failover_resumed_before_its_commit_point_begins_again_at_its_isolation() {
+    let asked = Asked::default();
+    let journal = recovery(PlanKind::Isolate, vec![isolate(), promote()], (PlanKind::Promote, 0));
+    let outcome = asked.resumes(&journal).await;
+    assert_eq!(asked.stages(), [(PlanKind::Isolate, 0)], "it is decided again who is to lead");
+    assert!(matches!(outcome, Outcome::Undone { .. }), "nobody could: {outcome:?}");
+}
+
+/// Another manager may have disarmed the next primary: nothing is opened, or recorded, that does not wait for its ackers.
+#[tokio::test(start_paused = true)]
+async fn what_was_armed_is_armed_again_before_anything_rests_on_it() {
+    let arm = Step::ArmSource { instance: db("db2"), acks: 1 }.to_string();
+    let asked = Asked { fails: [arm.clone()].into(), ..Asked::default() };
+    let journal = recovery(PlanKind::Isolate, vec![isolate(), promote()], (PlanKind::Promote, 1));
+    let outcome = asked.resumes(&journal).await;
+    assert!(matches!(outcome, Outcome::Failed { .. }), "{outcome:?}");
+    let applied = asked.applied.lock().unwrap();
+    assert!(applied.len() > 1 && applied.iter().all(|step| *step == arm), "{applied:?}");
+
+    let repair = plan(PlanKind::Repair, None, promote().stages);
+    let asked = Asked { fails: [arm.clone()].into(), ..Asked::default() };
+    let journal = recovery(PlanKind::Repair, vec![repair], (PlanKind::Repair, 1));
+    assert!(matches!(asked.resumes(&journal).await, Outcome::Undone { .. }));
+    assert_eq!(*asked.applied.lock().unwrap(), [arm], "a primary that is opened again is no other matter");
+}
