@@ -106,6 +106,8 @@ pub(super) fn retire(view: &ClusterView, intents: &Intents, now: Moment) -> Opti
         let follows = is_fed(report, &record.primary) && is_admitted(view, acker);
         let (deaf, why) = match restrictions::keeps_from_acknowledging(view, acker, report) {
             Some(why) if follows => (topology::mute(acker, &record.primary), why),
+            // Not stopped by hand: it is led back as soon as its agent is heard.
+            Some(_) | None if is_left(view, intents, acker) => return None,
             Some(_) | None => {
                 let why = receives_nothing(view, record, acker, report, now)?;
                 let halt = Step::Halt { instance: acker.clone(), threads: Threads::Receiver, within };
@@ -134,6 +136,18 @@ fn answers(view: &ClusterView, instance: &InstanceId) -> bool {
 fn lossless_record(view: &ClusterView) -> Option<&ClusterRecord> {
     let lossless = view.cluster.policy.durability == Durability::Lossless;
     view.record.as_ref().filter(|record| lossless && record.acks > 0 && record.degraded.is_none())
+}
+
+/// A recovery left it as it is, or its agent, which would do what is wanted here, is not heard.
+fn is_left(view: &ClusterView, intents: &Intents, acker: &InstanceId) -> bool {
+    let parked = view
+        .record
+        .as_ref()
+        .is_some_and(|record| record.parked.iter().any(|parked| parked.instance == *acker));
+    let has_agent = view.cluster.member(acker).is_some_and(|member| member.agent.is_some());
+    let agent = view.of(acker).and_then(Seen::agent_now);
+    let by_order = agent.is_some_and(|agent| agent.stopped_by_order);
+    has_agent && agent.is_none() || !parked && (by_order || intents.was_left(acker))
 }
 
 /// Why it acknowledges nothing, where nothing here brings that back by itself.

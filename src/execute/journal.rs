@@ -88,6 +88,7 @@ pub fn left_behind(recoveries: &[Recovery]) -> Vec<String> {
         let left = match recovery.outcome() {
             // A failover mends nothing of the server it replaces.
             Some(Outcome::Done) if recovery.kind == PlanKind::Isolate => Vec::new(),
+            Some(Outcome::Done) if !recovery.leads_back() => Vec::new(),
             Some(Outcome::Done) => {
                 mended.push(&recovery.about);
                 Vec::new()
@@ -279,7 +280,15 @@ mod tests {
         let failover = recovery(PlanKind::Isolate, "db2", &isolate, Outcome::Done);
         let left = ["db2 was stopped to lead, and did not"];
         assert_eq!(left_behind(&[failover.clone(), switchover.clone()]), left, "the newest first");
-        let rejoin = plan(PlanKind::Rejoin, Step::Admit { instance: db("db2") });
+        let start = plan(PlanKind::Rejoin, Step::StartServer { instance: db("db2"), as_replica: true });
+        let started = recovery(PlanKind::Rejoin, "db2", &start, Outcome::Done);
+        assert_eq!(
+            left_behind(&[started, failover.clone(), switchover.clone()]),
+            left,
+            "it follows nobody yet"
+        );
+        let follow = Step::PointReplica { instance: db("db2"), source: db("db1"), acker: true };
+        let rejoin = plan(PlanKind::Rejoin, follow);
         let back = recovery(PlanKind::Rejoin, "db2", &rejoin, Outcome::Done);
         assert_eq!(left_behind(&[back, failover, switchover]), [""; 0], "it was led back since");
     }

@@ -145,8 +145,10 @@ impl Operations {
         // Another one leads in its place: what was left on the old one is mended when it returns.
         if Conduct::of(ended.kind).preempts {
             intents.note_replaced(about);
-        } else {
+        } else if ended.leads_back() {
             intents.note_done(about);
+        } else {
+            intents.note_replaced(about);
         }
         intents.note_repeat(&ended.title, now);
         let plan = ended.plan(ended.kind)?;
