@@ -97,7 +97,8 @@ pub(super) fn reopen(view: &ClusterView, intents: &Intents, now: Moment) -> Resu
             });
         }
     }
-    if let Some(channel) = report.channel().filter(|channel| channel.receiver != ThreadState::Stopped) {
+    let follows = report.channel().filter(|channel| channel.receiver != ThreadState::Stopped);
+    if let Some(channel) = follows.filter(|channel| !is_replaced(view, record, &channel.source)) {
         return Err(format!(
             "{primary} replicates from {}: the topology was changed by hand; run {}",
             channel.source,
@@ -136,11 +137,28 @@ fn generation_to_open(view: &ClusterView, record: &ClusterRecord) -> Result<Gene
     Ok(next)
 }
 
+/// A member that led before the recorded primary, and is closed: nobody puts a primary below it. Another manager did, which took its own
+/// failover back before it was recorded who leads.
+fn is_replaced(view: &ClusterView, record: &ClusterRecord, source: &InstanceId) -> bool {
+    let agent = view.of(source).and_then(Seen::agent_now);
+    let closed = agent.is_some_and(|agent| {
+        agent.access == Access::Closed && agent.held.is_some_and(|held| held < record.generation)
+    });
+    closed || view.overtaken_by().is_some() && view.cluster.member(source).is_some()
+}
+
 fn reopen_plan(view: &ClusterView, record: &ClusterRecord, report: &Report, generation: Generation) -> Plan {
     let primary = &record.primary;
     let acks = if record.acks == 0 { 0 } else { acks_in_force(view, Some(report)) };
     let open = Step::Open { instance: primary.clone(), generation };
-    let mut stages = vec![Stage::new("arm", vec![Step::ArmSource { instance: primary.clone(), acks }])];
+    let mut stages = Vec::new();
+    if report.channel().is_some_and(|channel| channel.receiver != ThreadState::Stopped) {
+        let (set, within) = (report.known(), view.cluster.policy.catch_up);
+        let applied = Step::WaitApplied { instance: primary.clone(), set, within };
+        stages.push(Stage::new("catch up", vec![applied]));
+        stages.push(Stage::new("prepare", vec![Step::StopReplicating { instance: primary.clone() }]));
+    }
+    stages.push(Stage::new("arm", vec![Step::ArmSource { instance: primary.clone(), acks }]));
     if generation == record.generation {
         stages.push(Stage::new("open", vec![open]));
     } else {
@@ -179,20 +197,31 @@ fn known_by(view: &ClusterView, host: &str) -> Option<Generation> {
     said.or_else(|| view.grants.get(host).map(|granted| granted.generation))
 }
 
-/// A member serves by a later generation than the recorded one, or would if its server ran: a server that was blocked for a switchover was taken back by its agent
-/// after the switchover had ended, badly, for its manager, or the manager died before it was recorded. A majority of voters gave it
-/// that, and gives it still, so it is the primary, and recorded; what a claim that came to nothing left with some of them is no matter.
-pub(super) fn led_by_another(view: &ClusterView, intents: &Intents) -> Option<Plan> {
-    let record = view.record.as_ref().filter(|_| view.cluster.mode != Mode::Observe)?;
+/// Who serves by a later generation than the recorded one, or would if its server ran: a majority of voters gave it that, and gives it
+/// still. What a claim that came to nothing left with some of them is no matter.
+pub(crate) fn led_since(view: &ClusterView) -> Option<(InstanceId, Generation)> {
+    let (primary, generation) = led_later(view, |_| true)?;
+    Some((primary.clone(), generation))
+}
+
+fn led_later(view: &ClusterView, believed: impl Fn(&Seen) -> bool) -> Option<(&InstanceId, Generation)> {
+    let record = view.record.as_ref()?;
     let leads = |seen: &Seen| {
-        let agent = seen.agent_now().filter(|_| is_heard_since(seen, intents))?;
+        let agent = seen.agent_now().filter(|_| believed(seen))?;
         let open = matches!(agent.access, Access::Held { .. }) && seen.latest()?.is_writable();
         // Neither fenced nor superseded: it asks for that lease, or will when its server runs again.
         let led = |held: Generation| agent.fenced.is_none() && is_the_voters_last(view, held);
         agent.held.filter(|held| *held > record.generation && (open || led(*held)))
     };
     let leading = view.seen.iter().filter_map(|(instance, seen)| Some((instance, leads(seen)?)));
-    let (primary, generation) = leading.max_by_key(|(_, generation)| *generation)?;
+    leading.max_by_key(|(_, generation)| *generation)
+}
+
+/// A member leads by a later generation than the recorded one: a server that was blocked for a switchover was taken back by its agent
+/// after the switchover had ended, badly, for its manager, or the manager died before it was recorded. So it is the primary, and recorded.
+pub(super) fn led_by_another(view: &ClusterView, intents: &Intents) -> Option<Plan> {
+    let record = view.record.as_ref().filter(|_| view.cluster.mode != Mode::Observe)?;
+    let (primary, generation) = led_later(view, |seen| is_heard_since(seen, intents))?;
     let follows = |seen: &Seen| {
         seen.latest().is_some_and(|report| {
             let source = report.channel().map(|channel| &channel.source);
