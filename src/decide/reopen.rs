@@ -290,6 +290,19 @@ pub(super) fn confirmed(view: &ClusterView, intents: &Intents) -> Option<Plan> {
     Some(plan(view, PlanKind::Repair, title, vec![Stage::new("record", vec![register])]))
 }
 
+/// Why lossless is given up, as recorded, or because a primary that another manager left waits for fewer acknowledgements than recorded.
+fn found_degraded(
+    record: &ClusterRecord,
+    report: &Report,
+    primary: &InstanceId,
+    manager: &str,
+) -> Option<String> {
+    let known = record.degraded.as_ref().map(|degraded| degraded.why.clone());
+    let waits = report.semi_sync.source_enabled && report.semi_sync.acks >= record.acks;
+    let left = record.acks > 0 && !waits;
+    known.or_else(|| left.then(|| format!("{manager} had left {primary} without it")))
+}
+
 /// Its agent has spoken since the last recovery ended: what it said before may be what that has changed.
 fn is_heard_since(seen: &Seen, intents: &Intents) -> bool {
     seen.agent.as_ref().is_some_and(|said| intents.settled_at.is_none_or(|settled| said.at > settled))
