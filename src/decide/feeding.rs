@@ -1,7 +1,7 @@
 //! How a candidate gets everything that must survive: it has it, a more advanced server feeds it, or the dead primary's log does.
 //! Relay logs feed nobody: what a server cannot apply it cannot hand on.
 
-use super::candidate::{Candidate, Ranking};
+use super::candidate::{Candidate, Ranking, is_passed_over};
 use super::failover::Isolation;
 use super::guard::Blocker;
 use crate::model::gtid::GtidSet;
@@ -80,11 +80,21 @@ pub(super) fn feeding(
     })
 }
 
+/// It led before the recorded primary, and has what that one was not seen to have: passed over when that one was promoted, it would come
+/// back to a history that went on without it, and stay there, errant, where such a failover is taken back.
+fn brings_back(view: &ClusterView, other: &Candidate) -> bool {
+    let passed_over =
+        view.of(&other.instance).is_some_and(|seen| is_passed_over(view, &other.instance, seen));
+    let primary = view.primary().and_then(|primary| view.of(primary)?.last_report.as_ref());
+    passed_over && primary.is_none_or(|(_, report)| !report.executed.contains(&other.ours))
+}
+
 /// `other` has more than the candidate and can hand all of it on: applied into its own log, and not purged from there.
 fn feeds(view: &ClusterView, isolation: &Isolation, other: &Candidate, candidate: &Candidate) -> bool {
     other.instance != candidate.instance
         && other.cannot_feed().is_none()
         && other.ours.contains(&candidate.ours)
+        && !brings_back(view, other)
         && isolation
             .report_of(view, &other.instance)
             .is_some_and(|report| candidate.known.contains(&report.purged))
