@@ -66,7 +66,7 @@ fn choose(
     found: &mut Vec<Obstacle>,
 ) -> Option<InstanceId> {
     let Some(wanted) = &ask.to else {
-        let best = best(view, ranking);
+        let best = best(view, ranking, ask.wait_lag);
         if best.is_none() {
             found.extend(guard::nobody(ranking).map(Obstacle::Other));
         }
@@ -96,20 +96,28 @@ fn choose(
     Some(wanted.clone())
 }
 
-/// Whom a planned change takes where nobody is named: one right below the primary that keeps up before one that is further down or
-/// stands still, who is to be rebuilt last.
-pub(super) fn best<'a>(view: &ClusterView, ranking: &'a Ranking) -> Option<&'a InstanceId> {
-    let keeps_up = |candidate: &&Candidate| {
-        let report = view.of(&candidate.instance).and_then(Seen::latest);
-        report.and_then(Report::channel).is_some_and(Replication::is_running)
+/// Whom a planned change takes where nobody is named: one that keeps up before one that lags further than `wait_lag` or stands still, and
+/// of those one right below the primary before one that is further down; who is to be rebuilt last.
+pub(super) fn best<'a>(
+    view: &ClusterView,
+    ranking: &'a Ranking,
+    wait_lag: Duration,
+) -> Option<&'a InstanceId> {
+    let latest = |candidate: &Candidate| view.of(&candidate.instance).and_then(Seen::latest);
+    let runs = |candidate: &&Candidate| {
+        latest(candidate).and_then(Report::channel).is_some_and(Replication::is_running)
             && !is_to_be_rebuilt(view, &candidate.instance)
     };
+    let keeps_up = |candidate: &&Candidate| {
+        runs(candidate) && latest(candidate).and_then(lag).is_none_or(|lag| lag <= wait_lag)
+    };
     let is_near = |candidate: &&Candidate| {
-        let channel = view.of(&candidate.instance).and_then(Seen::latest).and_then(Report::channel);
+        let channel = latest(candidate).and_then(Report::channel);
         channel.is_some_and(|channel| Some(&channel.source) == view.primary())
     };
     let eligible = || ranking.candidates.iter().filter(|candidate| candidate.is_eligible());
     let best = eligible().filter(is_near).find(keeps_up).or_else(|| eligible().find(keeps_up));
+    let best = best.or_else(|| eligible().filter(is_near).find(runs)).or_else(|| eligible().find(runs));
     best.or(ranking.best()).map(|best| &best.instance)
 }
 

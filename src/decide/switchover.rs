@@ -90,7 +90,7 @@ pub fn target_of(plan: &Plan) -> Option<InstanceId> {
 pub fn target(view: &ClusterView, ask: &SwitchoverAsk) -> Option<InstanceId> {
     ask.to.clone().or_else(|| {
         let ranking = rank(view, |instance| view.of(instance).and_then(|seen| seen.latest()));
-        best(view, &ranking).cloned()
+        best(view, &ranking, ask.wait_lag).cloned()
     })
 }
 
