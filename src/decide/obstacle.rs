@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::guard::Blocker;
+use crate::model::ballot::Generation;
 use crate::model::cluster::{ClusterName, Stranger};
 use crate::model::instance::{InstanceId, Version};
 use crate::model::sessions::{Doing, Session};
@@ -25,6 +26,12 @@ pub enum Obstacle {
     NotHealthy {
         verdict: Verdict,
         evidence: Vec<String>,
+    },
+    /// Another manager, or an agent that took a block back, had somebody lead since the record was written. It is recorded in a moment.
+    LedSince {
+        primary: InstanceId,
+        generation: Generation,
+        recorded: Generation,
     },
     /// It leads already.
     IsPrimary(InstanceId),
@@ -91,6 +98,10 @@ impl fmt::Display for Obstacle {
                 f,
                 "a switchover needs a primary that serves, and this one is \"{verdict}\" ({}); see \"mhactl failover\"",
                 evidence.join("; ")
+            ),
+            Self::LedSince { primary, generation, recorded } => write!(
+                f,
+                "{primary} leads generation {generation}, and {recorded} is recorded: that is mended first; try again in a moment"
             ),
             Self::IsPrimary(instance) => {
                 write!(f, "{instance} is the primary already; name another with --to")

@@ -7,6 +7,7 @@ use super::diagnose::{Diagnosis, diagnose};
 use super::failover::agent_is_heard;
 use super::obstacle::Obstacle;
 use super::proof::{majority, second_writer};
+use super::reopen::led_since;
 use super::switchover::Surveys;
 use super::{guard, issues};
 use crate::model::cluster::Mode;
@@ -43,6 +44,12 @@ pub(super) fn preflight(
         let evidence = diagnosis.evidence.clone();
         found.push(Obstacle::NotHealthy { verdict: diagnosis.verdict, evidence });
     }
+    // Its agent would refuse to be blocked for a generation that is over, and taking that back would cost it the one it leads.
+    found.extend(led_since(view).map(|(primary, generation)| Obstacle::LedSince {
+        primary,
+        generation,
+        recorded: record.generation,
+    }));
     let ranking = rank(view, |instance| view.of(instance).and_then(|seen| seen.latest()));
     let target = choose(view, &ranking, &record.primary, ask, &mut found);
     at_primary(view, &diagnosis, &record.primary, ask, surveys, &mut found);

@@ -127,7 +127,9 @@ fn generation_to_open(view: &ClusterView, record: &ClusterRecord) -> Result<Gene
                 record.generation
             ));
         };
-        if let Some(led) = agent.held.filter(|held| *held > record.generation) {
+        // What the recorded one has led since, for another manager or by itself, is its own.
+        let others = agent.held.filter(|_| *instance != record.primary);
+        if let Some(led) = others.filter(|held| *held > record.generation) {
             return Err(format!(
                 "{instance} has led generation {led}, the record knows of {}; if its history is the right one run \"mhactl adopt {} --primary {instance}\"",
                 record.generation, view.cluster.name
