@@ -1,132 +1,133 @@
 //! What may happen next, and what comes of it.
 
-use mha::decide::lease::holder::{Holder, Input};
-use stateright::{Model, Property};
-
+use super::host::{Ask, Op, Said};
 use super::manager::Stage;
-use super::world::{Bounds, World};
+use super::memo::Machine;
+use super::world::World;
 
 /// One step. Where an answer may be lost, both cases are steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
+    /// Every agent whose lease has something due looks at it; what it asks for then may be lost.
     TimePasses,
-    /// The agent looks at its lease. It may be late.
-    Wakes {
-        host: usize,
-    },
     RenewalArrives {
-        from: usize,
-        voter: usize,
+        from: u8,
+        voter: u8,
         answered: bool,
     },
     RenewalIsCopied {
-        from: usize,
-        voter: usize,
+        from: u8,
+        voter: u8,
     },
     /// A renewal arrives, and its answer only later.
     AnswerIsLate {
-        from: usize,
-        voter: usize,
+        from: u8,
+        voter: u8,
     },
     CopiedRenewalArrives {
-        from: usize,
-        nth: usize,
+        from: u8,
+        nth: u8,
     },
     CopiedAnswerArrives {
-        host: usize,
-        nth: usize,
+        host: u8,
+        nth: u8,
     },
     /// The server's set contains every reachable member's.
     ComparedWell {
-        host: usize,
+        host: u8,
     },
     ManagerLeads {
-        candidate: usize,
         quorum: u8,
         unaware: bool,
     },
     ReadsEpoch {
-        manager: usize,
+        manager: u8,
     },
+    /// Where the answer arrives, that candidate is claimed for then.
     FenceArrives {
-        manager: usize,
-        host: usize,
-        answered: bool,
+        manager: u8,
+        host: u8,
+        candidate: u8,
+    },
+    FenceIsNotAnswered {
+        manager: u8,
+        host: u8,
     },
     ClaimsUnfenced {
-        manager: usize,
+        manager: u8,
+        candidate: u8,
     },
     ClaimArrives {
-        manager: usize,
-        voter: usize,
+        manager: u8,
+        voter: u8,
         answered: bool,
     },
     LateClaimArrives {
-        manager: usize,
-        voter: usize,
+        manager: u8,
+        voter: u8,
     },
     OpenArrives {
-        manager: usize,
+        manager: u8,
     },
     OpenIsCopied {
-        manager: usize,
+        manager: u8,
     },
     LateOpenArrives {
-        manager: usize,
+        manager: u8,
     },
     Withdraws {
-        manager: usize,
-        other: usize,
+        manager: u8,
+        other: u8,
     },
     AgentRestarts {
-        host: usize,
+        host: u8,
         same_server: bool,
     },
     ServerEnds {
-        host: usize,
+        host: u8,
     },
     ServerStarts {
-        host: usize,
+        host: u8,
     },
     PowerCut {
-        host: usize,
+        host: u8,
     },
 }
 
-impl Bounds {
-    fn host_actions(&self, world: &World, actions: &mut Vec<Action>) {
-        for host in 0..self.voters {
-            let state = world.host(host);
+impl Machine {
+    fn voters(&self) -> std::ops::Range<u8> {
+        0..self.bounds.voters as u8
+    }
+
+    fn members(&self) -> std::ops::Range<u8> {
+        0..self.bounds.members as u8
+    }
+
+    pub(crate) fn actions(&self, world: &World, actions: &mut Vec<Action>) {
+        for host in self.voters() {
             if world.left.agent_restarts > 0 {
                 actions.push(Action::AgentRestarts { host, same_server: true });
             }
             if world.left.power_cuts > 0 {
                 actions.push(Action::PowerCut { host });
             }
-            if host >= self.members {
-                continue;
+            if usize::from(host) < self.bounds.members {
+                self.member_actions(world, host, actions);
             }
-            if state.holder.as_ref().and_then(Holder::due).is_some_and(|due| due <= world.now(host)) {
-                actions.push(Action::Wakes { host });
-            }
-            self.renewal_actions(world, host, actions);
-            if state.comparing.is_some() {
-                actions.push(Action::ComparedWell { host });
-            }
-            match state.server_up {
-                true if world.left.server_crashes > 0 => actions.push(Action::ServerEnds { host }),
-                true => {}
-                false => actions.push(Action::ServerStarts { host }),
-            }
-            if world.left.agent_restarts > 0 && state.server_up && self.faults.server_crashes > 0 {
-                actions.push(Action::AgentRestarts { host, same_server: false });
-            }
+        }
+        self.beginnings(world, actions);
+        for manager in 0..world.led() as u8 {
+            self.claim_actions(world, manager, actions);
+            self.open_actions(world, manager, actions);
+        }
+        if world.t < self.bounds.ticks {
+            actions.push(Action::TimePasses);
         }
     }
 
-    fn renewal_actions(&self, world: &World, host: usize, actions: &mut Vec<Action>) {
-        let state = world.host(host);
-        for voter in (0..self.voters).filter(|voter| state.asked[*voter].is_some()) {
+    fn member_actions(&self, world: &World, host: u8, actions: &mut Vec<Action>) {
+        let state = self.host(world, host);
+        for voter in self.voters().filter(|voter| state.asked[usize::from(*voter)].is_some()) {
             actions.push(Action::RenewalArrives { from: host, voter, answered: true });
             if world.left.lost_answers > 0 {
                 actions.push(Action::RenewalArrives { from: host, voter, answered: false });
@@ -136,245 +137,251 @@ impl Bounds {
                 actions.push(Action::AnswerIsLate { from: host, voter });
             }
         }
-        actions
-            .extend((0..state.late_asks.len()).map(|nth| Action::CopiedRenewalArrives { from: host, nth }));
-        actions.extend((0..state.late_answers.len()).map(|nth| Action::CopiedAnswerArrives { host, nth }));
+        let asks = 0..state.late_asks.len() as u8;
+        actions.extend(asks.map(|nth| Action::CopiedRenewalArrives { from: host, nth }));
+        let answers = 0..state.late_answers.len() as u8;
+        actions.extend(answers.map(|nth| Action::CopiedAnswerArrives { host, nth }));
+        if state.comparing.is_some() {
+            actions.push(Action::ComparedWell { host });
+        }
+        match state.server_up {
+            true if world.left.server_crashes > 0 => actions.push(Action::ServerEnds { host }),
+            true => {}
+            false => actions.push(Action::ServerStarts { host }),
+        }
+        if world.left.agent_restarts > 0 && state.server_up && self.bounds.faults.server_crashes > 0 {
+            actions.push(Action::AgentRestarts { host, same_server: false });
+        }
     }
 
-    fn manager_actions(&self, world: &World, actions: &mut Vec<Action>) {
-        if world.managers.len() < self.managers {
-            let majority = self.voters as u32 / 2 + 1;
-            let quorums = (0..1_u8 << self.voters).filter(|quorum| quorum.count_ones() == majority);
-            for (quorum, candidate) in
-                quorums.flat_map(|quorum| (0..self.members).map(move |host| (quorum, host)))
-            {
-                actions.push(Action::ManagerLeads { candidate, quorum, unaware: false });
-                if !world.managers.is_empty() {
-                    actions.push(Action::ManagerLeads { candidate, quorum, unaware: true });
-                }
+    fn beginnings(&self, world: &World, actions: &mut Vec<Action>) {
+        if world.led() == self.bounds.managers {
+            return;
+        }
+        let majority = self.bounds.voters as u32 / 2 + 1;
+        let quorums = (0..1_u8 << self.bounds.voters).filter(|quorum| quorum.count_ones() == majority);
+        for quorum in quorums {
+            actions.push(Action::ManagerLeads { quorum, unaware: false });
+            if world.led() > 0 {
+                actions.push(Action::ManagerLeads { quorum, unaware: true });
             }
         }
-        for (manager, state) in world.managers.iter().map(super::part::Part::get).enumerate() {
-            for voter in 0..self.voters {
-                match state.stage {
-                    Stage::Leads { .. } => {}
-                    Stage::Claiming { .. } => {
-                        actions.push(Action::ClaimArrives { manager, voter, answered: true });
-                        if world.left.lost_answers > 0 {
-                            actions.push(Action::ClaimArrives { manager, voter, answered: false });
-                        }
-                    }
-                    // A majority is enough: nothing waits for the answer of the others.
-                    Stage::Claimed { .. } => {
+    }
+
+    /// Whom a manager may promote first. Of two servers that are alike in the beginning the first manager takes the first: a run in which
+    /// it takes the other one is the same with their names exchanged.
+    fn candidates(&self, world: &World, manager: u8) -> std::ops::Range<u8> {
+        let alike = self.bounds.members == 3 && world.is_fast(1) == world.is_fast(2);
+        if manager == 0 && alike { 0..2 } else { self.members() }
+    }
+
+    fn claim_actions(&self, world: &World, manager: u8, actions: &mut Vec<Action>) {
+        let state = self.manager(world, manager);
+        match state.stage {
+            Stage::Leads { holder, .. } => {
+                for candidate in self.candidates(world, manager) {
+                    actions.push(Action::ClaimsUnfenced { manager, candidate });
+                    let old = holder.filter(|old| *old != candidate && self.members().contains(old));
+                    actions.extend(old.map(|host| Action::FenceArrives { manager, host, candidate }));
+                }
+                let old = holder.filter(|old| world.left.lost_answers > 0 && self.members().contains(old));
+                actions.extend(old.map(|host| Action::FenceIsNotAnswered { manager, host }));
+            }
+            Stage::Claiming { accepted, .. } => {
+                for voter in self.voters().filter(|voter| accepted & (1 << voter) == 0) {
+                    actions.push(Action::ClaimArrives { manager, voter, answered: true });
+                    if world.left.lost_answers > 0 {
                         actions.push(Action::ClaimArrives { manager, voter, answered: false });
                     }
                 }
-                if state.late_claim.is_some() {
-                    actions.push(Action::LateClaimArrives { manager, voter });
-                }
             }
-            if let Stage::Leads { holder, .. } = &state.stage {
-                actions.push(Action::ClaimsUnfenced { manager });
-                let old = (0..self.members).find(|host| Some(super::world::instance(*host)) == *holder);
-                if let Some(host) = old.filter(|host| *host != state.candidate) {
-                    actions.push(Action::FenceArrives { manager, host, answered: true });
-                    if world.left.lost_answers > 0 {
-                        actions.push(Action::FenceArrives { manager, host, answered: false });
-                    }
-                }
+            // A majority is enough: nothing waits for the answer of the others.
+            Stage::Ended { claim: None } => {}
+            Stage::Claimed { .. } | Stage::Ended { claim: Some(_) } => {
+                let voters = self.voters();
+                actions.extend(voters.map(|voter| Action::ClaimArrives { manager, voter, answered: false }));
             }
-            if state.epoch.is_none() && state.may_open(world.t) {
-                actions.push(Action::ReadsEpoch { manager });
-            }
-            if state.opens().is_some() {
-                actions.push(Action::OpenArrives { manager });
-                if world.left.late_copies > 0 && state.late.is_none() {
-                    actions.push(Action::OpenIsCopied { manager });
-                }
-            }
-            if state.late.is_some() {
-                actions.push(Action::LateOpenArrives { manager });
-            }
-            if world.left.withdrawals > 0 && matches!(state.stage, Stage::Claimed { .. }) {
-                let others = (0..self.members).filter(|other| *other != state.candidate);
-                actions.extend(others.map(|other| Action::Withdraws { manager, other }));
-            }
+        }
+        if state.late_claim.is_some() {
+            actions.extend(self.voters().map(|voter| Action::LateClaimArrives { manager, voter }));
         }
     }
 
-    fn happen(&self, world: &mut World, action: Action) {
+    fn open_actions(&self, world: &World, manager: u8, actions: &mut Vec<Action>) {
+        let state = self.manager(world, manager);
+        if state.epoch.is_none() && state.may_open() {
+            actions.push(Action::ReadsEpoch { manager });
+        }
+        if state.opens().is_some() {
+            actions.push(Action::OpenArrives { manager });
+            if world.left.late_copies > 0 && state.late.is_none() {
+                actions.push(Action::OpenIsCopied { manager });
+            }
+        }
+        if state.late.is_some() {
+            actions.push(Action::LateOpenArrives { manager });
+        }
+        if world.left.withdrawals > 0
+            && let Stage::Claimed { claim, .. } = state.stage
+        {
+            let others = self.members().filter(|other| *other != claim.candidate);
+            actions.extend(others.map(|other| Action::Withdraws { manager, other }));
+        }
+    }
+
+    /// The state after a step; [`Machine::violation`] says what the step broke.
+    pub(crate) fn after(&mut self, world: &World, action: Action) -> World {
+        let mut next = *world;
         match action {
-            Action::TimePasses => world.time_passes(),
-            Action::Wakes { host } => drop(world.feed(host, Input::Tick)),
-            Action::RenewalArrives { from, voter, answered } => {
-                world.left.lost_answers -= u8::from(!answered);
-                world.renewal_arrives(from, voter, answered);
-            }
-            Action::RenewalIsCopied { .. }
-            | Action::AnswerIsLate { .. }
-            | Action::CopiedRenewalArrives { .. }
-            | Action::CopiedAnswerArrives { .. } => copies(world, action),
-            Action::ComparedWell { host } => {
-                if let Some(incarnation) = world.change(host, |host| host.comparing.take()) {
-                    world.feed(host, Input::Compared { incarnation, contains_all: true });
-                }
-            }
+            Action::TimePasses => self.time_passes(&mut next),
+            Action::ComparedWell { host } => self.just(&mut next, host, Op::ComparedWell),
             Action::AgentRestarts { host, same_server } => {
-                world.left.agent_restarts -= 1;
-                world.restart_agent(host, false, same_server);
+                next.left.agent_restarts -= 1;
+                self.just(&mut next, host, Op::Restarts { power_cut: false, same_server });
             }
             Action::PowerCut { host } => {
-                world.left.power_cuts -= 1;
-                world.restart_agent(host, true, false);
+                next.left.power_cuts -= 1;
+                self.just(&mut next, host, Op::Restarts { power_cut: true, same_server: false });
             }
             Action::ServerEnds { host } => {
-                world.left.server_crashes -= 1;
-                world.change(host, |host| host.server_up = false);
-                world.feed(host, Input::ServerGone);
+                next.left.server_crashes -= 1;
+                self.just(&mut next, host, Op::ServerEnds);
             }
-            Action::ServerStarts { host } => {
-                world.change(host, |host| host.server_up = true);
-                world.feed(host, Input::ServerStarted);
-            }
+            Action::ServerStarts { host } => self.just(&mut next, host, Op::ServerStarts),
+            Action::RenewalArrives { .. }
+            | Action::RenewalIsCopied { .. }
+            | Action::AnswerIsLate { .. }
+            | Action::CopiedRenewalArrives { .. }
+            | Action::CopiedAnswerArrives { .. } => self.renewal(&mut next, action),
             Action::ManagerLeads { .. }
             | Action::ReadsEpoch { .. }
             | Action::FenceArrives { .. }
+            | Action::FenceIsNotAnswered { .. }
             | Action::ClaimsUnfenced { .. }
             | Action::ClaimArrives { .. }
             | Action::LateClaimArrives { .. }
             | Action::OpenArrives { .. }
             | Action::OpenIsCopied { .. }
             | Action::LateOpenArrives { .. }
-            | Action::Withdraws { .. } => manage(world, action),
+            | Action::Withdraws { .. } => self.manage(&mut next, action),
         }
-    }
-}
-
-fn manage(world: &mut World, action: Action) {
-    match action {
-        Action::ManagerLeads { candidate, quorum, unaware } => {
-            world.start_manager(candidate, quorum, unaware)
+        self.end_managers(&mut next);
+        if let Some(broken) = next.broken(self) {
+            self.violation.get_or_insert(broken);
         }
-        Action::ReadsEpoch { manager } => world.read_epoch(manager),
-        Action::ClaimsUnfenced { manager } => world.decide(manager, None),
-        Action::FenceArrives { manager, host, answered } => {
-            world.left.lost_answers -= u8::from(!answered);
-            if let Stage::Leads { known, .. } = world.manager(manager).stage
-                && world.fence(manager, host, known)
-                && answered
-            {
-                world.decide(manager, Some(host));
-            }
-        }
-        Action::ClaimArrives { manager, voter, answered } => {
-            let stage = &world.manager(manager).stage;
-            world.left.lost_answers -= u8::from(!answered && matches!(stage, Stage::Claiming { .. }));
-            if let Some(wanted) = world.manager(manager).wanted() {
-                world.claim(manager, wanted, voter, answered);
-            }
-        }
-        Action::LateClaimArrives { manager, voter } => {
-            if let Some(wanted) = world.manager(manager).late_claim {
-                world.claim(manager, wanted, voter, false);
-            }
-        }
-        Action::OpenArrives { manager } => {
-            if let Some(order) = world.manager(manager).opens() {
-                world.open(manager, order);
-                world.order_arrived(manager);
-            }
-        }
-        Action::OpenIsCopied { manager } => {
-            world.left.late_copies -= 1;
-            world.copy_order(manager);
-        }
-        Action::LateOpenArrives { manager } => {
-            if let Some(order) = world.manager(manager).late {
-                world.open(manager, order);
-            }
-        }
-        Action::Withdraws { manager, other } => {
-            world.left.withdrawals -= 1;
-            world.withdraw(manager, other);
-        }
-        _ => unreachable!("{action:?} is none of a manager's"),
-    }
-}
-
-fn copies(world: &mut World, action: Action) {
-    match action {
-        Action::RenewalIsCopied { from, voter } => {
-            world.left.late_copies -= 1;
-            world.change(from, |host| host.late_asks.extend(host.asked[voter].map(|ask| (voter, ask))));
-        }
-        Action::AnswerIsLate { from, voter } => {
-            world.left.late_copies -= 1;
-            if let Some(ask) = world.change(from, |host| host.asked[voter].take()) {
-                let answer = world.grant(from, voter, ask);
-                world.change(from, |host| host.late_answers.push((voter, ask, answer)));
-            }
-        }
-        Action::CopiedRenewalArrives { from, nth } => {
-            let copied = world.change(from, |host| {
-                let copied = host.late_asks.iter().nth(nth).copied();
-                copied.filter(|copied| host.late_asks.remove(copied))
-            });
-            if let Some((voter, ask)) = copied {
-                let answer = world.grant(from, voter, ask);
-                world.answer_arrives(from, voter, ask, answer);
-            }
-        }
-        Action::CopiedAnswerArrives { host, nth } => {
-            let (voter, ask, answer) = world.change(host, |host| host.late_answers.remove(nth));
-            world.answer_arrives(host, voter, ask, answer);
-        }
-        _ => unreachable!("{action:?} is none of a copy"),
-    }
-}
-
-impl Model for Bounds {
-    type State = World;
-    type Action = Action;
-
-    /// Each host's clock is as slow, or as fast, as the bound allows.
-    fn init_states(&self) -> Vec<World> {
-        self.clocks().into_iter().map(|fast| World::adopted(self, fast)).collect()
+        next
     }
 
-    fn actions(&self, world: &World, actions: &mut Vec<Action>) {
-        if world.violation.is_some() {
-            return;
-        }
-        self.host_actions(world, actions);
-        self.manager_actions(world, actions);
-        if world.t < self.ticks {
-            actions.push(Action::TimePasses);
+    fn just(&mut self, world: &mut World, host: u8, op: Op) {
+        self.host_does(world, host, op);
+    }
+
+    fn manage(&mut self, world: &mut World, action: Action) {
+        match action {
+            Action::ManagerLeads { quorum, unaware } => self.start_manager(world, quorum, unaware),
+            Action::ReadsEpoch { manager } => self.read_epoch(world, manager),
+            Action::ClaimsUnfenced { manager, candidate } => self.decide(world, manager, candidate, None),
+            Action::FenceArrives { manager, host, candidate } => {
+                if self.fences(world, manager, host) {
+                    self.decide(world, manager, candidate, Some(host));
+                }
+            }
+            Action::FenceIsNotAnswered { manager, host } => {
+                world.left.lost_answers -= 1;
+                self.fences(world, manager, host);
+            }
+            Action::ClaimArrives { manager, voter, answered } => {
+                let state = self.manager(world, manager);
+                let waits = matches!(state.stage, Stage::Claiming { .. });
+                world.left.lost_answers -= u8::from(!answered && waits);
+                if let Some(wanted) = state.wanted() {
+                    self.claim(world, manager, wanted, voter, answered);
+                }
+            }
+            Action::LateClaimArrives { manager, voter } => {
+                if let Some(wanted) = self.manager(world, manager).late_claim {
+                    self.claim(world, manager, wanted, voter, false);
+                }
+            }
+            Action::OpenArrives { manager } => {
+                if let Some(order) = self.manager(world, manager).opens() {
+                    self.open(world, manager, order);
+                    self.order_arrived(world, manager);
+                }
+            }
+            Action::OpenIsCopied { manager } => {
+                world.left.late_copies -= 1;
+                self.copy_order(world, manager);
+            }
+            Action::LateOpenArrives { manager } => {
+                if let Some(order) = self.manager(world, manager).late {
+                    self.open(world, manager, order);
+                }
+            }
+            Action::Withdraws { manager, other } => {
+                world.left.withdrawals -= 1;
+                self.withdraw(world, manager, other);
+            }
+            _ => unreachable!("{action:?} is none of a manager's"),
         }
     }
 
-    fn next_state(&self, world: &World, action: Action) -> Option<World> {
-        let mut next = world.clone();
-        self.happen(&mut next, action);
-        next.look();
-        next.seal(Some(world));
-        (next != *world).then_some(next)
+    fn fences(&mut self, world: &mut World, manager: u8, host: u8) -> bool {
+        match self.manager(world, manager).stage {
+            Stage::Leads { known, .. } => self.fence(world, manager, host, known),
+            Stage::Claiming { .. } | Stage::Claimed { .. } | Stage::Ended { .. } => false,
+        }
     }
 
-    fn properties(&self) -> Vec<Property<Self>> {
-        vec![
-            Property::always(super::report::SAFE, |_, world: &World| world.violation.is_none()),
-            Property::sometimes("a promotion lets clients in", |_, world: &World| world.highest_open.0 > 1),
-            Property::sometimes("the lease is renewed", |_, world: &World| {
-                let initial = world.adopted_until();
-                world.highest_open.0 == 1 && world.host(0).passes_until > initial
-            }),
-            Property::sometimes("the lease runs out", |_, world: &World| {
-                world.highest_open.0 == 1 && (1..=world.t).contains(&world.host(0).passes_until)
-            }),
-            Property::sometimes(
-                "a promotion behind a fence lets clients in before the lease runs out",
-                |_, world: &World| world.highest_open.0 > 1 && world.t < world.adopted_until(),
-            ),
-        ]
+    // === renewals ===
+
+    fn on_its_way(&self, world: &World, from: u8, voter: u8) -> Option<Ask> {
+        self.host(world, from).asked[usize::from(voter)]
+    }
+
+    /// A renewal reaches a voter; gives its answer.
+    fn renews(&mut self, world: &mut World, from: u8, voter: u8, ask: Ask) -> Option<u32> {
+        match self.host_does(world, voter, Op::Renew { from, ask }) {
+            Said::Renewed(answer) => Some(answer),
+            Said::Done | Said::Refused | Said::Obeys { .. } | Said::Accepted { .. } => None,
+        }
+    }
+
+    fn renewal(&mut self, world: &mut World, action: Action) {
+        match action {
+            Action::RenewalArrives { from, voter, answered } => {
+                world.left.lost_answers -= u8::from(!answered);
+                let Some(ask) = self.on_its_way(world, from, voter) else { return };
+                self.just(world, from, Op::Arrived { voter });
+                let answer = self.renews(world, from, voter, ask);
+                if let Some(answer) = answer.filter(|_| answered) {
+                    self.just(world, from, Op::Answer { voter, ask, answer });
+                }
+            }
+            Action::RenewalIsCopied { from, voter } => {
+                world.left.late_copies -= 1;
+                self.just(world, from, Op::Copied { voter });
+            }
+            Action::AnswerIsLate { from, voter } => {
+                world.left.late_copies -= 1;
+                let Some(ask) = self.on_its_way(world, from, voter) else { return };
+                self.just(world, from, Op::Arrived { voter });
+                if let Some(answer) = self.renews(world, from, voter, ask) {
+                    self.just(world, from, Op::AnswerIsLate { voter, ask, answer });
+                }
+            }
+            Action::CopiedRenewalArrives { from, nth } => {
+                let copied = self.host(world, from).late_asks.iter().nth(usize::from(nth)).copied();
+                let Some((voter, ask)) = copied else { return };
+                self.just(world, from, Op::LateAskArrives { nth });
+                if let Some(answer) = self.renews(world, from, voter, ask) {
+                    self.just(world, from, Op::Answer { voter, ask, answer });
+                }
+            }
+            Action::CopiedAnswerArrives { host, nth } => {
+                self.just(world, host, Op::LateAnswerArrives { nth });
+            }
+            _ => unreachable!("{action:?} is none of a renewal"),
+        }
     }
 }

@@ -1,15 +1,18 @@
 //! One host: the shipped voter and holder, what of them is durable, the kernel, and the renewals on their way.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use mha::decide::lease::Terms;
-use mha::decide::lease::holder::{Effect, Holder, Input, Kept, Start};
-use mha::decide::lease::refusal::Refusal;
-use mha::decide::lease::voter::{Persist, Promises, Renew, Renewed, Voter};
-use mha::model::ballot::Generation;
+use mha::decide::lease::holder::{Effect, Holder, Input, Kept, Role, Start};
+use mha::decide::lease::voter::{Claim, Claimed, Persist, Promises, Renew, Renewed, Voter};
+use mha::decide::plan::Proof;
+use mha::model::ballot::{Ballot, Generation};
 use mha::model::time::Moment;
 
-use super::world::{LEASE, World, cluster, host_name, instance, terms};
+use super::manager::{Lead, Opens, Wanted};
+use super::memo::Machine;
+use super::world::{LEASE, cluster, host_name, host_of, instance, last_byte, shown, terms};
 
 /// A renewal: for which generation, and when it was sent by its sender's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,38 +21,135 @@ pub(crate) struct Ask {
     pub(crate) sent_at: Moment,
 }
 
-#[derive(Debug, Clone, PartialEq, Hash)]
+/// Which host, when, and with which clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct At {
+    pub(crate) host: u8,
+    pub(crate) t: u8,
+    pub(crate) fast: bool,
+}
+
+impl At {
+    fn now(self) -> Moment {
+        shown(self.fast, self.t)
+    }
+}
+
+/// What may happen to one host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Op {
+    /// `At` is what it is then. Renewals that have not arrived are lost, but for the late copies.
+    TimePassed,
+    Wakes,
+    ComparedWell,
+    ServerEnds,
+    ServerStarts,
+    Restarts {
+        power_cut: bool,
+        same_server: bool,
+    },
+    /// A renewal reaches this voter.
+    Renew {
+        from: u8,
+        ask: Ask,
+    },
+    /// The renewal on its way to a voter arrived: it is on its way no more.
+    Arrived {
+        voter: u8,
+    },
+    /// A voter's answer to a renewal.
+    Answer {
+        voter: u8,
+        ask: Ask,
+        answer: u32,
+    },
+    /// A copy of the renewal on its way to a voter stays on its way.
+    Copied {
+        voter: u8,
+    },
+    /// The answer stays on its way.
+    AnswerIsLate {
+        voter: u8,
+        ask: Ask,
+        answer: u32,
+    },
+    LateAskArrives {
+        nth: u8,
+    },
+    LateAnswerArrives {
+        nth: u8,
+    },
+    Lead {
+        lead: Lead,
+    },
+    Fence {
+        lead: Lead,
+        generation: Generation,
+    },
+    Claim {
+        lead: Lead,
+        wanted: Wanted,
+    },
+    Open {
+        lead: Lead,
+        order: Opens,
+    },
+}
+
+/// What the host says to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// It was done, or there was nothing to say.
+    Done,
+    Refused,
+    /// Where among the [`Machine`]'s answers a voter's is.
+    Renewed(u32),
+    /// The ballot is obeyed: what the voter knows.
+    Obeys {
+        generation: Generation,
+        holder: Option<u8>,
+    },
+    /// The claim is accepted: how long the claimant must wait for what this voter had granted.
+    Accepted {
+        wait: Duration,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Host {
     pub(crate) voter: Voter,
     /// The voter's file.
-    pub(crate) disk: Promises,
+    disk: Promises,
     /// The highest ballot number and generation that an answer of this host has promised.
-    pub(crate) told: (u64, Generation),
+    told: (u64, Generation),
+    /// The ballot that the voter obeys.
+    pub(crate) obeyed: Lead,
     pub(crate) holder: Option<Holder>,
     /// The holder's file.
     pub(crate) kept: Kept,
     pub(crate) server_up: bool,
-    /// By the agent's file of this boot: until when the kernel lets clients pass.
-    pub(crate) run_until: Option<Moment>,
-    /// The true time at which the last byte passes.
+    /// By the agent's file of this boot: until when the kernel lets clients pass, where that is not over.
+    run_until: Option<Moment>,
+    /// The true time from which on no byte passes. Once that is over: one, where it ever was, so that it can be seen to have ended.
     pub(crate) passes_until: u8,
     /// The incarnation whose set is to be compared.
     pub(crate) comparing: Option<u64>,
     /// By voter: a renewal on its way. It arrives before time passes, or is lost; so is its answer.
     pub(crate) asked: Vec<Option<Ask>>,
     /// With their voters: copies that arrive at any later time, or never.
-    pub(crate) late_asks: BTreeSet<(usize, Ask)>,
-    pub(crate) late_answers: Vec<(usize, Ask, Renewed)>,
+    pub(crate) late_asks: BTreeSet<(u8, Ask)>,
+    pub(crate) late_answers: BTreeSet<(u8, Ask, u32)>,
 }
 
 impl Host {
-    pub(crate) fn adopted(terms: Terms, promises: Promises, kept: Option<Kept>, now: Moment) -> Self {
-        let voters = terms.voters.len();
+    pub(crate) fn adopted(terms: Terms, voter: Voter, kept: Option<Kept>, now: Moment) -> Self {
+        let (voters, promises) = (terms.voters.len(), voter.promises());
         let start = Start { same_boot: true, until: None, server_up: true, same_server: true };
         Self {
             told: (promises.ballot.number, promises.generation),
             disk: promises.clone(),
-            voter: Voter::restored(promises, now),
+            obeyed: Lead::of(&promises.ballot),
+            voter,
             holder: kept.map(|kept| Holder::restored(terms, kept, start, now).0),
             kept: kept.unwrap_or_default(),
             server_up: true,
@@ -58,12 +158,64 @@ impl Host {
             comparing: None,
             asked: vec![None; voters],
             late_asks: BTreeSet::new(),
-            late_answers: Vec::new(),
+            late_answers: BTreeSet::new(),
         }
     }
 
+    pub(crate) fn promises(&self) -> &Promises {
+        self.voter.promises()
+    }
+
+    pub(crate) fn forgot(&self) -> bool {
+        let promises = self.voter.promises();
+        promises.ballot.number < self.told.0 || promises.generation < self.told.1
+    }
+
+    /// Does what happens; gives what it says, and for which generation it lets clients in, if it does.
+    pub(crate) fn does(&mut self, op: Op, at: At, machine: &mut Machine) -> (Said, Option<Generation>) {
+        let mut lets_in = None;
+        let said = match op {
+            Op::Renew { .. } | Op::Lead { .. } | Op::Claim { .. } => self.votes(op, at, machine),
+            Op::Arrived { .. } | Op::Copied { .. } | Op::AnswerIsLate { .. } | Op::LateAskArrives { .. } => {
+                self.message(op)
+            }
+            Op::TimePassed => {
+                self.asked.fill(None);
+                let due = self.holder.as_ref().and_then(Holder::due);
+                match due.is_some_and(|due| due <= at.now()) {
+                    true => self.holds(Op::Wakes, at, machine, &mut lets_in),
+                    false => Said::Done,
+                }
+            }
+            Op::Restarts { power_cut, same_server } => {
+                self.restarts(power_cut, same_server, at, machine, &mut lets_in)
+            }
+            Op::Wakes
+            | Op::ComparedWell
+            | Op::ServerEnds
+            | Op::ServerStarts
+            | Op::Answer { .. }
+            | Op::LateAnswerArrives { .. }
+            | Op::Fence { .. }
+            | Op::Open { .. } => self.holds(op, at, machine, &mut lets_in),
+        };
+        self.obeyed = Lead::of(&self.voter.promises().ballot);
+        self.drop_what_is_over(at);
+        (said, lets_in)
+    }
+
+    /// So that states that differ in nothing that anyone reads again are one.
+    fn drop_what_is_over(&mut self, at: At) {
+        self.run_until = self.run_until.filter(|until| *until > at.now());
+        if self.passes_until <= at.t {
+            self.passes_until = self.passes_until.min(1);
+        }
+    }
+
+    // === the voter ===
+
     /// The voter answered: what it promised is written first where it says so.
-    pub(crate) fn answered<T>(&mut self, (answer, persist): (T, Persist)) -> T {
+    fn answered<T>(&mut self, (answer, persist): (T, Persist)) -> T {
         match persist {
             Persist::First => self.disk = self.voter.promises().clone(),
             Persist::Unchanged => {}
@@ -74,124 +226,199 @@ impl Host {
         answer
     }
 
-    pub(crate) fn forgot(&self) -> bool {
-        let promises = self.voter.promises();
-        promises.ballot.number < self.told.0 || promises.generation < self.told.1
-    }
-}
-
-impl World {
-    /// Gives the holder what happened, and does what it says.
-    pub(crate) fn feed(&mut self, host: usize, input: Input) -> Option<Refusal> {
-        let now = self.now(host);
-        let handled = self.change(host, |host| host.holder.as_mut().map(|holder| holder.handle(input, now)));
-        match handled {
-            Some(Ok(effects)) => {
-                self.carry_out(host, effects);
-                None
+    fn votes(&mut self, op: Op, at: At, machine: &mut Machine) -> Said {
+        match op {
+            Op::Renew { from, ask } => {
+                let holder = instance(from);
+                let renew = Renew { cluster: cluster(), holder, generation: ask.generation, lasts: LEASE };
+                let answer = self.voter.renew(&renew, at.now());
+                Said::Renewed(machine.answers.put(self.answered(answer)))
             }
-            Some(Err(refusal)) => Some(refusal),
-            None => None,
+            Op::Lead { lead } => {
+                let answer = self.voter.lead(&lead.ballot());
+                let led = self.answered(answer);
+                match led.accepted {
+                    true => {
+                        Said::Obeys { generation: led.generation, holder: led.holder.as_ref().map(host_of) }
+                    }
+                    false => Said::Refused,
+                }
+            }
+            Op::Claim { lead, wanted } => {
+                let answer = self.voter.claim(&wanted.claim(lead.ballot()), at.now());
+                match self.answered(answer) {
+                    Claimed::Accepted { outstanding } => {
+                        let terms = terms(at.host, machine.bounds.voters);
+                        Said::Accepted { wait: terms.wait_after_claim(&outstanding) }
+                    }
+                    // A claim that is held back is made again.
+                    Claimed::HeldBack { .. }
+                    | Claimed::OlderBallot { .. }
+                    | Claimed::Superseded { .. }
+                    | Claimed::Taken { .. }
+                    | Claimed::MayHaveLed { .. }
+                    | Claimed::NoVote => Said::Refused,
+                }
+            }
+            _ => unreachable!("{op:?} is none of a voter's"),
         }
     }
 
-    fn carry_out(&mut self, host: usize, effects: Vec<Effect>) {
+    // === messages ===
+
+    fn message(&mut self, op: Op) -> Said {
+        match op {
+            Op::Arrived { voter } => self.asked[usize::from(voter)] = None,
+            Op::Copied { voter } => {
+                self.late_asks.extend(self.asked[usize::from(voter)].map(|ask| (voter, ask)));
+            }
+            Op::AnswerIsLate { voter, ask, answer } => {
+                self.late_answers.insert((voter, ask, answer));
+            }
+            Op::LateAskArrives { nth } => {
+                let copied = self.late_asks.iter().nth(usize::from(nth)).copied();
+                copied.map(|copied| self.late_asks.remove(&copied));
+            }
+            _ => unreachable!("{op:?} is no message's"),
+        }
+        Said::Done
+    }
+
+    // === the holder and its kernel ===
+
+    fn holds(&mut self, op: Op, at: At, machine: &mut Machine, lets_in: &mut Option<Generation>) -> Said {
+        let input = match op {
+            Op::Wakes => Some(Input::Tick),
+            Op::ComparedWell => {
+                let compared = self.comparing.take();
+                compared.map(|incarnation| Input::Compared { incarnation, contains_all: true })
+            }
+            Op::ServerEnds => {
+                self.server_up = false;
+                Some(Input::ServerGone)
+            }
+            Op::ServerStarts => {
+                self.server_up = true;
+                Some(Input::ServerStarted)
+            }
+            Op::Answer { voter, ask, answer } => Some(answer_of(voter, ask, machine.answers.get(answer))),
+            Op::LateAnswerArrives { nth } => {
+                let late = self.late_answers.iter().nth(usize::from(nth)).copied();
+                late.map(|late| {
+                    self.late_answers.remove(&late);
+                    answer_of(late.0, late.1, machine.answers.get(late.2))
+                })
+            }
+            Op::Fence { lead, generation } => self.obeys(lead).then_some(Input::Fence { generation }),
+            Op::Open { lead, order } => {
+                let Opens { generation, epoch, .. } = order;
+                self.obeys(lead).then_some(Input::Open { generation, epoch })
+            }
+            _ => unreachable!("{op:?} is none of a holder's"),
+        };
+        let Some(input) = input else { return Said::Refused };
+        let Some(handled) = self.holder.as_mut().map(|holder| holder.handle(input, at.now())) else {
+            return Said::Refused;
+        };
+        let Ok(effects) = handled else { return Said::Refused };
+        self.carry_out(effects, at, lets_in);
+        if matches!(op, Op::Fence { .. }) {
+            // Read back before it is answered.
+            self.passes_until = self.passes_until.min(at.t);
+        }
+        Said::Done
+    }
+
+    /// Whether a command is obeyed; a higher ballot is accepted with the command.
+    fn obeys(&mut self, lead: Lead) -> bool {
+        let answer = self.voter.lead(&lead.ballot());
+        self.answered(answer).accepted
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>, at: At, lets_in: &mut Option<Generation>) {
         for effect in effects {
             match effect {
-                Effect::Persist => self.change(host, |host| {
-                    host.kept = host.holder.as_ref().map_or(host.kept, Holder::kept);
-                }),
+                Effect::Persist => self.kept = self.holder.as_ref().map_or(self.kept, Holder::kept),
                 Effect::SendRenew { generation, lasts } => {
                     assert_eq!(lasts, LEASE);
-                    let ask = Ask { generation, sent_at: self.now(host) };
-                    self.change(host, |host| host.asked.fill(Some(ask)));
+                    self.asked.fill(Some(Ask { generation, sent_at: at.now() }));
                 }
-                Effect::Close => self.close(host),
+                Effect::Close => self.close(at),
                 Effect::HoldOpen { until } => {
-                    let role = self.host(host).holder.as_ref().map(Holder::role);
-                    if let Some(generation) = role.and_then(|role| role.generation()) {
-                        self.let_in(host, generation, until);
-                    }
+                    *lets_in = self.holder.as_ref().map(Holder::role).and_then(Role::generation);
+                    (self.passes_until, self.run_until) = (last_byte(at.fast, until), Some(until));
                 }
-                Effect::AskCompare { incarnation } => {
-                    self.change(host, |host| host.comparing = Some(incarnation));
-                }
+                Effect::AskCompare { incarnation } => self.comparing = Some(incarnation),
                 Effect::Admit | Effect::HoldVip { .. } | Effect::ReleaseVip | Effect::Resume => {}
             }
         }
     }
 
     /// An order to close is read back. Where the lease has run out already, the kernel's own timer may be as late as f allows.
-    fn close(&mut self, host: usize) {
-        let (now, t) = (self.now(host), self.t);
-        self.change(host, |host| {
-            if host.run_until.is_some_and(|until| until > now) {
-                host.passes_until = host.passes_until.min(t);
-            }
-            host.run_until = None;
-        });
-    }
-
-    /// The renewal on its way to a voter arrives, and its answer too, or not.
-    pub(crate) fn renewal_arrives(&mut self, from: usize, voter: usize, answered: bool) {
-        let Some(ask) = self.change(from, |host| host.asked[voter].take()) else { return };
-        let answer = self.grant(from, voter, ask);
-        if answered {
-            self.answer_arrives(from, voter, ask, answer);
+    fn close(&mut self, at: At) {
+        if self.run_until.is_some_and(|until| until > at.now()) {
+            self.passes_until = self.passes_until.min(at.t);
         }
-    }
-
-    /// What has not arrived is lost, but for the late copies.
-    pub(crate) fn time_passes(&mut self) {
-        self.t += 1;
-        for host in 0..self.hosts.len() {
-            if self.host(host).asked.iter().any(Option::is_some) {
-                self.change(host, |host| host.asked.fill(None));
-            }
-        }
-    }
-
-    /// A voter's answer to a renewal.
-    pub(crate) fn grant(&mut self, from: usize, voter: usize, ask: Ask) -> Renewed {
-        let renew =
-            Renew { cluster: cluster(), holder: instance(from), generation: ask.generation, lasts: LEASE };
-        let now = self.now(voter);
-        self.change(voter, |host| {
-            let answer = host.voter.renew(&renew, now);
-            host.answered(answer)
-        })
-    }
-
-    pub(crate) fn answer_arrives(&mut self, host: usize, voter: usize, ask: Ask, answer: Renewed) {
-        let Ask { generation, sent_at } = ask;
-        self.feed(host, Input::Answer { from: host_name(voter), generation, sent_at, answer });
+        self.run_until = None;
     }
 
     /// The agent's process begins anew. After a power cut the kernel's state is gone too, and no server runs.
-    pub(crate) fn restart_agent(&mut self, host: usize, power_cut: bool, same_server: bool) {
-        let (now, t) = (self.now(host), self.t);
-        let terms = terms(host, self.hosts.len());
-        let effects = self.change(host, |host| {
-            host.voter = Voter::restored(host.disk.clone(), now);
-            if power_cut {
-                host.passes_until = host.passes_until.min(t);
-                (host.server_up, host.run_until) = (false, None);
-            }
-            host.comparing = None;
-            host.late_answers.clear();
-            let until = host.run_until;
-            let start = Start {
-                same_boot: !power_cut,
-                until,
-                server_up: host.server_up,
-                same_server: same_server && host.server_up,
-            };
-            let restored = host.holder.is_some().then(|| Holder::restored(terms, host.kept, start, now));
-            let (holder, effects) =
-                restored.map_or((None, Vec::new()), |(holder, effects)| (Some(holder), effects));
-            host.holder = holder;
-            effects
-        });
-        self.carry_out(host, effects);
+    fn restarts(
+        &mut self,
+        power_cut: bool,
+        same_server: bool,
+        at: At,
+        machine: &Machine,
+        lets_in: &mut Option<Generation>,
+    ) -> Said {
+        self.voter = Voter::restored(self.disk.clone(), at.now());
+        if power_cut {
+            self.passes_until = self.passes_until.min(at.t);
+            (self.server_up, self.run_until) = (false, None);
+        }
+        self.comparing = None;
+        self.late_answers.clear();
+        let start = Start {
+            same_boot: !power_cut,
+            until: self.run_until,
+            server_up: self.server_up,
+            same_server: same_server && self.server_up,
+        };
+        if self.holder.is_some() {
+            let terms = terms(at.host, machine.bounds.voters);
+            let (holder, effects) = Holder::restored(terms, self.kept, start, at.now());
+            self.holder = Some(holder);
+            self.carry_out(effects, at, lets_in);
+        }
+        Said::Done
+    }
+}
+
+fn answer_of(voter: u8, ask: Ask, answer: &Renewed) -> Input {
+    let Ask { generation, sent_at } = ask;
+    Input::Answer { from: host_name(voter), generation, sent_at, answer: answer.clone() }
+}
+
+impl Lead {
+    fn of(ballot: &Ballot) -> Self {
+        let manager = ballot.manager.trim_start_matches('m').parse();
+        Self { number: ballot.number as u8, manager: manager.expect("it was made of a number") }
+    }
+
+    pub(crate) fn ballot(self) -> Ballot {
+        Ballot { number: u64::from(self.number), manager: format!("m{}", self.manager) }
+    }
+}
+
+impl Wanted {
+    fn claim(self, ballot: Ballot) -> Claim {
+        Claim {
+            cluster: cluster(),
+            ballot,
+            generation: self.generation,
+            candidate: instance(self.candidate),
+            proof: if self.fenced.is_some() { Proof::Fenced } else { Proof::Expired },
+            released: self.fenced.map(instance).into_iter().collect(),
+        }
     }
 }

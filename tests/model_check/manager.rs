@@ -1,55 +1,59 @@
 //! One manager process: it leads, fences or not, claims, waits and opens, as if it were the only one. It is never stopped, so its orders
 //! may come at any later time: that covers a manager that hangs, and orders that are late on their way.
 
-use std::collections::BTreeMap;
+use std::time::Duration;
 
-use mha::decide::lease::holder::Input;
-use mha::decide::lease::voter::{Claim, Claimed, Outstanding};
-use mha::decide::plan::Proof;
-use mha::model::ballot::{Ballot, Generation};
-use mha::model::instance::InstanceId;
-use mha::model::time::Moment;
+use mha::model::ballot::Generation;
 
-use super::part::Part;
-use super::world::{World, cluster, instance, shown, terms};
+use super::host::{Op, Said};
+use super::memo::Machine;
+use super::world::{World, shown, tick_of};
+
+/// A ballot: its number, and whose it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Lead {
+    pub(crate) number: u8,
+    pub(crate) manager: u8,
+}
 
 /// How far a manager has come.
-#[derive(Debug, Clone, PartialEq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Stage {
     /// A majority obeys it. It knows the highest generation among them, and its holder.
-    Leads { known: Generation, holder: Option<InstanceId> },
-    /// What each accepting voter had granted before.
-    Claiming { claim: Wanted, accepted: BTreeMap<usize, Vec<Outstanding>> },
-    /// A majority accepted: it opens its candidate from then on, by its own clock.
-    Claimed { claim: Wanted, due: Moment },
+    Leads { known: Generation, holder: Option<u8> },
+    /// The voters that accepted, by bit, and the longest that it must wait for what any of them had granted before.
+    Claiming { claim: Wanted, accepted: u8, wait: Duration },
+    /// A majority accepted: it opens its candidate from that tick on, by its own clock; zero once that is reached.
+    Claimed { claim: Wanted, due: u8 },
+    /// Nothing that it still does gets anywhere, but for its claim, where that is on its way to a voter that may accept it.
+    Ended { claim: Option<Wanted> },
 }
 
 /// A claim, but for what is the same in all of one manager's.
-#[derive(Debug, Clone, Copy, PartialEq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Wanted {
     pub(crate) generation: Generation,
-    pub(crate) candidate: usize,
+    pub(crate) candidate: u8,
     /// The server that answered a fence.
-    pub(crate) fenced: Option<usize>,
+    pub(crate) fenced: Option<u8>,
 }
 
 /// An order to open that was sent.
-#[derive(Debug, Clone, Copy, PartialEq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Opens {
     pub(crate) generation: Generation,
-    pub(crate) target: usize,
+    pub(crate) target: u8,
     pub(crate) epoch: u64,
 }
 
-#[derive(Debug, Clone, PartialEq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Manager {
-    pub(crate) ballot: Ballot,
-    pub(crate) candidate: usize,
+    pub(crate) lead: Lead,
     pub(crate) stage: Stage,
     /// The candidate's epoch, as it was read for the order to open.
     pub(crate) epoch: Option<u64>,
     /// The order to open has arrived.
-    pub(crate) arrived: bool,
+    arrived: bool,
     /// A copy of an order to open, or the order of a promotion that was given up since: still on its way.
     pub(crate) late: Option<Opens>,
     /// The claim of a promotion that it has given up since: still on its way.
@@ -57,21 +61,18 @@ pub(crate) struct Manager {
 }
 
 impl Manager {
-    fn new(ballot: Ballot, candidate: usize, stage: Stage) -> Self {
-        Self { ballot, candidate, stage, epoch: None, arrived: false, late: None, late_claim: None }
-    }
-
     /// The claim that its messages to voters carry.
     pub(crate) fn wanted(&self) -> Option<Wanted> {
         match &self.stage {
             Stage::Leads { .. } => None,
             Stage::Claiming { claim, .. } | Stage::Claimed { claim, .. } => Some(*claim),
+            Stage::Ended { claim } => *claim,
         }
     }
 
     /// The grants that it knows of are over.
-    pub(crate) fn may_open(&self, t: u8) -> bool {
-        matches!(self.stage, Stage::Claimed { due, .. } if due <= manager_clock(t))
+    pub(crate) fn may_open(&self) -> bool {
+        matches!(self.stage, Stage::Claimed { due: 0, .. })
     }
 
     /// The order to open that is on its way: it carries the epoch that was read before.
@@ -80,158 +81,203 @@ impl Manager {
             (Stage::Claimed { claim, .. }, Some(epoch)) if !self.arrived => {
                 Some(Opens { generation: claim.generation, target: claim.candidate, epoch })
             }
-            (Stage::Leads { .. } | Stage::Claiming { .. } | Stage::Claimed { .. }, _) => None,
+            (
+                Stage::Leads { .. } | Stage::Claiming { .. } | Stage::Claimed { .. } | Stage::Ended { .. },
+                _,
+            ) => None,
         }
     }
 
-    fn begin_claim(&mut self, known: Generation, fenced: Option<usize>) {
-        let claim = Wanted { generation: known.next(), candidate: self.candidate, fenced };
-        self.stage = Stage::Claiming { claim, accepted: BTreeMap::new() };
+    fn begin_claim(&mut self, candidate: u8, known: Generation, fenced: Option<u8>) {
+        let claim = Wanted { generation: known.next(), candidate, fenced };
+        self.stage = Stage::Claiming { claim, accepted: 0, wait: Duration::ZERO };
+    }
+
+    fn time_passed(&mut self, t: u8) {
+        if let Stage::Claimed { due, .. } = &mut self.stage
+            && *due <= t
+        {
+            *due = 0;
+        }
     }
 }
 
 /// A manager's clock is fast: with a slow one it would only wait longer, and every manager may be late anyway.
-fn manager_clock(t: u8) -> Moment {
-    shown(true, t)
-}
+const MANAGER_IS_FAST: bool = true;
 
-impl World {
-    pub(crate) fn manager(&self, manager: usize) -> &Manager {
-        self.managers[manager].get()
+impl Machine {
+    fn change_manager(&mut self, world: &mut World, manager: u8, change: impl FnOnce(&mut Manager)) {
+        let mut changed = self.manager(world, manager);
+        change(&mut changed);
+        world.managers[usize::from(manager)] = self.put_manager(changed);
     }
 
-    fn set_manager(&mut self, manager: usize, changed: Manager) {
-        self.managers[manager] = Part::new(changed);
+    pub(crate) fn time_passes(&mut self, world: &mut World) {
+        world.t += 1;
+        for host in 0..self.bounds.voters as u8 {
+            self.host_does(world, host, Op::TimePassed);
+        }
+        for manager in 0..world.led() as u8 {
+            let t = world.t;
+            self.change_manager(world, manager, |manager| manager.time_passed(t));
+        }
+    }
+
+    /// So that states that differ only in what a manager was about to do, and cannot any more, are one: a voter that obeys a higher ballot
+    /// never obeys a lower one again ([`Machine::violation`] otherwise), and one that knows a generation gives no earlier one.
+    pub(crate) fn end_managers(&mut self, world: &mut World) {
+        for manager in 0..world.led() as u8 {
+            let state = self.manager(world, manager);
+            let ended = match self.ended(world, &state) {
+                true => Manager {
+                    stage: Stage::Ended {
+                        claim: state.wanted().filter(|claim| self.may_be_won(world, &state, *claim)),
+                    },
+                    epoch: None,
+                    arrived: false,
+                    ..state
+                },
+                false => state,
+            };
+            if ended != state {
+                world.managers[usize::from(manager)] = self.put_manager(ended);
+            }
+        }
+    }
+
+    fn ended(&self, world: &World, state: &Manager) -> bool {
+        let obeying = (0..self.bounds.voters as u8).filter(|host| self.obeys(world, *host, state.lead));
+        match state.stage {
+            // It may fence a host that obeys it.
+            Stage::Leads { .. } => obeying.count() == 0,
+            Stage::Claiming { claim, accepted, .. } => {
+                let may = obeying.filter(|voter| accepted & (1 << voter) == 0);
+                let may =
+                    may.filter(|voter| self.host(world, *voter).promises().generation <= claim.generation);
+                (accepted.count_ones() as usize) + may.count() <= self.bounds.voters / 2
+            }
+            Stage::Claimed { claim, .. } => {
+                let gives_up = world.left.withdrawals > 0;
+                !gives_up && (state.arrived || !self.obeys(world, claim.candidate, state.lead))
+            }
+            Stage::Ended { .. } => true,
+        }
+    }
+
+    fn obeys(&self, world: &World, host: u8, lead: Lead) -> bool {
+        let ballot = self.host(world, host).obeyed;
+        lead.number > ballot.number || lead == ballot
+    }
+
+    /// Whether a claim may still change what a voter knows.
+    fn may_be_won(&self, world: &World, state: &Manager, claim: Wanted) -> bool {
+        (0..self.bounds.voters as u8).any(|voter| {
+            let known = self.host(world, voter).promises().generation;
+            let again = known == claim.generation && self.host(world, voter).obeyed == state.lead;
+            self.obeys(world, voter, state.lead) && known <= claim.generation && !again
+        })
     }
 
     /// A manager leads: `quorum`, a majority of voters by bit, obeys it. Its number is above every other's, or, where it did not hear of the
     /// last one, the same. Not where a voter of them refuses.
-    pub(crate) fn start_manager(&mut self, candidate: usize, quorum: u8, unaware: bool) {
-        let highest = self.managers.iter().map(|other| other.get().ballot.number).max().unwrap_or(1);
-        let number = if unaware { highest } else { highest + 1 };
-        let ballot = Ballot { number, manager: format!("m{}", self.managers.len()) };
-        let voters: Vec<usize> = (0..self.hosts.len()).filter(|voter| quorum & (1 << voter) != 0).collect();
-        if voters.iter().any(|voter| !self.host(*voter).voter.obeys(&ballot)) {
-            return;
-        }
-        let (mut known, mut holder) = (Generation::default(), None);
-        for voter in voters {
-            let led = self.change(voter, |host| {
-                let answer = host.voter.lead(&ballot);
-                host.answered(answer)
-            });
-            if led.generation > known {
-                (known, holder) = (led.generation, led.holder);
+    pub(crate) fn start_manager(&mut self, world: &mut World, quorum: u8, unaware: bool) {
+        let others = world.led() as u8;
+        let highest = (0..others).map(|other| self.manager(world, other).lead.number).max().unwrap_or(1);
+        let lead = Lead { number: if unaware { highest } else { highest + 1 }, manager: others };
+        let before = *world;
+        let (mut known, mut knows) = (Generation::default(), None);
+        for voter in (0..self.bounds.voters as u8).filter(|voter| quorum & (1 << voter) != 0) {
+            let Said::Obeys { generation, holder } = self.host_does(world, voter, Op::Lead { lead }) else {
+                *world = before;
+                return;
+            };
+            if generation > known {
+                (known, knows) = (generation, holder);
             }
         }
-        self.managers.push(Part::new(Manager::new(ballot, candidate, Stage::Leads { known, holder })));
+        let stage = Stage::Leads { known, holder: knows };
+        let manager = Manager { lead, stage, epoch: None, arrived: false, late: None, late_claim: None };
+        world.managers[usize::from(others)] = self.put_manager(manager);
     }
 
-    pub(crate) fn read_epoch(&mut self, manager: usize) {
-        let mut asks = self.manager(manager).clone();
-        asks.epoch = Some(self.host(asks.candidate).kept.epoch);
-        self.set_manager(manager, asks);
+    pub(crate) fn read_epoch(&mut self, world: &mut World, manager: u8) {
+        if let Some(claim) = self.manager(world, manager).wanted() {
+            let epoch = self.host(world, claim.candidate).kept.epoch;
+            self.change_manager(world, manager, |manager| manager.epoch = Some(epoch));
+        }
     }
 
     /// The old holder is fenced, or not asked: then its grants must run out.
-    pub(crate) fn decide(&mut self, manager: usize, fenced: Option<usize>) {
-        let mut decides = self.manager(manager).clone();
-        if let Stage::Leads { known, .. } = decides.stage {
-            decides.begin_claim(known, fenced);
-            self.set_manager(manager, decides);
+    pub(crate) fn decide(&mut self, world: &mut World, manager: u8, candidate: u8, fenced: Option<u8>) {
+        if let Stage::Leads { known, .. } = self.manager(world, manager).stage {
+            self.change_manager(world, manager, |manager| manager.begin_claim(candidate, known, fenced));
         }
     }
 
     /// An order to fence reaches a host; gives whether it is obeyed.
-    pub(crate) fn fence(&mut self, manager: usize, host: usize, generation: Generation) -> bool {
-        if !self.obeys(manager, host) {
-            return false;
-        }
-        if self.feed(host, Input::Fence { generation }).is_some() {
-            return false;
-        }
-        // Read back before it is answered.
-        let t = self.t;
-        self.change(host, |host| host.passes_until = host.passes_until.min(t));
-        true
-    }
-
-    /// Whether a host obeys a command of that manager; a higher ballot is accepted with the command.
-    fn obeys(&mut self, manager: usize, host: usize) -> bool {
-        let ballot = self.manager(manager).ballot.clone();
-        self.change(host, |host| {
-            let answer = host.voter.lead(&ballot);
-            host.answered(answer).accepted
-        })
+    pub(crate) fn fence(&mut self, world: &mut World, manager: u8, host: u8, generation: Generation) -> bool {
+        let lead = self.manager(world, manager).lead;
+        self.host_does(world, host, Op::Fence { lead, generation }) == Said::Done
     }
 
     /// A claim reaches a voter. `answered`: the answer arrives.
-    pub(crate) fn claim(&mut self, manager: usize, wanted: Wanted, voter: usize, answered: bool) {
-        let mut asks = self.manager(manager).clone();
-        let claim = Claim {
-            cluster: cluster(),
-            ballot: asks.ballot.clone(),
-            generation: wanted.generation,
-            candidate: instance(wanted.candidate),
-            proof: if wanted.fenced.is_some() { Proof::Fenced } else { Proof::Expired },
-            released: wanted.fenced.map(instance).into_iter().collect(),
+    pub(crate) fn claim(
+        &mut self,
+        world: &mut World,
+        manager: u8,
+        wanted: Wanted,
+        voter: u8,
+        answered: bool,
+    ) {
+        let asks = self.manager(world, manager);
+        let said = self.host_does(world, voter, Op::Claim { lead: asks.lead, wanted });
+        let (Said::Accepted { wait }, Stage::Claiming { claim, accepted, wait: before }) = (said, asks.stage)
+        else {
+            return;
         };
-        let now = self.now(voter);
-        let answer = self.change(voter, |host| {
-            let answer = host.voter.claim(&claim, now);
-            host.answered(answer)
-        });
-        let outstanding = match answer {
-            Claimed::Accepted { outstanding } => outstanding,
-            // A claim that is held back is made again.
-            Claimed::HeldBack { .. }
-            | Claimed::OlderBallot { .. }
-            | Claimed::Superseded { .. }
-            | Claimed::Taken { .. }
-            | Claimed::MayHaveLed { .. }
-            | Claimed::NoVote => return,
-        };
-        let terms = terms(0, self.hosts.len());
-        if let Stage::Claiming { claim, accepted } = &mut asks.stage
-            && answered
-            && *claim == wanted
-        {
-            accepted.insert(voter, outstanding);
-            if accepted.len() == terms.majority {
-                let wait = terms.wait_after_claim(accepted.values().flatten());
-                asks.stage = Stage::Claimed { claim: *claim, due: manager_clock(self.t) + wait };
-            }
-            self.set_manager(manager, asks);
+        if !answered || claim != wanted {
+            return;
         }
+        let (accepted, wait) = (accepted | 1 << voter, wait.max(before));
+        let majority = self.bounds.voters / 2 + 1;
+        let stage = if (accepted.count_ones() as usize) < majority {
+            Stage::Claiming { claim, accepted, wait }
+        } else {
+            let due = tick_of(MANAGER_IS_FAST, shown(MANAGER_IS_FAST, world.t) + wait);
+            Stage::Claimed { claim, due: if due <= world.t { 0 } else { due } }
+        };
+        self.change_manager(world, manager, |manager| manager.stage = stage);
     }
 
     /// An order to open reaches its host.
-    pub(crate) fn open(&mut self, manager: usize, order: Opens) {
-        if self.obeys(manager, order.target) {
-            self.feed(order.target, Input::Open { generation: order.generation, epoch: order.epoch });
-        }
+    pub(crate) fn open(&mut self, world: &mut World, manager: u8, order: Opens) {
+        let lead = self.manager(world, manager).lead;
+        self.host_does(world, order.target, Op::Open { lead, order });
     }
 
-    pub(crate) fn order_arrived(&mut self, manager: usize) {
-        self.managers[manager].get_mut().arrived = true;
+    pub(crate) fn order_arrived(&mut self, world: &mut World, manager: u8) {
+        self.change_manager(world, manager, |manager| manager.arrived = true);
     }
 
-    pub(crate) fn copy_order(&mut self, manager: usize) {
-        let manager = self.managers[manager].get_mut();
-        manager.late = manager.opens();
+    pub(crate) fn copy_order(&mut self, world: &mut World, manager: u8) {
+        self.change_manager(world, manager, |manager| manager.late = manager.opens());
     }
 
     /// A promotion is given up after its claim: its candidate is fenced, another server is promoted. Orders of it may be on their way.
-    pub(crate) fn withdraw(&mut self, manager: usize, other: usize) {
-        let mut changed = self.manager(manager).clone();
-        let Some(claim) = changed.wanted() else { return };
-        changed.late = changed.opens().or(changed.late);
-        changed.late_claim = Some(claim);
-        if !self.fence(manager, claim.candidate, claim.generation) {
+    pub(crate) fn withdraw(&mut self, world: &mut World, manager: u8, other: u8) {
+        let known = self.manager(world, manager);
+        let Some(claim) = known.wanted() else { return };
+        self.change_manager(world, manager, |manager| {
+            manager.late = manager.opens().or(manager.late);
+            manager.late_claim = Some(claim);
+        });
+        if !self.fence(world, manager, claim.candidate, claim.generation) {
+            world.managers[usize::from(manager)] = self.put_manager(known);
             return;
         }
-        (changed.candidate, changed.epoch, changed.arrived) = (other, None, false);
-        changed.begin_claim(claim.generation, Some(claim.candidate));
-        self.set_manager(manager, changed);
+        self.change_manager(world, manager, |manager| {
+            (manager.epoch, manager.arrived) = (None, false);
+            manager.begin_claim(other, claim.generation, Some(claim.candidate));
+        });
     }
 }

@@ -3,29 +3,31 @@
 use std::time::Duration;
 
 use mha::decide::lease::Terms;
-use mha::decide::lease::holder::{Input, Kept, Role};
-use mha::decide::lease::voter::Promises;
-use mha::model::ballot::{Ballot, Generation};
+use mha::model::ballot::Generation;
 use mha::model::cluster::ClusterName;
 use mha::model::instance::InstanceId;
 use mha::model::time::Moment;
 
-use super::host::Host;
-use super::manager::Manager;
-use super::part::Part;
+use super::memo::{HostId, Machine, ManagerId};
 
-/// A slow clock shows 20 microseconds for a tick of true time, a fast one 40: the bound of `Terms` is twice as fast, so that it matters
-/// within a few ticks.
+/// A slow clock shows 20 microseconds for a tick of true time, a fast one 30: the bound of `Terms` is half as fast again, so that it
+/// matters within a few ticks. With more, a voter that keeps a grant for twice its length would forget it too early: see [`Terms`] and
+/// `docs/safety.md`.
 const SLOW: u64 = 20;
-const FAST: u64 = 40;
-const CLOCK_ERROR_PERMILLE: u32 = 1_000;
-/// T: two ticks of a slow clock, one of a fast one.
+const FAST: u64 = 30;
+const CLOCK_ERROR_PERMILLE: u32 = 500;
+/// T: two ticks of a slow clock, one and a half of a fast one.
 pub(crate) const LEASE: Duration = Duration::from_micros(40);
 const RENEW_EVERY: Duration = Duration::from_micros(20);
-/// f: one tick of a slow clock.
-const FENCE_WITHIN: Duration = Duration::from_micros(20);
+/// f: half a tick of a slow clock, so that the last byte passes in the third tick.
+const FENCE_WITHIN: Duration = Duration::from_micros(10);
 /// Every clock's reading at tick 0: ages never reach below zero.
 const ORIGIN: u64 = 1_000;
+
+pub(crate) const MOST_VOTERS: usize = 5;
+pub(crate) const MOST_MANAGERS: usize = 2;
+/// Generations that a run may reach: one for the adoption, each manager and each promotion that is given up.
+const MOST_GENERATIONS: usize = 8;
 
 /// How many of each fault one run may hold. Besides, any request may be lost, and any of a manager's be late and overtaken by another's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -66,7 +68,7 @@ pub(crate) struct Bounds {
     /// Manager processes. None of them ever ends, so that a manager that was replaced goes on.
     pub(crate) managers: usize,
     pub(crate) faults: Faults,
-    /// Every choice of fast clocks. Otherwise all slow, all fast, only the first host's fast, all but the first host's fast.
+    /// Every choice of fast clocks. Otherwise only the first host's, and all but the first host's.
     pub(crate) all_clocks: bool,
 }
 
@@ -74,40 +76,44 @@ impl Bounds {
     /// Which hosts' clocks are fast, by bit.
     pub(crate) fn clocks(&self) -> Vec<u8> {
         let all = (1_u8 << self.voters) - 1;
-        if self.all_clocks { (0..=all).collect() } else { vec![all - 1, 0, 1, all] }
+        if self.all_clocks { (0..=all).collect() } else { vec![all - 1, 1] }
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Hash)]
+/// Small, so that many fit: hosts and managers by their place in the [`Machine`]'s lists, where each local state is once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct World {
     pub(crate) t: u8,
     /// Bit n: the clock of host n is fast.
     pub(crate) fast: u8,
-    pub(crate) hosts: Vec<Part<Host>>,
-    pub(crate) managers: Vec<Part<Manager>>,
     pub(crate) left: Faults,
-    /// The highest generation that clients were let in for, and to whom each generation was opened.
-    pub(crate) highest_open: Generation,
-    pub(crate) opened: Vec<(Generation, usize)>,
-    pub(crate) violation: Option<String>,
+    /// By generation: one more than the host that clients were let in to for it; zero before that.
+    opened: [u8; MOST_GENERATIONS],
+    pub(crate) hosts: [HostId; MOST_VOTERS],
+    pub(crate) managers: [ManagerId; MOST_MANAGERS],
 }
 
-pub(crate) fn host_name(host: usize) -> String {
+pub(crate) fn host_name(host: u8) -> String {
     format!("db{host}")
 }
 
-pub(crate) fn instance(host: usize) -> InstanceId {
+pub(crate) fn instance(host: u8) -> InstanceId {
     InstanceId::new(host_name(host), 3306)
+}
+
+/// The host of an instance.
+pub(crate) fn host_of(instance: &InstanceId) -> u8 {
+    instance.host.trim_start_matches("db").parse().expect("it was made of a number")
 }
 
 pub(crate) fn cluster() -> ClusterName {
     ClusterName("orders".to_owned())
 }
 
-pub(crate) fn terms(me: usize, voters: usize) -> Terms {
+pub(crate) fn terms(me: u8, voters: usize) -> Terms {
     Terms {
         me: host_name(me),
-        voters: (0..voters).map(host_name).collect(),
+        voters: (0..voters as u8).map(host_name).collect(),
         majority: voters / 2 + 1,
         lease: LEASE,
         renew_every: RENEW_EVERY,
@@ -122,114 +128,61 @@ pub(crate) fn shown(fast: bool, t: u8) -> Moment {
 }
 
 /// The first tick at which a clock shows `local`.
-fn tick_of(fast: bool, local: Moment) -> u8 {
+pub(crate) fn tick_of(fast: bool, local: Moment) -> u8 {
     let rate = if fast { FAST } else { SLOW };
     let tick = local.as_micros().saturating_sub(ORIGIN).div_ceil(rate);
     u8::try_from(tick).unwrap_or(u8::MAX)
 }
 
+/// The first tick at which no byte passes any more, the kernel's timer and the last byte being as late as f allows.
+pub(crate) fn last_byte(fast: bool, until: Moment) -> u8 {
+    tick_of(fast, until + FENCE_WITHIN)
+}
+
 impl World {
-    /// The first server has just been told to lead generation 1, and asks every voter; the others are its replicas.
-    pub(crate) fn adopted(bounds: &Bounds, fast: u8) -> Self {
-        let ballot = Ballot { number: 1, manager: "first".to_owned() };
-        let generation = Generation(1);
-        let promises = Promises { ballot, generation, holder: Some(instance(0)), ..Promises::default() };
-        let hosts = (0..bounds.voters).map(|host| {
-            let now = shown(fast & (1 << host) != 0, 0);
-            let role = if host == 0 { Role::Unknown } else { Role::Replica };
-            let kept = (host < bounds.members).then_some(Kept { role, ..Kept::default() });
-            Part::new(Host::adopted(terms(host, bounds.voters), promises.clone(), kept, now))
-        });
-        let mut world = Self {
-            t: 0,
-            fast,
-            hosts: hosts.collect(),
-            managers: Vec::new(),
-            left: bounds.faults,
-            highest_open: generation,
-            opened: vec![(generation, 0)],
-            violation: None,
-        };
-        world.feed(0, Input::Open { generation, epoch: 0 });
-        world.seal(None);
-        world
+    /// Hosts as they are before anything has happened.
+    pub(crate) fn new(bounds: &Bounds, fast: u8, hosts: [HostId; MOST_VOTERS]) -> Self {
+        let mut opened = [0; MOST_GENERATIONS];
+        opened[1] = 1;
+        Self { t: 0, fast, left: bounds.faults, opened, hosts, managers: [ManagerId::NONE; MOST_MANAGERS] }
+    }
+
+    pub(crate) fn is_fast(&self, host: u8) -> bool {
+        self.fast & (1 << host) != 0
+    }
+
+    /// The managers that have begun.
+    pub(crate) fn led(&self) -> usize {
+        self.managers.iter().filter(|manager| **manager != ManagerId::NONE).count()
     }
 
     /// The tick at which the lease of the adoption has surely run out.
     pub(crate) fn adopted_until(&self) -> u8 {
-        tick_of(self.is_fast(0), shown(false, 0) + LEASE + FENCE_WITHIN)
+        last_byte(self.is_fast(0), shown(false, 0) + LEASE)
     }
 
-    pub(crate) fn now(&self, host: usize) -> Moment {
-        shown(self.is_fast(host), self.t)
+    /// The highest generation that clients were let in for.
+    pub(crate) fn highest_open(&self) -> Generation {
+        let highest = self.opened.iter().rposition(|holder| *holder != 0);
+        Generation(highest.unwrap_or_default() as u64)
     }
 
-    pub(crate) fn is_fast(&self, host: usize) -> bool {
-        self.fast & (1 << host) != 0
-    }
-
-    pub(crate) fn host(&self, host: usize) -> &Host {
-        self.hosts[host].get()
-    }
-
-    /// Changes one host.
-    pub(crate) fn change<R>(&mut self, host: usize, change: impl FnOnce(&mut Host) -> R) -> R {
-        change(self.hosts[host].get_mut())
-    }
-
-    /// Takes the hashes of what was changed since `before`.
-    pub(crate) fn seal(&mut self, before: Option<&Self>) {
-        for (place, host) in self.hosts.iter_mut().enumerate() {
-            if before.is_none_or(|before| !host.is_shared_with(&before.hosts[place])) {
-                host.seal();
-            }
+    /// The kernel of a host was told to let clients pass for a generation. Gives what is wrong with that.
+    pub(crate) fn let_in(&mut self, host: u8, generation: Generation) -> Option<String> {
+        let highest = self.highest_open();
+        let holder = &mut self.opened[generation.0 as usize];
+        if *holder != 0 && *holder != host + 1 {
+            return Some(format!("generation {generation} has a second holder, db{host}"));
         }
-        for (place, manager) in self.managers.iter_mut().enumerate() {
-            let known = before.and_then(|before| before.managers.get(place));
-            if known.is_none_or(|known| !manager.is_shared_with(known)) {
-                manager.seal();
-            }
-        }
+        *holder = host + 1;
+        (generation < highest).then(|| format!("db{host} opens for generation {generation} after {highest}"))
     }
 
-    /// Whether a client byte may pass.
-    pub(crate) fn is_open(&self, host: usize) -> bool {
-        self.host(host).passes_until > self.t
-    }
-
-    pub(crate) fn violate(&mut self, what: impl FnOnce() -> String) {
-        self.violation.get_or_insert_with(what);
-    }
-
-    /// The kernel is told to let clients pass.
-    pub(crate) fn let_in(&mut self, host: usize, generation: Generation, until: Moment) {
-        let highest = self.highest_open;
-        if generation < highest {
-            self.violate(|| format!("db{host} opens for generation {generation} after {highest}"));
-        }
-        match self.opened.iter().find(|(known, _)| *known == generation) {
-            Some((_, holder)) if *holder != host => {
-                self.violate(|| format!("generation {generation} has a second holder, db{host}"));
-            }
-            Some(_) => {}
-            None => self.opened.push((generation, host)),
-        }
-        self.highest_open = generation.max(highest);
-        // The kernel's timer and the last byte may be as late as f allows.
-        let last = tick_of(self.is_fast(host), until + FENCE_WITHIN);
-        self.change(host, |host| (host.passes_until, host.run_until) = (last, Some(until)));
-    }
-
-    /// What must hold after every step.
-    pub(crate) fn look(&mut self) {
-        let open: Vec<usize> = (0..self.hosts.len()).filter(|host| self.is_open(*host)).collect();
-        if open.len() > 1 {
-            self.violate(|| format!("clients pass at {open:?} at once"));
-        }
-        for host in 0..self.hosts.len() {
-            if self.host(host).forgot() {
-                self.violate(|| format!("db{host} forgot a promise it had told"));
-            }
-        }
+    /// What must hold in every state.
+    pub(crate) fn broken(&self, machine: &Machine) -> Option<String> {
+        let hosts = 0..machine.bounds.voters;
+        let open: Vec<usize> =
+            hosts.filter(|host| machine.passes_until(self.hosts[*host]) > self.t).collect();
+        (open.len() > 1).then(|| format!("clients pass at {open:?} at once"))
     }
 }
