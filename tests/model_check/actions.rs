@@ -266,6 +266,7 @@ impl Machine {
             | Action::Withdraws { .. } => self.manage(&mut next, action),
         }
         self.end_managers(&mut next);
+        self.drop_renewals(&mut next);
         if let Some(broken) = next.broken(self) {
             self.violation.get_or_insert(broken);
         }
@@ -334,6 +335,19 @@ impl Machine {
     }
 
     // === renewals ===
+
+    /// A renewal that its voter refuses, now and later, and whose sender leads that generation no more, is as good as lost.
+    fn drop_renewals(&mut self, world: &mut World) {
+        for from in self.members() {
+            for voter in self.voters() {
+                let Some(ask) = self.on_its_way(world, from, voter) else { continue };
+                let refused = self.host(world, voter).promises().generation > ask.generation;
+                if refused && !self.host(world, from).leads(ask.generation) {
+                    self.just(world, from, Op::Arrived { voter });
+                }
+            }
+        }
+    }
 
     fn on_its_way(&self, world: &World, from: u8, voter: u8) -> Option<Ask> {
         self.host(world, from).asked[usize::from(voter)]

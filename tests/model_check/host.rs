@@ -200,16 +200,29 @@ impl Host {
             | Op::Open { .. } => self.holds(op, at, machine, &mut lets_in),
         };
         self.obeyed = Lead::of(&self.voter.promises().ballot);
-        self.drop_what_is_over(at);
+        self.drop_what_is_over(at, machine);
         (said, lets_in)
     }
 
     /// So that states that differ in nothing that anyone reads again are one.
-    fn drop_what_is_over(&mut self, at: At) {
+    fn drop_what_is_over(&mut self, at: At, machine: &Machine) {
         self.run_until = self.run_until.filter(|until| *until > at.now());
         if self.passes_until <= at.t {
             self.passes_until = self.passes_until.min(1);
         }
+        // Who leads nothing counts no grant: as if each voter had been replaced since, it begins anew when it is told to lead.
+        if let Some(holder) =
+            self.holder.as_mut().filter(|holder| !matches!(holder.role(), Role::Primary { .. }))
+        {
+            let terms = terms(at.host, machine.bounds.voters);
+            holder.set_terms(Terms { voters: Vec::new(), ..terms.clone() });
+            holder.set_terms(terms);
+        }
+    }
+
+    /// Whether it still reads the answer to a renewal of that generation.
+    pub(crate) fn leads(&self, generation: Generation) -> bool {
+        self.kept.role == Role::Primary { generation }
     }
 
     // === the voter ===
@@ -394,9 +407,15 @@ impl Host {
     }
 }
 
+/// As the holder reads it: not who holds a generation that is not its own, nor which one that is.
 fn answer_of(voter: u8, ask: Ask, answer: &Renewed) -> Input {
     let Ask { generation, sent_at } = ask;
-    Input::Answer { from: host_name(voter), generation, sent_at, answer: answer.clone() }
+    let answer = match answer {
+        Renewed::Superseded { .. } => Renewed::Superseded { generation: generation.next(), holder: None },
+        Renewed::OtherHolder { .. } => Renewed::OtherHolder { holder: None },
+        Renewed::Granted { .. } | Renewed::NoVote => answer.clone(),
+    };
+    Input::Answer { from: host_name(voter), generation, sent_at, answer }
 }
 
 impl Lead {
