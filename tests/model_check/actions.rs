@@ -187,8 +187,11 @@ impl Machine {
                 let old = holder.filter(|old| world.left.lost_answers > 0 && self.members().contains(old));
                 actions.extend(old.map(|host| Action::FenceIsNotAnswered { manager, host }));
             }
-            Stage::Claiming { accepted, .. } => {
-                for voter in self.voters().filter(|voter| accepted & (1 << voter) == 0) {
+            Stage::Claiming { claim, accepted, .. } => {
+                let may = |voter: &u8| {
+                    accepted & (1 << voter) == 0 && self.may_accept(world, &state, claim, *voter)
+                };
+                for voter in self.voters().filter(may) {
                     actions.push(Action::ClaimArrives { manager, voter, answered: true });
                     if world.left.lost_answers > 0 {
                         actions.push(Action::ClaimArrives { manager, voter, answered: false });
@@ -196,14 +199,17 @@ impl Machine {
                 }
             }
             // A majority is enough: nothing waits for the answer of the others.
-            Stage::Ended { claim: None } => {}
-            Stage::Claimed { .. } | Stage::Ended { claim: Some(_) } => {
-                let voters = self.voters();
+            Stage::Claimed { .. } | Stage::Ended { .. } => {
+                let claim = state.wanted().into_iter();
+                let voters = claim.flat_map(|claim| {
+                    self.voters().filter(move |voter| self.may_learn(world, &state, claim, *voter))
+                });
                 actions.extend(voters.map(|voter| Action::ClaimArrives { manager, voter, answered: false }));
             }
         }
-        if state.late_claim.is_some() {
-            actions.extend(self.voters().map(|voter| Action::LateClaimArrives { manager, voter }));
+        if let Some(claim) = state.late_claim {
+            let voters = self.voters().filter(|voter| self.may_learn(world, &state, claim, *voter));
+            actions.extend(voters.map(|voter| Action::LateClaimArrives { manager, voter }));
         }
     }
 

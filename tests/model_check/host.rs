@@ -200,17 +200,25 @@ impl Host {
             | Op::Open { .. } => self.holds(op, at, machine, &mut lets_in),
         };
         self.obeyed = Lead::of(&self.voter.promises().ballot);
-        self.drop_what_is_over(at, machine);
+        self.drop_what_is_over(at);
+        if !matches!(op, Op::Renew { .. } | Op::Lead { .. } | Op::Claim { .. } | Op::Arrived { .. }) {
+            self.drop_what_no_leader_counts(at, machine);
+        }
         (said, lets_in)
     }
 
     /// So that states that differ in nothing that anyone reads again are one.
-    fn drop_what_is_over(&mut self, at: At, machine: &Machine) {
+    fn drop_what_is_over(&mut self, at: At) {
         self.run_until = self.run_until.filter(|until| *until > at.now());
         if self.passes_until <= at.t {
             self.passes_until = self.passes_until.min(1);
         }
-        // Who leads nothing counts no grant: as if each voter had been replaced since, it begins anew when it is told to lead.
+    }
+
+    /// Who leads nothing counts no grant: as if each voter had been replaced since, it begins anew when it is told to lead.
+    fn drop_what_no_leader_counts(&mut self, at: At, machine: &Machine) {
+        let led = self.kept.role;
+        self.late_answers.retain(|(_, ask, _)| led == Role::Primary { generation: ask.generation });
         if let Some(holder) =
             self.holder.as_mut().filter(|holder| !matches!(holder.role(), Role::Primary { .. }))
         {

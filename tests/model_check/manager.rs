@@ -131,7 +131,10 @@ impl Machine {
             let ended = match self.ended(world, &state) {
                 true => Manager {
                     stage: Stage::Ended {
-                        claim: state.wanted().filter(|claim| self.may_be_won(world, &state, *claim)),
+                        claim: state.wanted().filter(|claim| {
+                            (0..self.bounds.voters as u8)
+                                .any(|voter| self.may_learn(world, &state, *claim, voter))
+                        }),
                     },
                     epoch: None,
                     arrived: false,
@@ -152,8 +155,7 @@ impl Machine {
             Stage::Leads { .. } => obeying.count() == 0,
             Stage::Claiming { claim, accepted, .. } => {
                 let may = obeying.filter(|voter| accepted & (1 << voter) == 0);
-                let may =
-                    may.filter(|voter| self.host(world, *voter).promises().generation <= claim.generation);
+                let may = may.filter(|voter| self.may_accept(world, state, claim, *voter));
                 (accepted.count_ones() as usize) + may.count() <= self.bounds.voters / 2
             }
             Stage::Claimed { claim, .. } => {
@@ -169,13 +171,17 @@ impl Machine {
         lead.number > ballot.number || lead == ballot
     }
 
+    /// Whether a voter may accept a claim, now or later.
+    pub(crate) fn may_accept(&self, world: &World, state: &Manager, claim: Wanted, voter: u8) -> bool {
+        let known = self.host(world, voter).promises().generation;
+        self.obeys(world, voter, state.lead) && known <= claim.generation
+    }
+
     /// Whether a claim may still change what a voter knows.
-    fn may_be_won(&self, world: &World, state: &Manager, claim: Wanted) -> bool {
-        (0..self.bounds.voters as u8).any(|voter| {
-            let known = self.host(world, voter).promises().generation;
-            let again = known == claim.generation && self.host(world, voter).obeyed == state.lead;
-            self.obeys(world, voter, state.lead) && known <= claim.generation && !again
-        })
+    pub(crate) fn may_learn(&self, world: &World, state: &Manager, claim: Wanted, voter: u8) -> bool {
+        let host = self.host(world, voter);
+        let again = host.promises().generation == claim.generation && host.obeyed == state.lead;
+        !again && self.may_accept(world, state, claim, voter)
     }
 
     /// A manager leads: `quorum`, a majority of voters by bit, obeys it. Its number is above every other's, or, where it did not hear of the
