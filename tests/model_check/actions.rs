@@ -1,5 +1,7 @@
 //! What may happen next, and what comes of it.
 
+use mha::decide::lease::holder::Role;
+
 use super::host::{Ask, Op, Said};
 use super::manager::Stage;
 use super::memo::Machine;
@@ -104,6 +106,9 @@ impl Machine {
     }
 
     pub(crate) fn actions(&self, world: &World, actions: &mut Vec<Action>) {
+        if self.is_over(world) {
+            return;
+        }
         for host in self.voters() {
             if world.left.agent_restarts > 0 {
                 actions.push(Action::AgentRestarts { host, same_server: true });
@@ -123,6 +128,21 @@ impl Machine {
         if world.t < self.bounds.ticks {
             actions.push(Action::TimePasses);
         }
+    }
+
+    /// Whether nothing can be broken in the rest of the run: its last tick has come, no manager may order a server to open, no voter
+    /// begins anew, and at most one server lets clients in or may do so by itself.
+    pub(crate) fn is_over(&self, world: &World) -> bool {
+        let voters_stay = world.left.agent_restarts == 0 && world.left.power_cuts == 0;
+        if world.t < self.bounds.ticks || world.led() < self.bounds.managers || !voters_stay {
+            return false;
+        }
+        let orders = (0..world.led() as u8).any(|manager| self.may_still_open(world, manager));
+        let may_let_in = |host: &u8| {
+            let state = self.host(world, *host);
+            state.passes_until > world.t || matches!(state.kept.role, Role::Primary { .. })
+        };
+        !orders && self.members().filter(may_let_in).count() <= 1
     }
 
     fn member_actions(&self, world: &World, host: u8, actions: &mut Vec<Action>) {

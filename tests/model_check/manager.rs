@@ -105,6 +105,11 @@ impl Manager {
 /// A manager's clock is fast: with a slow one it would only wait longer, and every manager may be late anyway.
 const MANAGER_IS_FAST: bool = true;
 
+/// The tick at which a manager that begins to wait now has waited.
+fn due_at(t: u8, wait: Duration) -> u8 {
+    tick_of(MANAGER_IS_FAST, shown(MANAGER_IS_FAST, t) + wait)
+}
+
 impl Machine {
     fn change_manager(&mut self, world: &mut World, manager: u8, change: impl FnOnce(&mut Manager)) {
         let mut changed = self.manager(world, manager);
@@ -153,17 +158,28 @@ impl Machine {
         match state.stage {
             // It may fence a host that obeys it.
             Stage::Leads { .. } => obeying.count() == 0,
+            Stage::Claiming { wait, .. }
+                if world.left.withdrawals == 0 && due_at(world.t, wait) > self.bounds.ticks =>
+            {
+                true
+            }
             Stage::Claiming { claim, accepted, .. } => {
                 let may = obeying.filter(|voter| accepted & (1 << voter) == 0);
                 let may = may.filter(|voter| self.may_accept(world, state, claim, *voter));
                 (accepted.count_ones() as usize) + may.count() <= self.bounds.voters / 2
             }
-            Stage::Claimed { claim, .. } => {
-                let gives_up = world.left.withdrawals > 0;
-                !gives_up && (state.arrived || !self.obeys(world, claim.candidate, state.lead))
+            Stage::Claimed { claim, due } => {
+                let never = state.arrived || due > self.bounds.ticks;
+                world.left.withdrawals == 0 && (never || !self.obeys(world, claim.candidate, state.lead))
             }
             Stage::Ended { .. } => true,
         }
+    }
+
+    /// Whether it may still order a server to open.
+    pub(crate) fn may_still_open(&self, world: &World, manager: u8) -> bool {
+        let state = self.manager(world, manager);
+        state.late.is_some() || !matches!(state.stage, Stage::Ended { .. })
     }
 
     fn obeys(&self, world: &World, host: u8, lead: Lead) -> bool {
@@ -249,7 +265,7 @@ impl Machine {
         let stage = if (accepted.count_ones() as usize) < majority {
             Stage::Claiming { claim, accepted, wait }
         } else {
-            let due = tick_of(MANAGER_IS_FAST, shown(MANAGER_IS_FAST, world.t) + wait);
+            let due = due_at(world.t, wait);
             Stage::Claimed { claim, due: if due <= world.t { 0 } else { due } }
         };
         self.change_manager(world, manager, |manager| manager.stage = stage);
