@@ -29,7 +29,7 @@ use self::world::{Bounds, Faults};
 const GATE: Duration = Duration::from_secs(240);
 
 const THREE: Bounds =
-    Bounds { voters: 3, members: 2, ticks: 3, managers: 1, faults: Faults::NONE, all_clocks: false };
+    Bounds { voters: 3, members: 2, ticks: 3, managers: 1, faults: Faults::NONE, clocks: 2 };
 
 /// A manager that hangs wherever it may, renewals lost wherever they may: long enough for a promotion that waits for the old lease.
 #[test]
@@ -82,7 +82,7 @@ fn with_bounds_from_the_environment() {
         members: number("MODEL_MEMBERS", 2) as usize,
         ticks: number("MODEL_TICKS", 6) as u8,
         managers: number("MODEL_MANAGERS", 2) as usize,
-        all_clocks: number("MODEL_ALL_CLOCKS", 1) != 0,
+        clocks: number("MODEL_CLOCKS", 2) as usize,
         faults: Faults {
             agent_restarts: number("MODEL_AGENT_RESTARTS", 1) as u8,
             server_crashes: number("MODEL_SERVER_CRASHES", 0) as u8,

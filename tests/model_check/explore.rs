@@ -12,10 +12,10 @@ use mha::decide::plan::Proof;
 use mha::model::ballot::Generation;
 
 use super::actions::Action;
-use super::host::{Host, Op, Said};
+use super::host::{At, Host, Op, Said};
 use super::manager::{Lead, Opens};
 use super::memo::{HostId, Machine, Mixer};
-use super::world::{Bounds, MOST_VOTERS, World, cluster, instance, shown, terms};
+use super::world::{Bounds, MOST_VOTERS, World, cluster, instance, terms};
 
 /// What must be found where all states were visited: a model in which nothing can happen does not pass.
 pub(crate) const POSSIBLE: [&str; 4] = [
@@ -174,14 +174,15 @@ impl Machine {
         let (lead, generation) = (Lead { number: 1, manager: 0 }, Generation(1));
         let mut hosts = [HostId::NONE; MOST_VOTERS];
         for host in 0..bounds.voters as u8 {
-            let now = shown(fast & (1 << host) != 0, 0);
+            let at = At { host, t: 0, fast: fast & (1 << host) != 0 };
+            let now = at.now();
             let mut voter = Voter::restored(Promises::default(), now);
             let (claimed, _) = voter.claim(&adoption(lead, generation), now);
             assert_eq!(claimed, Claimed::Accepted { outstanding: Vec::new() });
             let role = if host == 0 { Role::Unknown } else { Role::Replica };
             let kept = (usize::from(host) < bounds.members).then_some(Kept { role, ..Kept::default() });
             let adopted = Host::adopted(terms(host, bounds.voters), voter, kept, now);
-            hosts[usize::from(host)] = self.put_host(adopted);
+            hosts[usize::from(host)] = self.put_host(adopted, at);
         }
         let mut world = World::new(&bounds, fast, hosts);
         let order = Opens { generation, target: 0, epoch: 0 };

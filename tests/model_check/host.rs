@@ -30,7 +30,7 @@ pub(crate) struct At {
 }
 
 impl At {
-    fn now(self) -> Moment {
+    pub(crate) fn now(self) -> Moment {
         shown(self.fast, self.t)
     }
 }
@@ -115,9 +115,28 @@ pub(crate) enum Said {
     },
 }
 
+/// What a host's later steps depend on. Of its voter: what it promised, but for who led before, which no voter reads, and when it granted
+/// the lease to each server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Known {
+    promises: Promises,
+    granted: Vec<Option<Moment>>,
+    disk: Promises,
+    told: (u64, Generation),
+    holder: Option<Holder>,
+    kept: Kept,
+    server_up: bool,
+    run_until: Option<Moment>,
+    passes_until: u8,
+    comparing: Option<u64>,
+    asked: Vec<Option<Ask>>,
+    late_asks: BTreeSet<(u8, Ask)>,
+    late_answers: BTreeSet<(u8, Ask, u32)>,
+}
+
+#[derive(Debug, Clone)]
 pub(crate) struct Host {
-    pub(crate) voter: Voter,
+    voter: Voter,
     /// The voter's file.
     disk: Promises,
     /// The highest ballot number and generation that an answer of this host has promised.
@@ -231,6 +250,44 @@ impl Host {
     /// Whether it still reads the answer to a renewal of that generation.
     pub(crate) fn leads(&self, generation: Generation) -> bool {
         self.kept.role == Role::Primary { generation }
+    }
+
+    pub(crate) fn known(&self, at: At, members: usize) -> Known {
+        let but_for_rival = |promises: &Promises| Promises { rival: Ballot::default(), ..promises.clone() };
+        Known {
+            promises: but_for_rival(self.voter.promises()),
+            granted: (0..members as u8).map(|member| self.granted(member, at, members)).collect(),
+            disk: but_for_rival(&self.disk),
+            told: self.told,
+            holder: self.holder.clone(),
+            kept: self.kept,
+            server_up: self.server_up,
+            run_until: self.run_until,
+            passes_until: self.passes_until,
+            comparing: self.comparing,
+            asked: self.asked.clone(),
+            late_asks: self.late_asks.clone(),
+            late_answers: self.late_answers.clone(),
+        }
+    }
+
+    /// When the voter granted the lease to a server, as a claim for the next one would learn it for which all others are released.
+    fn granted(&self, member: u8, at: At, members: usize) -> Option<Moment> {
+        let mut others = (0..members as u8).filter(|other| *other != member).map(instance);
+        let claim = Claim {
+            cluster: cluster(),
+            ballot: Ballot { number: u64::MAX, manager: String::new() },
+            generation: Generation(u64::MAX),
+            candidate: others.next()?,
+            proof: Proof::Fenced,
+            released: others.collect(),
+        };
+        let ago = match self.voter.clone().claim(&claim, at.now()).0 {
+            Claimed::HeldBack { remaining, .. } => Some(LEASE - remaining),
+            Claimed::Accepted { outstanding } => outstanding.first().map(|grant| grant.granted_ago),
+            refused => panic!("the highest claim of all is refused: {refused:?}"),
+        };
+        ago.map(|ago| at.now().back(ago))
     }
 
     // === the voter ===

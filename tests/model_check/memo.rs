@@ -7,7 +7,7 @@ use std::hash::{BuildHasherDefault, Hash, Hasher};
 use mha::decide::lease::voter::Renewed;
 use mha::model::ballot::Generation;
 
-use super::host::{At, Host, Op, Said};
+use super::host::{At, Host, Known, Op, Said};
 use super::manager::Manager;
 use super::world::{Bounds, World};
 
@@ -73,30 +73,35 @@ impl Hasher for Mixer {
 
 pub(crate) type Mixed = BuildHasherDefault<Mixer>;
 
-/// Values, each once.
+/// Values, one of each that has a key.
 #[derive(Debug)]
-pub(crate) struct Once<T> {
+pub(crate) struct Once<T, K = T> {
     all: Vec<T>,
-    places: HashMap<T, u32, Mixed>,
+    places: HashMap<K, u32, Mixed>,
 }
 
-impl<T: Hash + Eq + Clone> Once<T> {
+impl<T, K: Hash + Eq> Once<T, K> {
     fn new() -> Self {
         Self { all: Vec::new(), places: HashMap::default() }
     }
 
-    pub(crate) fn put(&mut self, value: T) -> u32 {
-        if let Some(place) = self.places.get(&value) {
-            return *place;
-        }
-        let place = self.all.len() as u32;
-        self.all.push(value.clone());
-        self.places.insert(value, place);
-        place
+    /// Where the first value of this key is.
+    fn put_as(&mut self, key: K, value: T) -> u32 {
+        let all = &mut self.all;
+        *self.places.entry(key).or_insert_with(|| {
+            all.push(value);
+            all.len() as u32 - 1
+        })
     }
 
     pub(crate) fn get(&self, place: u32) -> &T {
         &self.all[place as usize]
+    }
+}
+
+impl<T: Hash + Eq + Clone> Once<T> {
+    pub(crate) fn put(&mut self, value: T) -> u32 {
+        self.put_as(value.clone(), value)
     }
 }
 
@@ -112,7 +117,7 @@ struct Done {
 #[derive(Debug)]
 pub(crate) struct Machine {
     pub(crate) bounds: Bounds,
-    hosts: Once<Host>,
+    hosts: Once<Host, Known>,
     managers: Once<Manager>,
     pub(crate) answers: Once<Renewed>,
     done: HashMap<(HostId, At, Op), Done, Mixed>,
@@ -132,8 +137,8 @@ impl Machine {
         }
     }
 
-    pub(crate) fn put_host(&mut self, host: Host) -> HostId {
-        HostId(self.hosts.put(host))
+    pub(crate) fn put_host(&mut self, host: Host, at: At) -> HostId {
+        HostId(self.hosts.put_as(host.known(at, self.bounds.members), host))
     }
 
     pub(crate) fn put_manager(&mut self, manager: Manager) -> ManagerId {
@@ -167,7 +172,7 @@ impl Machine {
             None => {
                 let mut changed = self.hosts.get(key.0.0).clone();
                 let (said, lets_in) = changed.does(op, at, self);
-                let done = Done { forgot: changed.forgot(), host: self.put_host(changed), said, lets_in };
+                let done = Done { forgot: changed.forgot(), host: self.put_host(changed, at), said, lets_in };
                 self.done.insert(key, done);
                 done
             }

@@ -34,13 +34,13 @@ impl Report {
     }
 
     pub(crate) fn json(&self) -> Value {
-        let Bounds { voters, members, ticks, managers, faults, all_clocks } = self.bounds;
+        let Bounds { voters, members, ticks, managers, faults, clocks } = self.bounds;
         json!({
             "voters": voters,
             "members": members,
             "ticks": ticks,
             "managers": managers,
-            "all_clocks": all_clocks,
+            "clocks": clocks,
             "agent_restarts": faults.agent_restarts,
             "server_crashes": faults.server_crashes,
             "power_cuts": faults.power_cuts,

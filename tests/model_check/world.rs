@@ -69,15 +69,15 @@ pub(crate) struct Bounds {
     /// Manager processes. None of them ever ends, so that a manager that was replaced goes on.
     pub(crate) managers: usize,
     pub(crate) faults: Faults,
-    /// Every choice of fast clocks. Otherwise only the first host's, and all but the first host's.
-    pub(crate) all_clocks: bool,
+    /// How many choices of fast clocks: all but the first host's, whose server leads; only the first host's; with 3, every choice.
+    pub(crate) clocks: usize,
 }
 
 impl Bounds {
     /// Which hosts' clocks are fast, by bit.
     pub(crate) fn clocks(&self) -> Vec<u8> {
         let all = (1_u8 << self.voters) - 1;
-        if self.all_clocks { (0..=all).collect() } else { vec![all - 1, 1] }
+        if self.clocks > 2 { (0..=all).collect() } else { [all - 1, 1][..self.clocks].to_vec() }
     }
 }
 
