@@ -15,7 +15,7 @@ use super::actions::Action;
 use super::host::{At, Host, Op, Said};
 use super::manager::{Lead, Opens};
 use super::memo::{HostId, Machine, Mixer};
-use super::world::{Bounds, MOST_VOTERS, World, cluster, instance, terms};
+use super::world::{Bounds, MOST_VOTERS, World, cluster, instance};
 
 /// What must be found where all states were visited: a model in which nothing can happen does not pass.
 pub(crate) const POSSIBLE: [&str; 4] = [
@@ -127,7 +127,8 @@ impl Explorer {
         if let Entry::Vacant(place) = self.from.entry(hash) {
             place.insert(before.unwrap_or(hash));
             let passes_until = self.machine.passes_until(world.hosts[0]);
-            let (first, until) = (world.highest_open() == Generation(1), world.adopted_until());
+            let (first, until) =
+                (world.highest_open() == Generation(1), world.adopted_until(&self.machine.bounds));
             let seen = [
                 !first,
                 first && passes_until > until,
@@ -181,7 +182,7 @@ impl Machine {
             assert_eq!(claimed, Claimed::Accepted { outstanding: Vec::new() });
             let role = if host == 0 { Role::Unknown } else { Role::Replica };
             let kept = (usize::from(host) < bounds.members).then_some(Kept { role, ..Kept::default() });
-            let adopted = Host::adopted(terms(host, bounds.voters), voter, kept, now);
+            let adopted = Host::adopted(bounds.terms(host), voter, kept, now);
             hosts[usize::from(host)] = self.put_host(adopted, at);
         }
         let mut world = World::new(&bounds, fast, hosts);

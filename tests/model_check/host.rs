@@ -12,7 +12,7 @@ use mha::model::time::Moment;
 
 use super::manager::{Lead, Opens, Wanted};
 use super::memo::Machine;
-use super::world::{LEASE, cluster, host_name, host_of, instance, last_byte, shown, terms};
+use super::world::{Bounds, cluster, host_name, host_of, instance, last_byte, shown};
 
 /// A renewal: for which generation, and when it was sent by its sender's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -241,7 +241,7 @@ impl Host {
         if let Some(holder) =
             self.holder.as_mut().filter(|holder| !matches!(holder.role(), Role::Primary { .. }))
         {
-            let terms = terms(at.host, machine.bounds.voters);
+            let terms = machine.bounds.terms(at.host);
             holder.set_terms(Terms { voters: Vec::new(), ..terms.clone() });
             holder.set_terms(terms);
         }
@@ -252,11 +252,11 @@ impl Host {
         self.kept.role == Role::Primary { generation }
     }
 
-    pub(crate) fn known(&self, at: At, members: usize) -> Known {
+    pub(crate) fn known(&self, at: At, bounds: &Bounds) -> Known {
         let but_for_rival = |promises: &Promises| Promises { rival: Ballot::default(), ..promises.clone() };
         Known {
             promises: but_for_rival(self.voter.promises()),
-            granted: (0..members as u8).map(|member| self.granted(member, at, members)).collect(),
+            granted: (0..bounds.members as u8).map(|member| self.granted(member, at, bounds)).collect(),
             disk: but_for_rival(&self.disk),
             told: self.told,
             holder: self.holder.clone(),
@@ -272,8 +272,8 @@ impl Host {
     }
 
     /// When the voter granted the lease to a server, as a claim for the next one would learn it for which all others are released.
-    fn granted(&self, member: u8, at: At, members: usize) -> Option<Moment> {
-        let mut others = (0..members as u8).filter(|other| *other != member).map(instance);
+    fn granted(&self, member: u8, at: At, bounds: &Bounds) -> Option<Moment> {
+        let mut others = (0..bounds.members as u8).filter(|other| *other != member).map(instance);
         let claim = Claim {
             cluster: cluster(),
             ballot: Ballot { number: u64::MAX, manager: String::new() },
@@ -283,7 +283,7 @@ impl Host {
             released: others.collect(),
         };
         let ago = match self.voter.clone().claim(&claim, at.now()).0 {
-            Claimed::HeldBack { remaining, .. } => Some(LEASE - remaining),
+            Claimed::HeldBack { remaining, .. } => Some(bounds.lease() - remaining),
             Claimed::Accepted { outstanding } => outstanding.first().map(|grant| grant.granted_ago),
             refused => panic!("the highest claim of all is refused: {refused:?}"),
         };
@@ -308,7 +308,12 @@ impl Host {
         match op {
             Op::Renew { from, ask } => {
                 let holder = instance(from);
-                let renew = Renew { cluster: cluster(), holder, generation: ask.generation, lasts: LEASE };
+                let renew = Renew {
+                    cluster: cluster(),
+                    holder,
+                    generation: ask.generation,
+                    lasts: machine.bounds.lease(),
+                };
                 let answer = self.voter.renew(&renew, at.now());
                 Said::Renewed(machine.answers.put(self.answered(answer)))
             }
@@ -326,7 +331,7 @@ impl Host {
                 let answer = self.voter.claim(&wanted.claim(lead.ballot()), at.now());
                 match self.answered(answer) {
                     Claimed::Accepted { outstanding } => {
-                        let terms = terms(at.host, machine.bounds.voters);
+                        let terms = machine.bounds.terms(at.host);
                         Said::Accepted { wait: terms.wait_after_claim(&outstanding) }
                     }
                     // A claim that is held back is made again.
@@ -417,8 +422,7 @@ impl Host {
         for effect in effects {
             match effect {
                 Effect::Persist => self.kept = self.holder.as_ref().map_or(self.kept, Holder::kept),
-                Effect::SendRenew { generation, lasts } => {
-                    assert_eq!(lasts, LEASE);
+                Effect::SendRenew { generation, .. } => {
                     self.asked.fill(Some(Ask { generation, sent_at: at.now() }));
                 }
                 Effect::Close => self.close(at),
@@ -463,7 +467,7 @@ impl Host {
             same_server: same_server && self.server_up,
         };
         if self.holder.is_some() {
-            let terms = terms(at.host, machine.bounds.voters);
+            let terms = machine.bounds.terms(at.host);
             let (holder, effects) = Holder::restored(terms, self.kept, start, at.now());
             self.holder = Some(holder);
             self.carry_out(effects, at, lets_in);

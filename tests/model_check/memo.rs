@@ -138,7 +138,7 @@ impl Machine {
     }
 
     pub(crate) fn put_host(&mut self, host: Host, at: At) -> HostId {
-        HostId(self.hosts.put_as(host.known(at, self.bounds.members), host))
+        HostId(self.hosts.put_as(host.known(at, &self.bounds), host))
     }
 
     pub(crate) fn put_manager(&mut self, manager: Manager) -> ManagerId {

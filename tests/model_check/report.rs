@@ -34,11 +34,12 @@ impl Report {
     }
 
     pub(crate) fn json(&self) -> Value {
-        let Bounds { voters, members, ticks, managers, faults, clocks } = self.bounds;
+        let Bounds { voters, members, ticks, lease, managers, faults, clocks } = self.bounds;
         json!({
             "voters": voters,
             "members": members,
             "ticks": ticks,
+            "lease": lease,
             "managers": managers,
             "clocks": clocks,
             "agent_restarts": faults.agent_restarts,

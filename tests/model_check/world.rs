@@ -16,12 +16,10 @@ use super::memo::{HostId, Machine, ManagerId};
 const SLOW: u64 = 20;
 const FAST: u64 = 30;
 const CLOCK_ERROR_PERMILLE: u32 = 500;
-/// T: two ticks of a slow clock, one and a half of a fast one.
-pub(crate) const LEASE: Duration = Duration::from_micros(40);
 /// Every agent looks at its lease once a tick, and asks for it each time: nothing depends on when it would have asked next.
 const RENEW_EVERY: Duration = Duration::ZERO;
-/// f: half a tick of a slow clock, so that the last byte passes in the third tick.
-const FENCE_WITHIN: Duration = Duration::from_micros(10);
+/// f: a part of a tick, so that the last byte passes in the tick after the lease has ended.
+const FENCE_WITHIN: Duration = Duration::from_micros(5);
 /// Every clock's reading at tick 0: ages never reach below zero.
 const ORIGIN: u64 = 1_000;
 
@@ -66,6 +64,8 @@ pub(crate) struct Bounds {
     pub(crate) members: usize,
     /// True time at which a run ends.
     pub(crate) ticks: u8,
+    /// T, in ticks of a slow clock.
+    pub(crate) lease: u8,
     /// Manager processes. None of them ever ends, so that a manager that was replaced goes on.
     pub(crate) managers: usize,
     pub(crate) faults: Faults,
@@ -74,6 +74,22 @@ pub(crate) struct Bounds {
 }
 
 impl Bounds {
+    pub(crate) fn lease(&self) -> Duration {
+        Duration::from_micros(SLOW) * u32::from(self.lease)
+    }
+
+    pub(crate) fn terms(&self, me: u8) -> Terms {
+        Terms {
+            me: host_name(me),
+            voters: (0..self.voters as u8).map(host_name).collect(),
+            majority: self.voters / 2 + 1,
+            lease: self.lease(),
+            renew_every: RENEW_EVERY,
+            fence_within: FENCE_WITHIN,
+            clock_error_permille: CLOCK_ERROR_PERMILLE,
+        }
+    }
+
     /// Which hosts' clocks are fast, by bit.
     pub(crate) fn clocks(&self) -> Vec<u8> {
         let all = (1_u8 << self.voters) - 1;
@@ -111,18 +127,6 @@ pub(crate) fn cluster() -> ClusterName {
     ClusterName("orders".to_owned())
 }
 
-pub(crate) fn terms(me: u8, voters: usize) -> Terms {
-    Terms {
-        me: host_name(me),
-        voters: (0..voters as u8).map(host_name).collect(),
-        majority: voters / 2 + 1,
-        lease: LEASE,
-        renew_every: RENEW_EVERY,
-        fence_within: FENCE_WITHIN,
-        clock_error_permille: CLOCK_ERROR_PERMILLE,
-    }
-}
-
 /// What a clock shows at a tick.
 pub(crate) fn shown(fast: bool, t: u8) -> Moment {
     Moment::from_micros(ORIGIN + u64::from(t) * if fast { FAST } else { SLOW })
@@ -158,8 +162,8 @@ impl World {
     }
 
     /// The tick at which the lease of the adoption has surely run out.
-    pub(crate) fn adopted_until(&self) -> u8 {
-        last_byte(self.is_fast(0), shown(false, 0) + LEASE)
+    pub(crate) fn adopted_until(&self, bounds: &Bounds) -> u8 {
+        last_byte(self.is_fast(0), shown(false, 0) + bounds.lease())
     }
 
     /// The highest generation that clients were let in for.
