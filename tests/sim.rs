@@ -25,6 +25,8 @@ mod extra;
 mod faults;
 #[path = "sim/host.rs"]
 mod host;
+#[path = "sim/links.rs"]
+mod links;
 #[path = "sim/looks.rs"]
 mod looks;
 #[path = "sim/manager.rs"]

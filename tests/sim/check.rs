@@ -5,7 +5,9 @@ use mha::decide::plan::{Plan, PlanKind, Proof, Step};
 use mha::model::ballot::Generation;
 use mha::model::instance::{Flavor, InstanceId};
 use mha::model::policy::{Durability, WithoutAckers};
+use mha::model::time::Moment;
 
+use super::host::Filter;
 use super::server::{Marks, Tx, Written};
 use super::state::{Event, MANAGERS, Sim};
 
@@ -52,6 +54,14 @@ impl Sim {
             (0..self.servers.len()).filter(|h| self.has_vip(*h) && self.passes(*h)).collect();
         if holders.len() > 1 {
             self.violate(format!("I7: {holders:?} accept clients on the VIP at once"));
+        }
+    }
+
+    /// The kernel is told to keep the address: no longer than it lets clients in (I7).
+    pub(crate) fn check_vip(&mut self, h: usize, until: Moment) {
+        let lets_in = |filter| matches!(filter, Filter::Until(held) if until <= held);
+        if !lets_in(self.hosts[h].filter) {
+            self.violate(format!("I7: db{h} keeps the VIP beyond its lease"));
         }
     }
 

@@ -63,6 +63,10 @@ impl Sim {
             } else {
                 self.dice.range(3_000, 16_000)
             };
+            if let Some(beside) = self.lost_beside(&fault) {
+                self.hit(&beside);
+                self.after(lasts, Event::Mend(beside));
+            }
             self.after(lasts, Event::Mend(fault));
         }
         if self.strikes < self.opts.faults {

@@ -211,6 +211,7 @@ impl Sim {
                         self.say(format!("db{h} takes the VIP"));
                     }
                     self.hosts[h].vip = Some(until);
+                    self.check_vip(h, until);
                 }
                 Effect::ReleaseVip => self.hosts[h].vip = None,
                 Effect::AskCompare { incarnation } => self.after(6, Event::Compare { host: h, incarnation }),

@@ -163,6 +163,7 @@ impl Sim {
             Flavor::MariaDb => self.servers[s].marks.iter().max().copied().unwrap_or(0) + 1,
         };
         self.txs.push(Written { origin: s, number });
+        self.note_commit();
         let tx = self.txs.len() - 1;
         self.append(s, tx);
         let server = &mut self.servers[s];
@@ -265,6 +266,10 @@ impl Sim {
         let Some(mut stream) = self.servers[r].stream.clone() else { return };
         let (mut brought, before) = (0, stream.next);
         while let Some(tx) = self.servers[s].log.get(stream.next).copied() {
+            if let Some(left) = self.under_way(tx, r) {
+                self.after(left, Event::Deliver { replica: r, stream: id });
+                break;
+            }
             stream.next += 1;
             if !self.servers[r].knows(tx) {
                 self.servers[r].relay.push_back(tx);

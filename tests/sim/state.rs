@@ -23,6 +23,7 @@ use super::basics::{Clock, Dice, Options, Planted};
 use super::check::{Acked, Basis, Opened};
 use super::faults::Fault;
 use super::host::{Filter, Host};
+use super::links::Links;
 use super::server::{Marks, Server, Written};
 use super::story::Told;
 use super::switchover::Switching;
@@ -158,6 +159,7 @@ pub(crate) struct Sim {
     /// Where the first manager's store is, in a story.
     pub(crate) directory: Option<tempfile::TempDir>,
     pub(crate) recoveries_made: usize,
+    pub(crate) links: Links,
 }
 
 /// Managers a run may have: the second lives on a copy of the first one's store.
@@ -190,6 +192,7 @@ impl Sim {
         let mut sim = Self {
             cluster: cluster(&opts, all, &mut dice),
             manager_clock: Clock::new(&mut dice),
+            links: Links::of(opts.seed, members),
             opts,
             dice,
             t: 0,
