@@ -25,6 +25,9 @@ pub(crate) const POSSIBLE: [&str; 4] = [
     "a promotion behind a fence lets clients in before the lease runs out",
 ];
 
+/// No more are kept, for want of memory: 5 GB of it.
+const MOST_STATES: usize = 60_000_000;
+
 /// A hash is its own hash.
 #[derive(Debug, Default, Clone, Copy)]
 struct Same(u64);
@@ -89,7 +92,7 @@ pub(crate) fn explore(bounds: Bounds, time: Duration) -> Explored {
         depth += 1;
         for (nth, world) in level.iter().enumerate() {
             violation = explorer.steps(world);
-            if violation.is_some() || (nth % 1_024 == 0 && Instant::now() >= until) {
+            if violation.is_some() || (nth % 1_024 == 0 && (Instant::now() >= until || explorer.from.len() > MOST_STATES)) {
                 break 'all;
             }
         }
