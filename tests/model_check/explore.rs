@@ -92,7 +92,9 @@ pub(crate) fn explore(bounds: Bounds, time: Duration) -> Explored {
         depth += 1;
         for (nth, world) in level.iter().enumerate() {
             violation = explorer.steps(world);
-            if violation.is_some() || (nth % 1_024 == 0 && (Instant::now() >= until || explorer.from.len() > MOST_STATES)) {
+            if violation.is_some()
+                || (nth % 1_024 == 0 && (Instant::now() >= until || explorer.from.len() > MOST_STATES))
+            {
                 break 'all;
             }
         }

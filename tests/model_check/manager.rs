@@ -183,8 +183,7 @@ impl Machine {
     }
 
     fn obeys(&self, world: &World, host: u8, lead: Lead) -> bool {
-        let ballot = self.host(world, host).obeyed;
-        lead.number > ballot.number || lead == ballot
+        self.yields(self.host(world, host).obeyed, lead)
     }
 
     /// Whether a voter may accept a claim, now or later.

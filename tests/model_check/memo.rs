@@ -4,11 +4,12 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 
-use mha::decide::lease::voter::Renewed;
+use mha::decide::lease::voter::{Promises, Renewed, Voter};
 use mha::model::ballot::Generation;
+use mha::model::time::Moment;
 
 use super::host::{At, Host, Known, Op, Said};
-use super::manager::Manager;
+use super::manager::{Lead, Manager};
 use super::world::{Bounds, World};
 
 /// Where a host's state is.
@@ -121,6 +122,8 @@ pub(crate) struct Machine {
     managers: Once<Manager>,
     pub(crate) answers: Once<Renewed>,
     done: HashMap<(HostId, At, Op), Done, Mixed>,
+    /// Whether a voter that obeys the first may obey the second.
+    yields: HashMap<(Lead, Lead), bool, Mixed>,
     /// What the last steps broke.
     pub(crate) violation: Option<String>,
 }
@@ -133,12 +136,32 @@ impl Machine {
             managers: Once::new(),
             answers: Once::new(),
             done: HashMap::default(),
+            yields: HashMap::default(),
             violation: None,
         }
     }
 
     pub(crate) fn put_host(&mut self, host: Host, at: At) -> HostId {
+        if !self.yields.contains_key(&(host.obeyed, host.obeyed)) {
+            self.compare_ballots(host.obeyed);
+        }
         HostId(self.hosts.put_as(host.known(at, &self.bounds), host))
+    }
+
+    /// Asks the shipped voter once for each two ballots there are.
+    fn compare_ballots(&mut self, lead: Lead) {
+        let known: Vec<Lead> = self.yields.keys().map(|(lead, _)| *lead).chain([lead]).collect();
+        for other in known {
+            for (obeyed, asked) in [(lead, other), (other, lead)] {
+                let promises = Promises { ballot: obeyed.ballot(), ..Promises::default() };
+                let obeys = Voter::restored(promises, Moment::ZERO).obeys(&asked.ballot());
+                self.yields.insert((obeyed, asked), obeys);
+            }
+        }
+    }
+
+    pub(crate) fn yields(&self, obeyed: Lead, asked: Lead) -> bool {
+        self.yields[&(obeyed, asked)]
     }
 
     pub(crate) fn put_manager(&mut self, manager: Manager) -> ManagerId {
