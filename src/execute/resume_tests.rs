@@ -148,7 +148,7 @@ async fn what_was_armed_is_armed_again_before_anything_rests_on_it() {
     let journal = recovery(PlanKind::Isolate, vec![isolate(), promote()], (PlanKind::Promote, 1));
     let outcome = asked.resumes(&journal).await;
     assert!(matches!(outcome, Outcome::Failed { .. }), "{outcome:?}");
-    let applied = asked.applied.lock().unwrap();
+    let applied = asked.applied.lock().unwrap().clone();
     assert!(applied.len() > 1 && applied.iter().all(|step| *step == arm), "{applied:?}");
 
     let repair = plan(PlanKind::Repair, None, promote().stages);
