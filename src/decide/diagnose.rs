@@ -231,12 +231,15 @@ fn living(view: &ClusterView, primary: &InstanceId, seen: &Seen, report: &Report
 /// an acknowledgement have no client any more.
 fn isolated(view: &ClusterView, seen: &Seen, now: Moment) -> Option<String> {
     let agent = seen.agent_now()?;
-    let age = now.since(seen.agent.as_ref()?.at);
+    let said = seen.agent.as_ref()?;
+    let age = now.since(said.at);
     if agent.access == Access::Closed && stays_closed(agent.leaving, age) {
         return Some("agent: its service manager stops it, clients kept out".to_owned());
     }
     let unheard = agent.unheard.filter(|_| agent.access == Access::Closed)? + age;
-    (!is_old(view, age)).then(|| {
+    // One that this manager hears again only now may be heard by its voters in the next moment too, and serve on.
+    let just_back = now.since(said.since) < AMONG_VOTERS_AGAIN;
+    (!is_old(view, age) && !just_back).then(|| {
         format!("agent: no majority of voters has answered it for {}, clients kept out", human(unheard))
     })
 }
@@ -255,6 +258,9 @@ fn is_old(view: &ClusterView, age: Duration) -> bool {
     let policy = &view.cluster.policy;
     age > (policy.silence / 2).max(policy.poll_every)
 }
+
+/// So long a primary that is heard again may take to be among its voters again: several renewals, each on a connection of its own.
+const AMONG_VOTERS_AGAIN: Duration = Duration::from_millis(1_500);
 
 /// So many times `silence` may acknowledgements be slow: 36 s as it is shipped, past the 30 s that are none of our business (F013).
 const SLOW_ACKS: u32 = 12;

@@ -273,6 +273,8 @@ impl AgentStatus {
 pub struct AgentSeen {
     pub at: Moment,
     pub status: AgentStatus,
+    /// Since when it has been heard without a gap that counts as silence.
+    pub since: Moment,
 }
 
 /// A fresh probe of a server's port from another host: connect, and wait for the greeting.

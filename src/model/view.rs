@@ -398,9 +398,12 @@ impl ClusterView {
                 seen.take_report(asked_at, report);
             }
         }
+        let heard = seen.agent.as_ref().filter(|_| seen.agent_lost_at.is_none());
+        let since =
+            heard.filter(|said| at.since(said.at) <= self.cluster.policy.silence).map(|said| said.since);
         seen.agent_lost_at = None;
         seen.agent_elsewhere = None;
-        seen.agent = Some(AgentSeen { at, status });
+        seen.agent = Some(AgentSeen { at, status, since: since.unwrap_or(at) });
         self.compare(instance);
     }
 
