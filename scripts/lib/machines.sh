@@ -154,6 +154,15 @@ on() { # machine command…
     inside nsenter -t "$first" -m -u -i -n -p -r -w -- env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root "$@"
 }
 
+# The same in a machine that may be shutting down. systemd stops every process there (SIGSTOP) before it ends them; nsenter stops with its
+# child, nobody continues it, and the machine waits for ever to see that child reaped. timeout continues what it ends.
+on_if_up() { # machine command…
+    local name=$1 first
+    shift
+    first=$(first_process "$name") || return 1
+    inside timeout 3 nsenter -t "$first" -m -u -i -n -p -r -w -- env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root "$@"
+}
+
 booted() { # machine
     case $(on "$1" systemctl is-system-running 2>/dev/null) in running | degraded) ;; *) return 1 ;; esac
 }

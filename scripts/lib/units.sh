@@ -264,7 +264,7 @@ declare -A LIMIT_MS=([crash]=500 [power]=7000 [stop]=600 [restart]=600 [shutdown
 
 # === (b) ===
 
-has_rebooted() { [ "$(on "$1" cat /proc/sys/kernel/random/boot_id)" != "${BOOT[$1]}" ]; }
+has_rebooted() { [ "$(on_if_up "$1" cat /proc/sys/kernel/random/boot_id)" != "${BOOT[$1]}" ]; }
 declare -A BOOT
 note_boot() { BOOT[$1]=$(on "$1" cat /proc/sys/kernel/random/boot_id); }
 shows() { on "$1" systemctl show --property="$3" --value "$2"; }
@@ -284,7 +284,7 @@ boot_is_closed() { # replica
     # Its agent is kept from starting, so that the closed time is as long as one likes.
     on "$name" systemctl disable --quiet mha-agent.service
     note_boot "$name"
-    on "$name" systemctl reboot || true
+    on_if_up "$name" systemctl reboot || true
     within 60 "$name is down" has_rebooted "$name"
     within 60 "$UNIT runs on $name" on "$name" systemctl is-active --quiet "$UNIT"
     within 20 "the server answers its own socket" sql "$name" "SELECT 1"
