@@ -155,7 +155,7 @@ on() { # machine command…
 }
 
 # The same in a machine that may be shutting down. systemd stops every process there (SIGSTOP) before it ends them; nsenter stops with its
-# child, nobody continues it, and the machine waits for ever to see that child reaped. timeout continues what it ends.
+# child and is never continued, so the machine cannot end. timeout continues what it ends.
 on_if_up() { # machine command…
     local name=$1 first
     shift

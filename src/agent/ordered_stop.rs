@@ -1,5 +1,5 @@
-//! Remembers that a manager's order, and nobody's hand, left a replica standing: the manager may be gone with its journal before it leads
-//! the replica back, and whichever leads then does it.
+//! Remembers that a manager's order stopped a replica, and no person did. That manager may die, and its journal with it, before it starts the
+//! replica again; the next manager then does.
 
 use super::state::Shared;
 use crate::decide::plan::Step;
@@ -19,7 +19,7 @@ pub(super) fn end(shared: &Shared, step: &Step, stops: bool) {
     seen.stopped_by_order = (seen.stopped_by_order || stops) && !settles(step);
 }
 
-/// Somebody started it: from now on whoever stops it does so by hand.
+/// Replication runs again: a later stop without an order is a person's.
 pub(super) fn look(shared: &Shared, report: &Report) {
     if report.channel().is_some_and(Replication::is_running) {
         shared.seen().stopped_by_order = false;

@@ -237,7 +237,7 @@ fn isolated(view: &ClusterView, seen: &Seen, now: Moment) -> Option<String> {
         return Some("agent: its service manager stops it, clients kept out".to_owned());
     }
     let unheard = agent.unheard.filter(|_| agent.access == Access::Closed)? + age;
-    // One that this manager hears again only now may be heard by its voters in the next moment too, and serve on.
+    // This manager has just heard the agent again. Its voters may hear it in the next moment too, and then it serves on.
     let just_back = now.since(said.since) < AMONG_VOTERS_AGAIN;
     (!is_old(view, age) && !just_back).then(|| {
         format!("agent: no majority of voters has answered it for {}, clients kept out", human(unheard))

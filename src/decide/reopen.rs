@@ -11,7 +11,7 @@ use crate::model::cluster::Mode;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
 use crate::model::intent::Intents;
-use crate::model::observation::{Access, Process};
+use crate::model::observation::{Access, AgentStatus, Process};
 use crate::model::record::ClusterRecord;
 use crate::model::report::{Report, ThreadState};
 use crate::model::time::Moment;
@@ -261,11 +261,8 @@ pub(super) fn confirmed(view: &ClusterView, intents: &Intents) -> Option<Plan> {
     let rival = view.overtaken_by()?;
     let record = view.record.as_ref()?;
     let seen = view.of(&record.primary)?;
-    let agent = seen.agent_now().filter(|_| is_heard_since(seen, intents))?;
+    serving(seen, record, intents)?;
     let report = seen.report().filter(|report| report.is_writable())?;
-    if !matches!(agent.access, Access::Held { .. }) || agent.held != Some(record.generation) {
-        return None;
-    }
     let degraded = found_degraded(record, report, &record.primary, &format!("the manager of ballot {rival}"));
     let follows = |report: &Report| {
         report.channel().is_some_and(|channel| channel.source == record.primary)
@@ -310,14 +307,22 @@ fn is_heard_since(seen: &Seen, intents: &Intents) -> bool {
     seen.agent.as_ref().is_some_and(|said| intents.settled_at.is_none_or(|settled| said.at > settled))
 }
 
+/// The agent of a primary that holds the lease of the recorded generation, by a word since the last recovery ended.
+fn serving<'a>(seen: &'a Seen, record: &ClusterRecord, intents: &Intents) -> Option<&'a AgentStatus> {
+    seen.agent_now().filter(|agent| {
+        is_heard_since(seen, intents)
+            && matches!(agent.access, Access::Held { .. })
+            && agent.held == Some(record.generation)
+    })
+}
+
 /// The primary serves, and the VIP is not on it: a promotion ended before its traffic moved, or somebody took it away.
 pub(super) fn traffic(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan> {
     let record = view.record.as_ref()?;
     let (primary, vip) = (&record.primary, view.cluster.vip.clone()?);
     let seen = view.of(primary)?;
-    let agent = seen.agent_now().filter(|_| is_heard_since(seen, intents))?;
-    let serves = matches!(agent.access, Access::Held { .. }) && agent.held == Some(record.generation);
-    if !serves || agent.vip || intents.pause(primary, now).is_some() {
+    let agent = serving(seen, record, intents)?;
+    if agent.vip || intents.pause(primary, now).is_some() {
         return None;
     }
     let title = format!("{} is not on {primary}, which serves: it moves there", vip.address);
@@ -335,11 +340,10 @@ pub(super) fn tidy(view: &ClusterView, intents: &Intents, now: Moment) -> Option
     let record = view.record.as_ref()?;
     let primary = &record.primary;
     let seen = view.of(primary)?;
-    let agent = seen.agent_now().filter(|_| is_heard_since(seen, intents))?;
-    let serves = matches!(agent.access, Access::Held { .. }) && agent.held == Some(record.generation);
+    serving(seen, record, intents)?;
     let report = seen.report().filter(|report| report.is_writable())?;
     let channel = report.channel().filter(|channel| view.cluster.member(&channel.source).is_some())?;
-    if !serves || !channel.is_stopped() || intents.pause(primary, now).is_some() {
+    if !channel.is_stopped() || intents.pause(primary, now).is_some() {
         return None;
     }
     let title = format!(

@@ -118,16 +118,7 @@ impl Recovery {
 
     /// The accepted plan of that kind; the last one where it was decided again.
     pub fn plan(&self, kind: PlanKind) -> Option<&Plan> {
-        self.entries.iter().rev().find_map(|entry| match &entry.what {
-            What::Accepted { plan } if plan.kind == kind => Some(plan),
-            What::Accepted { .. }
-            | What::Stage { .. }
-            | What::Done { .. }
-            | What::Failed { .. }
-            | What::Undoing { .. }
-            | What::Refused { .. }
-            | What::Ended { .. } => None,
-        })
+        self.plans().filter(|plan| plan.kind == kind).last()
     }
 
     /// The accepted plans, in order.

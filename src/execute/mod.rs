@@ -291,8 +291,8 @@ impl<W: World, J: Journal> Run<'_, W, J> {
         again: bool,
         committed: bool,
     ) -> Option<String> {
-        let steps = resumed.map_or_else(Vec::new, |index| self.plan.armed_before(index));
-        let armed = Stage { steps, ..stage.clone() };
+        let Some(index) = resumed else { return self.stage(stage, again, committed).await };
+        let armed = Stage { steps: self.plan.armed_before(index), ..stage.clone() };
         if let Some(why) = self.stage(&armed, true, committed).await
             && stage.on_failure == OnFailure::Abort
         {

@@ -142,13 +142,11 @@ impl Operations {
             }
             return None;
         }
-        // Another one leads in its place: what was left on the old one is mended when it returns.
-        if Conduct::of(ended.kind).preempts {
+        // A failover leaves the old primary, and half a return leaves the member, as it was: a later recovery mends it.
+        if Conduct::of(ended.kind).preempts || !ended.leads_back() {
             intents.note_replaced(about);
-        } else if ended.leads_back() {
-            intents.note_done(about);
         } else {
-            intents.note_replaced(about);
+            intents.note_done(about);
         }
         intents.note_repeat(&ended.title, now);
         let plan = ended.plan(ended.kind)?;
