@@ -109,9 +109,13 @@ impl Journal for Asked {
 
 impl Asked {
     async fn resumes(&self, recovery: &Recovery) -> Outcome {
+        self.resumes_in(&view(), recovery).await
+    }
+
+    async fn resumes_in(&self, view: &ClusterView, recovery: &Recovery) -> Outcome {
         let ballot = Ballot { number: 2, manager: "m".to_owned() };
         let token = Token { ballot, recovery: recovery.id.clone(), automatic: true, back: false };
-        let Ok(outcome) = resume(&view(), recovery, &token, self, self).await;
+        let Ok(outcome) = resume(view, recovery, &token, self, self).await;
         outcome
     }
 
@@ -156,4 +160,19 @@ async fn what_was_armed_is_armed_again_before_anything_rests_on_it() {
     let journal = recovery(PlanKind::Repair, vec![repair], (PlanKind::Repair, 1));
     assert!(matches!(asked.resumes(&journal).await, Outcome::Undone { .. }));
     assert_eq!(*asked.applied.lock().unwrap(), [arm], "a primary that is opened again is no other matter");
+}
+
+/// A record that the rival itself wrote is a copy of its record, and may lack what it wrote after.
+#[tokio::test]
+async fn nothing_is_resumed_where_another_manager_has_led_since_the_record_or_under_its_ballot() {
+    let journal = recovery(PlanKind::Isolate, vec![isolate(), promote()], (PlanKind::Promote, 1));
+    for (recorded, rival, resumed) in [(0, 0, true), (5, 4, true), (5, 5, false), (5, 6, false)] {
+        let mut view = view();
+        let ballot = |number, manager: &str| Ballot { number, manager: manager.to_owned() };
+        view.rival = ballot(rival, "n");
+        view.record.as_mut().unwrap().ballot = ballot(recorded, "m");
+        let asked = Asked::default();
+        asked.resumes_in(&view, &journal).await;
+        assert_eq!(!asked.applied.lock().unwrap().is_empty(), resumed, "{recorded} recorded, rival {rival}");
+    }
 }

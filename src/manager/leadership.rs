@@ -8,6 +8,7 @@ use futures::future::join_all;
 
 use crate::agent::client::{AgentClient, CallError};
 use crate::agent::wire::{Lead, Membership};
+use crate::decide::lease::bid::{Bid, ROUNDS};
 use crate::decide::lease::voter::Led;
 use crate::model::ballot::{Ballot, Generation};
 use crate::model::cluster::Cluster;
@@ -17,8 +18,6 @@ use crate::store::{Store, StoreError};
 
 /// Deadline of one call.
 const CALL: Duration = Duration::from_secs(1);
-/// Rounds of outbidding before giving up for now.
-const ROUNDS: u32 = 5;
 
 /// Why this manager does not lead.
 #[derive(Debug, thiserror::Error)]
@@ -64,24 +63,24 @@ impl Leadership {
     /// # Errors
     /// When too few voters answer, another manager keeps outbidding, or the store fails.
     pub(super) async fn lead(&self) -> Result<Ballot, LeadError> {
-        let mut ballot = self.store.ballot().await?;
         let needed = self.cluster.majority().unwrap_or(0);
+        let mut bid = Bid::new(self.store.ballot().await?, needed);
+        let mut ballot = Ballot::default();
         for _ in 0..ROUNDS {
-            ballot.number += 1;
+            if bid.needs_an_id() {
+                let id = self.store.new_id().await?;
+                tracing::error!(cluster = %self.cluster.name, %ballot, new = %id, "another manager has led under this manager's id: this data directory is a copy of that one's, or older than this manager's last lead; it leads under a new id, and confirms its record first");
+                bid.take_id(id);
+            }
+            ballot = bid.next_ballot();
             self.store.save_ballot(&ballot).await?;
             let answers = self.ask_all(&ballot).await;
-            let highest = answers
-                .iter()
-                .filter_map(|(_, answer)| Some(&answer.as_ref().ok()?.ballot))
-                .max_by_key(|b| b.number);
-            let accepted =
-                answers.iter().filter(|(_, answer)| answer.as_ref().is_ok_and(|led| led.accepted)).count();
-            if accepted >= needed {
+            let led: Vec<&Led> = answers.iter().filter_map(|(_, answer)| answer.as_ref().ok()).collect();
+            if let Some(rival) = bid.heard(led.iter().copied()) {
                 self.led.lock().unwrap_or_else(PoisonError::into_inner).0 = ballot;
-                let rivals = answers.iter().filter_map(|(_, answer)| Some(&answer.as_ref().ok()?.rival));
-                return Ok(rivals.max_by_key(|rival| rival.number).cloned().unwrap_or_default());
+                return Ok(rival);
             }
-            let heard = answers.iter().filter(|(_, answer)| answer.is_ok()).count();
+            let heard = led.len();
             if heard < needed {
                 let missing =
                     answers.iter().filter(|(_, answer)| answer.is_err()).map(|(host, _)| host.as_str());
@@ -91,7 +90,6 @@ impl Leadership {
                     missing: missing.collect::<Vec<_>>().join(", "),
                 });
             }
-            ballot.number = ballot.number.max(highest.map_or(0, |ballot| ballot.number));
         }
         Err(LeadError::Outbid(ballot))
     }
@@ -139,5 +137,90 @@ impl Leadership {
                 tracing::debug!(%instance, %error, "not told of the new record");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use secrecy::SecretString;
+    use tokio_util::sync::CancellationToken;
+    use tokio_util::task::TaskTracker;
+
+    use super::super::vote;
+    use super::*;
+    use crate::agent::client::Connections;
+    use crate::agent::voter::Votes;
+    use crate::model::cluster::{ClusterName, Mode, Voter};
+    use crate::model::policy::Policy;
+
+    /// Three voters on this machine, as the managers reach them.
+    async fn voters(directory: &Path, stop: &CancellationToken) -> BTreeMap<String, Arc<AgentClient>> {
+        let connections = Connections::new().unwrap();
+        let mut voters = BTreeMap::new();
+        for host in ["v1", "v2", "v3"] {
+            let listener = vote::bind(0).await.unwrap();
+            let url = format!("http://127.0.0.1:{}", listener.local_addr().unwrap().port());
+            let votes = Votes::open(&directory.join(host)).unwrap();
+            let token = || SecretString::from("token");
+            vote::spawn(listener, votes, host.to_owned(), token(), &TaskTracker::new(), stop);
+            voters.insert(host.to_owned(), Arc::new(AgentClient::new(&connections, &url, token())));
+        }
+        voters
+    }
+
+    fn manager(directory: &Path, voters: &BTreeMap<String, Arc<AgentClient>>) -> Leadership {
+        let voter = |(host, client): (&String, &Arc<AgentClient>)| Voter {
+            host: host.clone(),
+            url: client.url().to_owned(),
+        };
+        let cluster = Cluster {
+            name: ClusterName("orders".to_owned()),
+            mode: Mode::Auto,
+            members: Vec::new(),
+            vip: None,
+            traffic: None,
+            voters: voters.iter().map(voter).collect(),
+            policy: Policy::default(),
+        };
+        std::fs::create_dir_all(directory).unwrap();
+        let store = Store::open(directory).unwrap();
+        Leadership::new(cluster, store, voters.clone(), BTreeMap::new(), (Ballot::default(), None))
+    }
+
+    fn copy(from: &Path, to: &Path) {
+        std::fs::create_dir_all(to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap() {
+            let path = entry.unwrap().path();
+            std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_manager_on_a_copied_store_is_told_that_the_other_one_has_led() {
+        let directory = tempfile::tempdir().unwrap();
+        let (first, second) = (directory.path().join("first"), directory.path().join("second"));
+        let stop = CancellationToken::new();
+        let voters = voters(directory.path(), &stop).await;
+        let original = manager(&first, &voters);
+        assert_eq!(original.lead().await.unwrap(), Ballot::default());
+        drop(original);
+        copy(&first, &second);
+        let original = manager(&first, &voters);
+        assert_eq!(original.lead().await.unwrap(), Ballot::default(), "its own last lead is no rival's");
+        let led = original.ballot();
+        let copied = manager(&second, &voters);
+        assert_eq!(copied.lead().await.unwrap(), led);
+        assert_ne!(copied.ballot().manager, led.manager);
+        // A restart of it goes on under the new id, and is still told.
+        let led_by_copy = copied.ballot();
+        drop(copied);
+        let copied = manager(&second, &voters);
+        assert_eq!(copied.lead().await.unwrap(), led);
+        assert_eq!(copied.ballot().manager, led_by_copy.manager);
+        assert_eq!(original.lead().await.unwrap(), copied.ballot(), "and the first one is told of the copy");
+        assert_eq!(original.ballot().manager, led.manager);
+        stop.cancel();
     }
 }

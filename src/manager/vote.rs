@@ -47,7 +47,7 @@ pub(super) async fn serve(
 }
 
 /// On every address: a host's own name often means its loopback, which no holder of a lease could reach.
-async fn bind(port: u16) -> std::io::Result<TcpListener> {
+pub(super) async fn bind(port: u16) -> std::io::Result<TcpListener> {
     match TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).await {
         Err(error) if error.kind() != std::io::ErrorKind::AddrInUse => {
             TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))).await
@@ -56,7 +56,7 @@ async fn bind(port: u16) -> std::io::Result<TcpListener> {
     }
 }
 
-fn spawn(
+pub(super) fn spawn(
     listener: TcpListener,
     votes: Votes,
     host: String,

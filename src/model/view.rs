@@ -194,10 +194,11 @@ impl ClusterView {
     }
 
     /// The manager that has led since the record was last written. It may have given lossless up, registered other ackers, or gone on with
-    /// an operation that this store holds as unfinished: none of that is in this record.
+    /// an operation that this store holds as unfinished: none of that is in this record. A record that was written under that very ballot
+    /// is a copy, and that manager may have written more after it was made.
     pub fn overtaken_by(&self) -> Option<&Ballot> {
         let record = self.record.as_ref()?;
-        (record.ballot.number < self.rival.number).then_some(&self.rival)
+        (self.rival.number > 0 && record.ballot.number <= self.rival.number).then_some(&self.rival)
     }
 
     /// Promoting that one failed: whoever else may lead is tried before it is tried again.

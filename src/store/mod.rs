@@ -166,6 +166,14 @@ impl Store {
         self.ask(sqlite::Database::ballot).await
     }
 
+    /// Gives this manager a new id, under which nobody has led: its store was found to be a copy.
+    ///
+    /// # Errors
+    /// When the store or the system's source of randomness fails.
+    pub async fn new_id(&self) -> Result<String, StoreError> {
+        self.ask(sqlite::Database::new_id).await
+    }
+
     /// Remembers the ballot this manager leads with from now on.
     ///
     /// # Errors

@@ -215,16 +215,20 @@ impl Database {
         let number = self.meta("ballot")?.and_then(|text| text.parse().ok()).unwrap_or(0);
         let manager = match self.meta("manager")? {
             Some(id) => id,
-            None => {
-                let id = random::hex(8)?;
-                self.save_meta("manager", &id)?;
-                id
-            }
+            None => self.new_id()?,
         };
         Ok(Ballot { number, manager })
     }
 
+    pub(super) fn new_id(&mut self) -> Result<String, StoreError> {
+        let id = random::hex(8)?;
+        self.save_meta("manager", &id)?;
+        Ok(id)
+    }
+
+    /// Never a lower one: of two clusters that are led at once the one with the lower number may come second.
     pub(super) fn save_ballot(&mut self, number: u64) -> Result<(), StoreError> {
-        self.save_meta("ballot", &number.to_string())
+        let known = self.meta("ballot")?.and_then(|text| text.parse().ok()).unwrap_or(0);
+        self.save_meta("ballot", &number.max(known).to_string())
     }
 }

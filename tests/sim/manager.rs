@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::join_all;
+use mha::decide::lease::bid::Bid;
 use mha::decide::plan::{Plan, PlanKind};
 use mha::decide::standing::evidence_to_record;
 use mha::decide::topology;
@@ -109,13 +110,23 @@ pub(crate) async fn run(shared: Shared, m: usize) {
 /// Has a ballot above all it hears of accepted by a majority, stored before it is used; with the highest another manager has used.
 async fn lead(shared: &Shared, m: usize) -> Option<(Ballot, Ballot)> {
     let world = SimWorld::new(shared.clone(), m);
+    let (stored, hosts) = shared.act(|sim| {
+        let store = &sim.stores[m];
+        (Ballot { number: store.ballot, manager: store.id.clone() }, sim.hosts.len())
+    });
+    let mut bid = Bid::new(stored, hosts / 2 + 1);
     for _ in 0..3 {
-        let (ballot, hosts) = shared.act(|sim| {
-            let store = &mut sim.stores[m];
-            store.ballot += 1;
-            let ballot = Ballot { number: store.ballot, manager: store.id.clone() };
+        let ballot = shared.act(|sim| {
+            if bid.needs_an_id() {
+                let id = format!("{}'", sim.stores[m].id);
+                sim.count("store found to be a copy");
+                sim.say(format!("m{m} finds its id on a ballot of another: it is {id} now"));
+                bid.take_id(id);
+            }
+            let ballot = bid.next_ballot();
+            (sim.stores[m].ballot, sim.stores[m].id) = (ballot.number, ballot.manager.clone());
             sim.keep_ballot(m);
-            (ballot, sim.hosts.len())
+            ballot
         });
         let answers = join_all((0..hosts).map(|h| {
             let ballot = &ballot;
@@ -127,14 +138,10 @@ async fn lead(shared: &Shared, m: usize) -> Option<(Ballot, Ballot)> {
         }))
         .await;
         let led: Vec<_> = answers.into_iter().flatten().flatten().collect();
-        let accepted = led.iter().filter(|led| led.accepted).count();
-        let highest = led.iter().map(|led| led.ballot.number).max().unwrap_or(0);
-        if accepted > hosts / 2 {
+        if let Some(rival) = bid.heard(&led) {
             shared.act(|sim| sim.say(format!("m{m} leads with ballot {ballot}")));
-            let rival = led.iter().map(|led| &led.rival).max_by_key(|rival| rival.number).cloned();
-            return Some((ballot, rival.unwrap_or_default()));
+            return Some((ballot, rival));
         }
-        shared.act(|sim| sim.stores[m].ballot = sim.stores[m].ballot.max(highest));
     }
     None
 }

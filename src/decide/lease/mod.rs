@@ -6,6 +6,7 @@
 //! grants the old holder nothing after it accepted the claim, and says what it granted before. Whoever claims waits that
 //! out ([`Terms::wait_after_claim`]), or proves that those very holders were fenced ([`voter::Claim::released`]).
 
+pub mod bid;
 pub mod holder;
 pub mod refusal;
 pub mod relearn;

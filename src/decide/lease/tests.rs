@@ -83,6 +83,24 @@ fn a_voter_that_granted_lately_holds_a_failover_back() {
     assert_eq!(answer, Renewed::Superseded { generation: Generation(2), holder: Some(db("db2")) });
 }
 
+/// The claim's answer was lost, and it is repeated while the old holder's last byte may still pass by a slow clock.
+#[test]
+fn a_repeated_claim_waits_as_long_as_the_first_under_the_widest_bounds() {
+    let widest = Terms { fence_within: T - Duration::from_millis(1), clock_error_permille: 100, ..terms() };
+    let mut voter = adopted();
+    let over = (T + widest.fence_within) * 11 / 10;
+    let mut now = T;
+    while now < over {
+        let moment = at(0) + now;
+        let (Claimed::Accepted { outstanding }, _) = voter.claim(&claim(2, 2, "db2", Proof::Expired), moment)
+        else {
+            panic!("the lease is over: nothing holds it back")
+        };
+        assert_eq!(widest.wait_after_claim(&outstanding), over - now, "{now:?} after the grant");
+        now += Duration::from_millis(100);
+    }
+}
+
 #[test]
 fn a_fence_lifts_only_the_grants_of_whom_it_fenced() {
     let mut voter = adopted();

@@ -12,6 +12,10 @@ use crate::model::cluster::ClusterName;
 use crate::model::instance::InstanceId;
 use crate::model::time::Moment;
 
+/// After how many times its length a grant to a former holder is forgotten. A claim that is repeated then need not wait for it, so it must be
+/// over by every clock: (lasts + f)(1 + δ), of which the configuration allows less than (1 + 1) × 1.1 lengths.
+pub const FORGOTTEN_AFTER: u32 = 3;
+
 /// What a voter must never forget.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Promises {
@@ -134,7 +138,7 @@ impl Grant {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Voter {
     promises: Promises,
-    /// At most one per holder, on this host's clock. Kept for twice its length: a slow clock's holder outlives it.
+    /// At most one per holder, on this host's clock. Kept for [`FORGOTTEN_AFTER`] times its length.
     grants: Vec<Grant>,
     restored_at: Moment,
     /// What it knows of the generation was told by other voters: what it granted itself is forgotten.
@@ -326,7 +330,7 @@ impl Voter {
 
     fn prune(&mut self, now: Moment) {
         let holder = self.promises.holder.as_ref();
-        self.grants.retain(|grant| Some(&grant.to) == holder || now.since(grant.at) < grant.lasts * 2);
+        self.grants.retain(|grant| Some(&grant.to) == holder || now.since(grant.at) < grant.lasts * FORGOTTEN_AFTER);
     }
 }
 
