@@ -1,5 +1,5 @@
 //! Model check of the small protocol: voters, ballots, generations, lease, claim, promotion, managers that know nothing of each other,
-//! clocks within their bound. The shipped `Voter`, `Holder` and `Terms::wait_after_claim` run over discrete time; a checker visits every
+//! clocks within their bound. The shipped `Voter`, `Holder` and `Terms::wait_after_claim` run over discrete time; stateright visits every
 //! state that the bounds allow. See `docs/safety.md` for what is and is not covered, `scripts/model-check` for larger bounds.
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "each function takes the steps of its own part")]
@@ -15,6 +15,8 @@ mod host;
 mod manager;
 #[path = "model_check/memo.rs"]
 mod memo;
+#[path = "model_check/op.rs"]
+mod op;
 #[path = "model_check/report.rs"]
 mod report;
 #[path = "model_check/world.rs"]
@@ -28,8 +30,16 @@ use self::world::{Bounds, Faults};
 /// All of these together take a minute of one core. None may take longer than this, on a machine that does other work too.
 const GATE: Duration = Duration::from_secs(900);
 
-const THREE: Bounds =
-    Bounds { voters: 3, members: 2, ticks: 3, lease: 2, managers: 1, faults: Faults::NONE, clocks: 1 };
+const THREE: Bounds = Bounds {
+    voters: 3,
+    members: 2,
+    ticks: 3,
+    lease: 2,
+    fence: 5,
+    managers: 1,
+    faults: Faults::NONE,
+    clocks: 1,
+};
 
 /// A manager that hangs wherever it may, renewals lost wherever they may: long enough for a promotion that waits for the old lease.
 #[test]
@@ -106,6 +116,7 @@ fn with_bounds_from_the_environment() {
         members: number("MODEL_MEMBERS", 2) as usize,
         ticks: number("MODEL_TICKS", 6) as u8,
         lease: number("MODEL_LEASE", 2) as u8,
+        fence: number("MODEL_FENCE", 5) as u8,
         managers: number("MODEL_MANAGERS", 2) as usize,
         clocks: number("MODEL_CLOCKS", 2) as usize,
         faults: Faults {

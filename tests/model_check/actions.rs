@@ -1,10 +1,8 @@
 //! What may happen next, and what comes of it.
 
-use mha::decide::lease::holder::Role;
-
-use super::host::{Ask, Op, Said};
 use super::manager::Stage;
 use super::memo::Machine;
+use super::op::{Ask, Op, Said};
 use super::world::World;
 
 /// One step. Where an answer may be lost, both cases are steps.
@@ -139,8 +137,8 @@ impl Machine {
         }
         let orders = (0..world.led() as u8).any(|manager| self.may_still_open(world, manager));
         let may_let_in = |host: &u8| {
-            let state = self.host(world, *host);
-            state.passes_until > world.t || matches!(state.kept.role, Role::Primary { .. })
+            let seen = self.glance(world, *host);
+            seen.passes_until > world.t || seen.leads.is_some()
         };
         !orders && self.members().filter(may_let_in).count() <= 1
     }
@@ -365,10 +363,12 @@ impl Machine {
     /// A renewal that its voter refuses, now and later, and whose sender leads that generation no more, is as good as lost.
     fn drop_renewals(&mut self, world: &mut World) {
         for from in self.members() {
-            for voter in self.voters() {
-                let Some(ask) = self.on_its_way(world, from, voter) else { continue };
-                let refused = self.host(world, voter).promises().generation > ask.generation;
-                if refused && !self.host(world, from).leads(ask.generation) {
+            let sender = self.glance(world, from);
+            if sender.asked == 0 || sender.asks == sender.leads {
+                continue;
+            }
+            for voter in self.voters().filter(|voter| sender.asked & (1 << voter) != 0) {
+                if Some(self.glance(world, voter).knows) > sender.asks {
                     self.just(world, from, Op::Arrived { voter });
                 }
             }

@@ -1,21 +1,24 @@
-//! Visits every state that the bounds allow, breadth first, so that the shortest way to a violation is found. On one thread: of two
-//! runs within the same bounds both visit the same states in the same order.
+//! The model as the checker takes it: breadth first, so that the shortest way to a violation is found. On one thread: of two runs within
+//! the same bounds both visit the same states in the same order.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use mha::decide::lease::holder::{Kept, Role};
 use mha::decide::lease::voter::{Claim, Claimed, Promises, Voter};
 use mha::decide::plan::Proof;
 use mha::model::ballot::Generation;
+use stateright::{Checker as _, HasDiscoveries, Model, Path, Property};
 
 use super::actions::Action;
-use super::host::{At, Host, Op, Said};
+use super::host::Host;
 use super::manager::{Lead, Opens};
-use super::memo::{HostId, Machine, Mixer};
+use super::memo::{HostId, Machine};
+use super::op::{At, Op, Said};
 use super::world::{Bounds, MOST_VOTERS, World, cluster, instance};
+
+const SAFE: &str = "nothing is broken";
 
 /// What must be found where all states were visited: a model in which nothing can happen does not pass.
 pub(crate) const POSSIBLE: [&str; 4] = [
@@ -25,26 +28,8 @@ pub(crate) const POSSIBLE: [&str; 4] = [
     "a promotion behind a fence lets clients in before the lease runs out",
 ];
 
-/// No more are kept, for want of memory: 5 GB of it.
-const MOST_STATES: usize = 60_000_000;
-
-/// A hash is its own hash.
-#[derive(Debug, Default, Clone, Copy)]
-struct Same(u64);
-
-impl Hasher for Same {
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("only hashes are hashed by this");
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
+/// No more are begun, for want of memory: 5 GB of it.
+const MOST_STATES: usize = 30_000_000;
 
 /// What an exploration came to.
 #[derive(Debug)]
@@ -61,116 +46,109 @@ pub(crate) struct Explored {
     pub(crate) found: [bool; POSSIBLE.len()],
 }
 
-struct Explorer {
-    machine: Machine,
-    /// By hash of a state, that of the state it was first reached from.
-    from: HashMap<u64, u64, BuildHasherDefault<Same>>,
-    next: Vec<World>,
-    found: [bool; POSSIBLE.len()],
+/// The protocol within its bounds. The machine is what was computed so far; it changes no state.
+struct Protocol {
+    machine: Mutex<Machine>,
+    until: Instant,
+    visited: AtomicUsize,
+    /// Time or memory was used up before everything was visited.
+    given_up: AtomicBool,
 }
 
-fn hash_of(world: &World) -> u64 {
-    let mut mixer = Mixer::default();
-    world.hash(&mut mixer);
-    mixer.finish()
+impl Protocol {
+    fn machine(&self) -> MutexGuard<'_, Machine> {
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "how long a check may take")]
+    fn gives_up(&self) -> bool {
+        let nth = self.visited.fetch_add(1, Ordering::Relaxed);
+        if nth.is_multiple_of(1_024) && (Instant::now() >= self.until || nth > MOST_STATES) {
+            self.given_up.store(true, Ordering::Relaxed);
+        }
+        self.given_up.load(Ordering::Relaxed)
+    }
+}
+
+impl Model for Protocol {
+    type State = World;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<World> {
+        let mut machine = self.machine();
+        machine.bounds.clocks().into_iter().map(|fast| machine.adopted(fast)).collect()
+    }
+
+    fn actions(&self, world: &World, actions: &mut Vec<Action>) {
+        if !self.gives_up() {
+            self.machine().actions(world, actions);
+        }
+    }
+
+    fn next_state(&self, world: &World, action: Action) -> Option<World> {
+        let mut machine = self.machine();
+        let mut after = machine.after(world, action);
+        after.broken = machine.violation.take().is_some();
+        (after != *world).then_some(after)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        let [opens, renews, ends, fences] = POSSIBLE;
+        vec![
+            Property::always(SAFE, |_: &Self, world: &World| !world.broken),
+            Property::sometimes(opens, |_: &Self, world: &World| world.highest_open() > Generation(1)),
+            Property::sometimes(renews, |model: &Self, world: &World| {
+                let machine = model.machine();
+                let adopted = world.highest_open() == Generation(1);
+                adopted && machine.glance(world, 0).passes_until > world.adopted_until(&machine.bounds)
+            }),
+            Property::sometimes(ends, |model: &Self, world: &World| {
+                let passes_until = model.machine().glance(world, 0).passes_until;
+                world.highest_open() == Generation(1) && (1..=world.t).contains(&passes_until)
+            }),
+            Property::sometimes(fences, |model: &Self, world: &World| {
+                let until = world.adopted_until(&model.machine().bounds);
+                world.highest_open() > Generation(1) && world.t < until
+            }),
+        ]
+    }
 }
 
 /// As far as the time allows.
 #[expect(clippy::disallowed_methods, reason = "how long a check may take")]
 pub(crate) fn explore(bounds: Bounds, time: Duration) -> Explored {
-    let until = Instant::now() + time;
-    let machine = Machine::new(bounds);
-    let (from, next) = (HashMap::default(), Vec::new());
-    let mut explorer = Explorer { machine, from, next, found: [false; POSSIBLE.len()] };
-    for fast in bounds.clocks() {
-        let world = explorer.machine.adopted(fast);
-        explorer.reached(world, None);
-    }
-    let (mut depth, mut violation) = (0, None);
-    'all: while !explorer.next.is_empty() {
-        let level = std::mem::take(&mut explorer.next);
-        depth += 1;
-        for (nth, world) in level.iter().enumerate() {
-            violation = explorer.steps(world);
-            if violation.is_some()
-                || (nth % 1_024 == 0 && (Instant::now() >= until || explorer.from.len() > MOST_STATES))
-            {
-                break 'all;
-            }
-        }
-    }
+    let protocol = Protocol {
+        machine: Mutex::new(Machine::new(bounds)),
+        until: Instant::now() + time,
+        visited: AtomicUsize::new(0),
+        given_up: AtomicBool::new(false),
+    };
+    let checked = protocol.checker().threads(1).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
+    let given_up = checked.model().given_up.load(Ordering::Relaxed);
+    let mut discoveries = checked.discoveries();
+    let violation = discoveries.remove(SAFE).map(|path| told(checked.model(), path));
+    let local = checked.model().machine().sizes();
     Explored {
-        states: explorer.from.len(),
-        depth,
-        local: explorer.machine.sizes(),
-        exhaustive: violation.is_none() && explorer.next.is_empty(),
+        states: checked.unique_state_count(),
+        depth: checked.max_depth(),
+        local,
+        exhaustive: violation.is_none() && !given_up,
         violation,
-        found: explorer.found,
+        found: POSSIBLE.map(|name| discoveries.contains_key(name)),
     }
 }
 
-impl Explorer {
-    /// Everything that may happen next; gives the first thing that must not.
-    fn steps(&mut self, world: &World) -> Option<String> {
-        let mut actions = Vec::new();
-        self.machine.actions(world, &mut actions);
-        let before = hash_of(world);
-        for action in actions {
-            let after = self.machine.after(world, action);
-            if let Some(broken) = self.machine.violation.take() {
-                return Some(self.told(&broken, world, action));
-            }
-            if after != *world {
-                self.reached(after, Some(before));
-            }
-        }
-        None
-    }
-
-    fn reached(&mut self, world: World, before: Option<u64>) {
-        let hash = hash_of(&world);
-        if let Entry::Vacant(place) = self.from.entry(hash) {
-            place.insert(before.unwrap_or(hash));
-            let passes_until = self.machine.passes_until(world.hosts[0]);
-            let (first, until) =
-                (world.highest_open() == Generation(1), world.adopted_until(&self.machine.bounds));
-            let seen = [
-                !first,
-                first && passes_until > until,
-                first && (1..=world.t).contains(&passes_until),
-                !first && world.t < until,
-            ];
-            for (found, seen) in self.found.iter_mut().zip(seen) {
-                *found |= seen;
-            }
-            self.next.push(world);
-        }
-    }
-
-    /// A violation, and the way to it.
-    fn told(&mut self, broken: &str, last: &World, action: Action) -> String {
-        let mut way = vec![hash_of(last)];
-        while let Some(before) =
-            way.last().map(|hash| self.from[hash]).filter(|before| Some(before) != way.last())
-        {
-            way.push(before);
-        }
-        let mut steps = Vec::new();
-        let clocks = self.machine.bounds.clocks();
-        let starts: Vec<World> = clocks.into_iter().map(|fast| self.machine.adopted(fast)).collect();
-        let mut world = starts.into_iter().find(|world| Some(&hash_of(world)) == way.last());
-        for hash in way.iter().rev().skip(1) {
-            let Some(before) = world else { break };
-            let mut actions = Vec::new();
-            self.machine.actions(&before, &mut actions);
-            let step = actions.into_iter().map(|action| (action, self.machine.after(&before, action)));
-            let step = step.collect::<Vec<_>>().into_iter().find(|(_, after)| hash_of(after) == *hash);
-            world = step.map(|(_, after)| after);
-            steps.extend(step.map(|(action, _)| format!("  {action:?}")));
-        }
+/// A violation, and the way to it.
+fn told(model: &Protocol, path: Path<World, Action>) -> String {
+    let mut machine = model.machine();
+    let (mut steps, mut broken, mut fast) = (Vec::new(), None, 0);
+    for (world, action) in path.into_vec() {
+        let Some(action) = action else { continue };
         steps.push(format!("  {action:?}"));
-        format!("{broken}, with fast clocks {:b}, after\n{}", last.fast, steps.join("\n"))
+        machine.after(&world, action);
+        (broken, fast) = (machine.violation.take(), world.fast);
     }
+    format!("{}, with fast clocks {fast:b}, after\n{}", broken.unwrap_or_default(), steps.join("\n"))
 }
 
 impl Machine {

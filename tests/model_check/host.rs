@@ -1,119 +1,18 @@
 //! One host: the shipped voter and holder, what of them is durable, the kernel, and the renewals on their way.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use mha::decide::lease::Terms;
 use mha::decide::lease::holder::{Effect, Holder, Input, Kept, Role, Start};
-use mha::decide::lease::voter::{Claim, Claimed, Persist, Promises, Renew, Renewed, Voter};
+use mha::decide::lease::voter::{Claim, Claimed, Outstanding, Persist, Promises, Renew, Renewed, Voter};
 use mha::decide::plan::Proof;
 use mha::model::ballot::{Ballot, Generation};
 use mha::model::time::Moment;
 
-use super::manager::{Lead, Opens, Wanted};
+use super::manager::{Lead, Opens};
 use super::memo::Machine;
-use super::world::{Bounds, cluster, host_name, host_of, instance, last_byte, shown};
-
-/// A renewal: for which generation, and when it was sent by its sender's clock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Ask {
-    pub(crate) generation: Generation,
-    pub(crate) sent_at: Moment,
-}
-
-/// Which host, when, and with which clock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct At {
-    pub(crate) host: u8,
-    pub(crate) t: u8,
-    pub(crate) fast: bool,
-}
-
-impl At {
-    pub(crate) fn now(self) -> Moment {
-        shown(self.fast, self.t)
-    }
-}
-
-/// What may happen to one host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Op {
-    /// `At` is what it is then. Renewals that have not arrived are lost, but for the late copies.
-    TimePassed,
-    Wakes,
-    ComparedWell,
-    ServerEnds,
-    ServerStarts,
-    Restarts {
-        power_cut: bool,
-        same_server: bool,
-    },
-    /// A renewal reaches this voter.
-    Renew {
-        from: u8,
-        ask: Ask,
-    },
-    /// The renewal on its way to a voter arrived: it is on its way no more.
-    Arrived {
-        voter: u8,
-    },
-    /// A voter's answer to a renewal.
-    Answer {
-        voter: u8,
-        ask: Ask,
-        answer: u32,
-    },
-    /// A copy of the renewal on its way to a voter stays on its way.
-    Copied {
-        voter: u8,
-    },
-    /// The answer stays on its way.
-    AnswerIsLate {
-        voter: u8,
-        ask: Ask,
-        answer: u32,
-    },
-    LateAskArrives {
-        nth: u8,
-    },
-    LateAnswerArrives {
-        nth: u8,
-    },
-    Lead {
-        lead: Lead,
-    },
-    Fence {
-        lead: Lead,
-        generation: Generation,
-    },
-    Claim {
-        lead: Lead,
-        wanted: Wanted,
-    },
-    Open {
-        lead: Lead,
-        order: Opens,
-    },
-}
-
-/// What the host says to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Said {
-    /// It was done, or there was nothing to say.
-    Done,
-    Refused,
-    /// Where among the [`Machine`]'s answers a voter's is.
-    Renewed(u32),
-    /// The ballot is obeyed: what the voter knows.
-    Obeys {
-        generation: Generation,
-        holder: Option<u8>,
-    },
-    /// The claim is accepted: how long the claimant must wait for what this voter had granted.
-    Accepted {
-        wait: Duration,
-    },
-}
+use super::op::{Ask, At, Op, Said};
+use super::world::{Bounds, cluster, host_name, host_of, instance, last_byte};
 
 /// What a host's later steps depend on. Of its voter: what it promised, but for who led before, which no voter reads, and when it granted
 /// the lease to each server.
@@ -132,6 +31,20 @@ pub(crate) struct Known {
     asked: Vec<Option<Ask>>,
     late_asks: BTreeSet<(u8, Ask)>,
     late_answers: BTreeSet<(u8, Ask, u32)>,
+}
+
+/// What is looked at after every step.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Glance {
+    pub(crate) passes_until: u8,
+    /// The ballot that the voter obeys, and the generation it knows.
+    pub(crate) obeyed: Lead,
+    pub(crate) knows: Generation,
+    /// The generation for which it leads, or may do so by itself.
+    pub(crate) leads: Option<Generation>,
+    /// The generation for which it has asked, and the voters, by bit, that its renewal is on its way to.
+    pub(crate) asks: Option<Generation>,
+    pub(crate) asked: u8,
 }
 
 #[derive(Debug, Clone)]
@@ -179,10 +92,6 @@ impl Host {
             late_asks: BTreeSet::new(),
             late_answers: BTreeSet::new(),
         }
-    }
-
-    pub(crate) fn promises(&self) -> &Promises {
-        self.voter.promises()
     }
 
     pub(crate) fn forgot(&self) -> bool {
@@ -247,9 +156,22 @@ impl Host {
         }
     }
 
-    /// Whether it still reads the answer to a renewal of that generation.
-    pub(crate) fn leads(&self, generation: Generation) -> bool {
-        self.kept.role == Role::Primary { generation }
+    pub(crate) fn glance(&self) -> Glance {
+        let leads = match self.kept.role {
+            Role::Primary { generation } => Some(generation),
+            Role::Unmanaged | Role::Unknown | Role::Replica | Role::Fenced { .. } | Role::Deposed { .. } => {
+                None
+            }
+        };
+        let on_their_way = self.asked.iter().enumerate().filter(|(_, ask)| ask.is_some());
+        Glance {
+            passes_until: self.passes_until,
+            obeyed: self.obeyed,
+            knows: self.voter.promises().generation,
+            leads,
+            asks: self.asked.iter().flatten().next().map(|ask| ask.generation),
+            asked: on_their_way.fold(0, |bits, (voter, _)| bits | 1 << voter),
+        }
     }
 
     pub(crate) fn known(&self, at: At, bounds: &Bounds) -> Known {
@@ -271,7 +193,8 @@ impl Host {
         }
     }
 
-    /// When the voter granted the lease to a server, as a claim for the next one would learn it for which all others are released.
+    /// When the voter granted the lease to a server, as a claim for the next one would learn it for which all others are released. Not
+    /// where nobody would wait for it any more.
     fn granted(&self, member: u8, at: At, bounds: &Bounds) -> Option<Moment> {
         let mut others = (0..bounds.members as u8).filter(|other| *other != member).map(instance);
         let claim = Claim {
@@ -284,7 +207,11 @@ impl Host {
         };
         let ago = match self.voter.clone().claim(&claim, at.now()).0 {
             Claimed::HeldBack { remaining, .. } => Some(bounds.lease() - remaining),
-            Claimed::Accepted { outstanding } => outstanding.first().map(|grant| grant.granted_ago),
+            Claimed::Accepted { outstanding } => {
+                let counts =
+                    |grant: &&Outstanding| !bounds.terms(at.host).wait_after_claim([*grant]).is_zero();
+                outstanding.iter().find(counts).map(|grant| grant.granted_ago)
+            }
             refused => panic!("the highest claim of all is refused: {refused:?}"),
         };
         ago.map(|ago| at.now().back(ago))
@@ -404,7 +331,7 @@ impl Host {
             return Said::Refused;
         };
         let Ok(effects) = handled else { return Said::Refused };
-        self.carry_out(effects, at, lets_in);
+        self.carry_out(effects, at, &machine.bounds, lets_in);
         if matches!(op, Op::Fence { .. }) {
             // Read back before it is answered.
             self.passes_until = self.passes_until.min(at.t);
@@ -418,7 +345,7 @@ impl Host {
         self.answered(answer).accepted
     }
 
-    fn carry_out(&mut self, effects: Vec<Effect>, at: At, lets_in: &mut Option<Generation>) {
+    fn carry_out(&mut self, effects: Vec<Effect>, at: At, bounds: &Bounds, lets_in: &mut Option<Generation>) {
         for effect in effects {
             match effect {
                 Effect::Persist => self.kept = self.holder.as_ref().map_or(self.kept, Holder::kept),
@@ -428,7 +355,7 @@ impl Host {
                 Effect::Close => self.close(at),
                 Effect::HoldOpen { until } => {
                     *lets_in = self.holder.as_ref().map(Holder::role).and_then(Role::generation);
-                    (self.passes_until, self.run_until) = (last_byte(at.fast, until), Some(until));
+                    (self.passes_until, self.run_until) = (last_byte(at.fast, until, bounds), Some(until));
                 }
                 Effect::AskCompare { incarnation } => self.comparing = Some(incarnation),
                 Effect::Admit | Effect::HoldVip { .. } | Effect::ReleaseVip | Effect::Resume => {}
@@ -470,7 +397,7 @@ impl Host {
             let terms = machine.bounds.terms(at.host);
             let (holder, effects) = Holder::restored(terms, self.kept, start, at.now());
             self.holder = Some(holder);
-            self.carry_out(effects, at, lets_in);
+            self.carry_out(effects, at, &machine.bounds, lets_in);
         }
         Said::Done
     }
@@ -485,28 +412,4 @@ fn answer_of(voter: u8, ask: Ask, answer: &Renewed) -> Input {
         Renewed::Granted { .. } | Renewed::NoVote => answer.clone(),
     };
     Input::Answer { from: host_name(voter), generation, sent_at, answer }
-}
-
-impl Lead {
-    fn of(ballot: &Ballot) -> Self {
-        let manager = ballot.manager.trim_start_matches('m').parse();
-        Self { number: ballot.number as u8, manager: manager.expect("it was made of a number") }
-    }
-
-    pub(crate) fn ballot(self) -> Ballot {
-        Ballot { number: u64::from(self.number), manager: format!("m{}", self.manager) }
-    }
-}
-
-impl Wanted {
-    fn claim(self, ballot: Ballot) -> Claim {
-        Claim {
-            cluster: cluster(),
-            ballot,
-            generation: self.generation,
-            candidate: instance(self.candidate),
-            proof: if self.fenced.is_some() { Proof::Fenced } else { Proof::Expired },
-            released: self.fenced.map(instance).into_iter().collect(),
-        }
-    }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use mha::model::ballot::Generation;
 
-use super::host::{Op, Said};
 use super::memo::Machine;
+use super::op::{Op, Said};
 use super::world::{World, shown, tick_of};
 
 /// A ballot: its number, and whose it is.
@@ -183,19 +183,19 @@ impl Machine {
     }
 
     fn obeys(&self, world: &World, host: u8, lead: Lead) -> bool {
-        self.yields(self.host(world, host).obeyed, lead)
+        self.yields(self.glance(world, host).obeyed, lead)
     }
 
     /// Whether a voter may accept a claim, now or later.
     pub(crate) fn may_accept(&self, world: &World, state: &Manager, claim: Wanted, voter: u8) -> bool {
-        let known = self.host(world, voter).promises().generation;
+        let known = self.glance(world, voter).knows;
         self.obeys(world, voter, state.lead) && known <= claim.generation
     }
 
     /// Whether a claim may still change what a voter knows.
     pub(crate) fn may_learn(&self, world: &World, state: &Manager, claim: Wanted, voter: u8) -> bool {
-        let host = self.host(world, voter);
-        let again = host.promises().generation == claim.generation && host.obeyed == state.lead;
+        let host = self.glance(world, voter);
+        let again = host.knows == claim.generation && host.obeyed == state.lead;
         !again && self.may_accept(world, state, claim, voter)
     }
 

@@ -8,8 +8,9 @@ use mha::decide::lease::voter::{Promises, Renewed, Voter};
 use mha::model::ballot::Generation;
 use mha::model::time::Moment;
 
-use super::host::{At, Host, Known, Op, Said};
+use super::host::{Glance, Host, Known};
 use super::manager::{Lead, Manager};
+use super::op::{At, Op, Said};
 use super::world::{Bounds, World};
 
 /// Where a host's state is.
@@ -119,6 +120,8 @@ struct Done {
 pub(crate) struct Machine {
     pub(crate) bounds: Bounds,
     hosts: Once<Host, Known>,
+    /// By place of a host.
+    glances: Vec<Glance>,
     managers: Once<Manager>,
     pub(crate) answers: Once<Renewed>,
     done: HashMap<(HostId, At, Op), Done, Mixed>,
@@ -133,6 +136,7 @@ impl Machine {
         Self {
             bounds,
             hosts: Once::new(),
+            glances: Vec::new(),
             managers: Once::new(),
             answers: Once::new(),
             done: HashMap::default(),
@@ -145,7 +149,12 @@ impl Machine {
         if !self.yields.contains_key(&(host.obeyed, host.obeyed)) {
             self.compare_ballots(host.obeyed);
         }
-        HostId(self.hosts.put_as(host.known(at, &self.bounds), host))
+        let (known, glance) = (host.known(at, &self.bounds), host.glance());
+        let place = self.hosts.put_as(known, host);
+        if place as usize == self.glances.len() {
+            self.glances.push(glance);
+        }
+        HostId(place)
     }
 
     /// Asks the shipped voter once for each two ballots there are.
@@ -176,9 +185,8 @@ impl Machine {
         self.hosts.get(world.hosts[usize::from(host)].0)
     }
 
-    /// The tick from which on no client's byte passes.
-    pub(crate) fn passes_until(&self, host: HostId) -> u8 {
-        self.hosts.get(host.0).passes_until
+    pub(crate) fn glance(&self, world: &World, host: u8) -> Glance {
+        self.glances[world.hosts[usize::from(host)].0 as usize]
     }
 
     /// How many local states of hosts there are, and how many steps of them.

@@ -34,12 +34,13 @@ impl Report {
     }
 
     pub(crate) fn json(&self) -> Value {
-        let Bounds { voters, members, ticks, lease, managers, faults, clocks } = self.bounds;
+        let Bounds { voters, members, ticks, lease, fence, managers, faults, clocks } = self.bounds;
         json!({
             "voters": voters,
             "members": members,
             "ticks": ticks,
             "lease": lease,
+            "fence": fence,
             "managers": managers,
             "clocks": clocks,
             "agent_restarts": faults.agent_restarts,

@@ -11,15 +11,12 @@ use mha::model::time::Moment;
 use super::memo::{HostId, Machine, ManagerId};
 
 /// A slow clock shows 20 microseconds for a tick of true time, a fast one 30: the bound of `Terms` is half as fast again, so that it
-/// matters within a few ticks. With more, a voter that keeps a grant for twice its length would forget it too early: see [`Terms`] and
-/// `docs/safety.md`.
+/// matters within a few ticks. The configuration allows a tenth at most.
 const SLOW: u64 = 20;
 const FAST: u64 = 30;
 const CLOCK_ERROR_PERMILLE: u32 = 500;
 /// Every agent looks at its lease once a tick, and asks for it each time: nothing depends on when it would have asked next.
 const RENEW_EVERY: Duration = Duration::ZERO;
-/// f: a part of a tick, so that the last byte passes in the tick after the lease has ended.
-const FENCE_WITHIN: Duration = Duration::from_micros(5);
 /// Every clock's reading at tick 0: ages never reach below zero.
 const ORIGIN: u64 = 1_000;
 
@@ -66,6 +63,8 @@ pub(crate) struct Bounds {
     pub(crate) ticks: u8,
     /// T, in ticks of a slow clock.
     pub(crate) lease: u8,
+    /// f, in microseconds: a part of a tick, so that the last byte passes in the tick after the lease has ended.
+    pub(crate) fence: u8,
     /// Manager processes. None of them ever ends, so that a manager that was replaced goes on.
     pub(crate) managers: usize,
     pub(crate) faults: Faults,
@@ -78,6 +77,10 @@ impl Bounds {
         Duration::from_micros(SLOW) * u32::from(self.lease)
     }
 
+    pub(crate) fn fence(&self) -> Duration {
+        Duration::from_micros(u64::from(self.fence))
+    }
+
     pub(crate) fn terms(&self, me: u8) -> Terms {
         Terms {
             me: host_name(me),
@@ -85,7 +88,7 @@ impl Bounds {
             majority: self.voters / 2 + 1,
             lease: self.lease(),
             renew_every: RENEW_EVERY,
-            fence_within: FENCE_WITHIN,
+            fence_within: self.fence(),
             clock_error_permille: CLOCK_ERROR_PERMILLE,
         }
     }
@@ -101,6 +104,8 @@ impl Bounds {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct World {
     pub(crate) t: u8,
+    /// The last step broke something.
+    pub(crate) broken: bool,
     /// Bit n: the clock of host n is fast.
     pub(crate) fast: u8,
     pub(crate) left: Faults,
@@ -140,8 +145,8 @@ pub(crate) fn tick_of(fast: bool, local: Moment) -> u8 {
 }
 
 /// The first tick at which no byte passes any more, the kernel's timer and the last byte being as late as f allows.
-pub(crate) fn last_byte(fast: bool, until: Moment) -> u8 {
-    tick_of(fast, until + FENCE_WITHIN)
+pub(crate) fn last_byte(fast: bool, until: Moment, bounds: &Bounds) -> u8 {
+    tick_of(fast, until + bounds.fence())
 }
 
 impl World {
@@ -149,7 +154,15 @@ impl World {
     pub(crate) fn new(bounds: &Bounds, fast: u8, hosts: [HostId; MOST_VOTERS]) -> Self {
         let mut opened = [0; MOST_GENERATIONS];
         opened[1] = 1;
-        Self { t: 0, fast, left: bounds.faults, opened, hosts, managers: [ManagerId::NONE; MOST_MANAGERS] }
+        Self {
+            t: 0,
+            broken: false,
+            fast,
+            left: bounds.faults,
+            opened,
+            hosts,
+            managers: [ManagerId::NONE; MOST_MANAGERS],
+        }
     }
 
     pub(crate) fn is_fast(&self, host: u8) -> bool {
@@ -163,7 +176,7 @@ impl World {
 
     /// The tick at which the lease of the adoption has surely run out.
     pub(crate) fn adopted_until(&self, bounds: &Bounds) -> u8 {
-        last_byte(self.is_fast(0), shown(false, 0) + bounds.lease())
+        last_byte(self.is_fast(0), shown(false, 0) + bounds.lease(), bounds)
     }
 
     /// The highest generation that clients were let in for.
@@ -185,9 +198,8 @@ impl World {
 
     /// What must hold in every state.
     pub(crate) fn broken(&self, machine: &Machine) -> Option<String> {
-        let hosts = 0..machine.bounds.voters;
-        let open: Vec<usize> =
-            hosts.filter(|host| machine.passes_until(self.hosts[*host]) > self.t).collect();
-        (open.len() > 1).then(|| format!("clients pass at {open:?} at once"))
+        let hosts = 0..machine.bounds.voters as u8;
+        let open = || hosts.clone().filter(|host| machine.glance(self, *host).passes_until > self.t);
+        (open().count() > 1).then(|| format!("clients pass at {:?} at once", open().collect::<Vec<_>>()))
     }
 }

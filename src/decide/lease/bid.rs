@@ -56,7 +56,8 @@ impl Bid {
         }
         for led in answers.into_iter().filter(|led| !led.accepted) {
             self.highest = self.highest.max(led.ballot.number);
-            self.copied |= led.ballot.manager == self.ballot.manager && led.ballot.number >= self.ballot.number;
+            self.copied |=
+                led.ballot.manager == self.ballot.manager && led.ballot.number >= self.ballot.number;
         }
         None
     }

@@ -330,7 +330,8 @@ impl Voter {
 
     fn prune(&mut self, now: Moment) {
         let holder = self.promises.holder.as_ref();
-        self.grants.retain(|grant| Some(&grant.to) == holder || now.since(grant.at) < grant.lasts * FORGOTTEN_AFTER);
+        self.grants
+            .retain(|grant| Some(&grant.to) == holder || now.since(grant.at) < grant.lasts * FORGOTTEN_AFTER);
     }
 }
 
