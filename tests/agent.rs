@@ -270,7 +270,7 @@ async fn fail_over(cluster: &Cluster) {
 
 async fn old_primary_comes_back(cluster: &Cluster) {
     let db1 = db("db1");
-    cluster.done(Step::StartServer { instance: db1.clone(), as_replica: true }).await;
+    cluster.done(Step::StartServer { instance: db1.clone(), as_replica: true, drop_tail: true }).await;
     assert!(!reaches("db1"), "started, and still fenced");
     let stale = cluster.step(Step::Open { instance: db1.clone(), generation: Generation(1) }).await;
     assert!(stale.is_err() && !reaches("db1"), "no majority for an old generation");
@@ -293,7 +293,8 @@ async fn a_crashed_replica_boots_fenced(cluster: &Cluster) {
     ask("kill9 db3").await;
     until("a dead replica's port is closed", SOON, || !reaches("db3")).await;
     nobody_starts_beside_another(cluster, &db3).await;
-    let seen = cluster.done(Step::StartServer { instance: db3.clone(), as_replica: true }).await;
+    let seen =
+        cluster.done(Step::StartServer { instance: db3.clone(), as_replica: true, drop_tail: true }).await;
     let agent = seen.agent.unwrap();
     assert!(agent.access == Access::Closed && agent.fenced.is_some(), "{agent:?}");
     assert!(matches!(agent.process, Process::Running { .. }), "{agent:?}");
@@ -314,7 +315,7 @@ async fn nobody_starts_beside_another(cluster: &Cluster, at: &InstanceId) {
     let data = PathBuf::from(std::env::var("AGENT_TEST_DIR").unwrap()).join(&at.host).join("data/foreign");
     let file = std::fs::File::create(&data).unwrap();
     let mut other = Command::new("sleep").arg("60").stdin(file).spawn().unwrap();
-    let start = Step::StartServer { instance: at.clone(), as_replica: true };
+    let start = Step::StartServer { instance: at.clone(), as_replica: true, drop_tail: true };
     let refused = cluster.of(&at.host).step(&cluster.token, &start, Duration::from_secs(2)).await;
     let why = refused.unwrap_err().to_string();
     assert!(why.contains("(sleep) writes to") && why.contains("foreign"), "{why}");

@@ -27,6 +27,8 @@ mod rebuild;
 mod rejoin;
 #[path = "live/round.rs"]
 mod round;
+#[path = "live/tail.rs"]
+mod tail;
 #[path = "live/topology.rs"]
 mod topology;
 #[path = "live/traffic.rs"]

@@ -12,6 +12,7 @@ use super::host::copy::{self, Place};
 use super::host::service::Service;
 use super::jobs::{Jobs, Rebuild};
 use super::sql::connect_admin;
+use super::start::StartAs;
 use super::state::{ServerProcess, Shared};
 use super::{extra, start, steps};
 use crate::clock;
@@ -95,7 +96,7 @@ async fn stop(shared: &Shared, deadline: Instant) -> Result<(), StepError> {
 
 /// Starts it with the copy, and gives it the copy's history.
 async fn begin(shared: &Shared, rebuild: &Rebuild, deadline: Instant) -> Result<(), String> {
-    start::server(shared, true, deadline).await?;
+    start::server(shared, StartAs::Replica, deadline).await?;
     let conn = connect_admin(shared, deadline).await.map_err(|error| error.to_string())?;
     control::begin_anew(conn, rebuild.history.as_ref(), deadline).await.map_err(|error| error.to_string())
 }

@@ -1,5 +1,4 @@
-//! Starting a dead server: fenced, read-only, replicating nothing. As a replica's, its recovery may drop what was never
-//! acknowledged (S7); a server that stays primary is never started so.
+//! Starting a dead server: fenced, read-only, replicating nothing.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -28,18 +27,38 @@ use crate::mysql::events;
 /// Between two looks whether it answers.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
+/// As what a server is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StartAs {
+    /// It may lead again by itself.
+    Primary,
+    Replica,
+    /// MariaDB's recovery drops what the engine had not made durable ([`crate::decide::plan::Step::StartServer`]).
+    ReplicaWithoutTail,
+}
+
+impl StartAs {
+    pub(super) fn of(as_replica: bool, drop_tail: bool) -> Self {
+        match (as_replica, drop_tail) {
+            (false, _) => Self::Primary,
+            (true, false) => Self::Replica,
+            (true, true) => Self::ReplicaWithoutTail,
+        }
+    }
+}
+
 /// Starts the server, if it does not run, and waits until it answers.
 ///
 /// # Errors
 /// Why it does not run, in words.
-pub(super) async fn server(shared: &Shared, as_replica: bool, deadline: Instant) -> Result<(), String> {
-    let started = started(shared, as_replica, deadline).await;
+pub(super) async fn server(shared: &Shared, start_as: StartAs, deadline: Instant) -> Result<(), String> {
+    let started = started(shared, start_as, deadline).await;
     shared.seen().start_failed = started.as_ref().err().cloned();
     shared.announce_change();
     started
 }
 
-async fn started(shared: &Shared, as_replica: bool, deadline: Instant) -> Result<(), String> {
+async fn started(shared: &Shared, start_as: StartAs, deadline: Instant) -> Result<(), String> {
     let (server, hands) = shared.server()?;
     // Asked of the kernel: its end may not have been told here yet.
     let running = match &shared.seen().process {
@@ -52,10 +71,10 @@ async fn started(shared: &Shared, as_replica: bool, deadline: Instant) -> Result
         None
     } else {
         let service = server.service.as_ref().ok_or("agent.toml says no `service` to start the server by")?;
-        close(shared, hands, as_replica).await?;
+        close(shared, hands, start_as).await?;
         let identity = last_identity(shared);
         let (service, log) = split(service);
-        let arguments = arguments(&service, as_replica, identity, follow(shared));
+        let arguments = arguments(&service, start_as, identity, follow(shared));
         let find = ways(shared).pop().ok_or("a witness has no server")?;
         let ending = shared.seen().ending.clone();
         if let Some(ending) = ending {
@@ -125,7 +144,7 @@ async fn nobody_else(data: &Path, server: &Find, deadline: Instant) -> Result<()
 
 /// No client comes in before the server is what it is to be. A replica's start is a fence of its own, so that whoever sees it
 /// idle and fenced points it; what leads and is started in place stays closed until it was compared.
-async fn close(shared: &Shared, hands: &Hands, as_replica: bool) -> Result<(), String> {
+async fn close(shared: &Shared, hands: &Hands, start_as: StartAs) -> Result<(), String> {
     let (role, is_member) = {
         let seen = shared.seen();
         (seen.kept.role, seen.membership.is_some())
@@ -133,7 +152,7 @@ async fn close(shared: &Shared, hands: &Hands, as_replica: bool) -> Result<(), S
     if !is_member {
         return Ok(());
     }
-    if as_replica {
+    if start_as != StartAs::Primary {
         if let Role::Primary { generation } = role {
             return Err(format!(
                 "this host leads generation {generation}; fence it before its server is started as a replica"
@@ -170,7 +189,7 @@ fn last_identity(shared: &Shared) -> Option<(Flavor, Version)> {
 /// and takes only the one that must not stay there.
 fn arguments(
     service: &Service,
-    as_replica: bool,
+    start_as: StartAs,
     identity: Option<(Flavor, Version)>,
     events: EventsPolicy,
 ) -> Vec<String> {
@@ -180,7 +199,7 @@ fn arguments(
         Service::Command { .. } => dialect.start_closed(),
         Service::Unit { .. } => &[],
     };
-    let role = as_replica.then(|| dialect.start_as_replica()).flatten();
+    let role = (start_as == StartAs::ReplicaWithoutTail).then(|| dialect.start_without_tail()).flatten();
     // MySQL's units take no arguments, and need none: it keeps the scheduler off by itself once it was a replica, and an event that runs
     // there all the same meets super_read_only. MariaDB lets those of a privileged definer write.
     let matters = match service {

@@ -10,6 +10,7 @@ use super::lease_loop::OrderError;
 use super::opening::{admit, open};
 use super::ports;
 use super::sql::fresh_report;
+use super::start::StartAs;
 use super::state::{ServerProcess, Shared};
 use super::streams::{deafen, leaving, spare_replicas, unblock};
 use super::wire::StepRequest;
@@ -123,7 +124,9 @@ async fn done(shared: &Arc<Shared>, request: &StepRequest, deadline: Instant) ->
         Step::Unmoved { .. } => Ok(Read::Server),
         Step::Open { generation, .. } => open(shared, *generation, request.epoch, deadline).await.map(server),
         Step::Admit { .. } => admit(shared, deadline).await.map(server),
-        Step::StartServer { as_replica, .. } => start(shared, *as_replica, deadline).await.map(server),
+        Step::StartServer { as_replica, drop_tail, .. } => {
+            start(shared, StartAs::of(*as_replica, *drop_tail), deadline).await.map(server)
+        }
         Step::StopReceiving { source, .. } => {
             deafen(shared, source).await;
             sql(shared, step, deadline).await.map(server)
@@ -172,12 +175,12 @@ async fn fence(shared: &Shared, generation: Generation) -> Result<(), StepError>
     ports::learn(shared).await.map_err(StepError::Failed)
 }
 
-async fn start(shared: &Shared, as_replica: bool, deadline: Instant) -> Result<(), StepError> {
+async fn start(shared: &Shared, start_as: StartAs, deadline: Instant) -> Result<(), StepError> {
     if shared.jobs.rebuild().is_some_and(|rebuild| rebuild.phase == Phase::Exchanging) {
         let why = "a copy is taking the place of its data; that is ended first";
         return Err(StepError::Failed(why.to_owned()));
     }
-    start::server(shared, as_replica, deadline).await.map_err(StepError::Failed)
+    start::server(shared, start_as, deadline).await.map_err(StepError::Failed)
 }
 
 /// An order whose asker has gone is seen to its end all the same: the next one about the same threads waits for that.

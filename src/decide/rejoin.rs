@@ -290,7 +290,7 @@ fn compared(of: Returned<'_>, at: Standing, seen: &Seen, home: &InstanceId) -> O
     if at.under == Under::Wanted {
         return rebuild::begin(of, "an operator asked for it");
     }
-    if let Some(why) = cannot_be_sent(view, (home, report), primary, at.joins) {
+    if let Some(why) = cannot_be_sent(of, home, at.joins) {
         return rebuild::instead_of_parking(of, &why);
     }
     if !at.due {
@@ -321,12 +321,8 @@ pub(super) fn is_on_its_way(primary: &Report, extra: &GtidSet, fenced: bool) -> 
 /// transactions that carry its own server id, so what it wrote while it led and has lost since would be left out without a word
 /// (`replicate_same_server_id`; MariaDB takes its own back as a semi-sync replica, MDEV-21117). And an empty server cannot tell what
 /// it wrote: its disk is another than it was, unless it `joins` for the first time.
-fn cannot_be_sent(
-    view: &ClusterView,
-    (home, report): (&InstanceId, &Report),
-    primary: &Report,
-    joins: bool,
-) -> Option<String> {
+fn cannot_be_sent(of: Returned<'_>, home: &InstanceId, joins: bool) -> Option<String> {
+    let Returned { view, record, instance, report, primary, .. } = of;
     let missing = primary.executed.minus(&report.known());
     if report.known().is_empty() && !missing.is_empty() && !joins {
         return Some(
@@ -343,8 +339,9 @@ fn cannot_be_sent(
     if let Some(error) = refusal {
         return Some(format!("{home} cannot send it what it lacks: {}", error.text));
     }
-    let takes_its_own =
-        report.identity.flavor == Flavor::MariaDb && view.cluster.policy.durability == Durability::Lossless;
+    let takes_its_own = report.identity.flavor == Flavor::MariaDb
+        && *home == record.primary
+        && acknowledges(view, instance, Some(report));
     let own = missing.written_by(&report.identity);
     (!takes_its_own && !own.is_empty())
         .then(|| format!("it has lost {own}, which it wrote itself, and replication would pass them over"))
@@ -390,8 +387,7 @@ fn start(view: &ClusterView, record: &ClusterRecord, instance: &InstanceId, agen
     let led = agent.held.is_some() && agent.fenced.is_none() || agent.access != Access::Closed;
     let fence = Step::Fence { instance: instance.clone(), generation: record.generation };
     let mut stages: Vec<Stage> = led.then(|| Stage::new("fence", vec![fence])).into_iter().collect();
-    stages
-        .push(Stage::new("start", vec![Step::StartServer { instance: instance.clone(), as_replica: true }]));
+    stages.push(start_as_replica(view, record, instance));
     plan(view, PlanKind::Rejoin, format!("start {instance} again, fenced"), stages)
 }
 
@@ -399,9 +395,18 @@ fn restart(view: &ClusterView, record: &ClusterRecord, instance: &InstanceId, wh
     let stages = vec![
         Stage::new("fence", vec![Step::Fence { instance: instance.clone(), generation: record.generation }]),
         Stage::new("kill", vec![Step::Kill { instance: instance.clone() }]),
-        Stage::new("start", vec![Step::StartServer { instance: instance.clone(), as_replica: true }]),
+        start_as_replica(view, record, instance),
     ];
     plan(view, PlanKind::Rejoin, format!("restart {instance} fenced, as a replica: {why}"), stages)
+}
+
+/// Its recovery drops what was never acknowledged only where all that was acknowledged is on another host too. MariaDB drops more than that: a
+/// commit is durable in the engine with the next one's prepare, up to a second after the client was told. Elsewhere everything is kept, and saved
+/// before it is set back.
+fn start_as_replica(view: &ClusterView, record: &ClusterRecord, instance: &InstanceId) -> Stage {
+    let lossless = view.cluster.policy.durability == Durability::Lossless && record.acks > 0;
+    let drop_tail = lossless && record.doubt_about(instance).is_none();
+    Stage::new("start", vec![Step::StartServer { instance: instance.clone(), as_replica: true, drop_tail }])
 }
 
 pub(super) fn park(view: &ClusterView, instance: &InstanceId, why: &str) -> Plan {
@@ -416,15 +421,19 @@ fn follow(view: &ClusterView, record: &ClusterRecord, instance: &InstanceId, pri
     plan(view, PlanKind::Rejoin, title, follow_stages(view, record, instance, primary))
 }
 
+/// Whether it is to acknowledge when it follows the primary.
+fn acknowledges(view: &ClusterView, instance: &InstanceId, own: Option<&Report>) -> bool {
+    view.cluster.policy.durability == Durability::Lossless
+        && own.is_none_or(|report| restrictions::may_acknowledge(view, instance, report))
+}
+
 pub(super) fn follow_stages(
     view: &ClusterView,
     record: &ClusterRecord,
     instance: &InstanceId,
     primary: &Report,
 ) -> Vec<Stage> {
-    let own = view.of(instance).and_then(Seen::latest);
-    let lossless = view.cluster.policy.durability == Durability::Lossless
-        && own.is_none_or(|report| restrictions::may_acknowledge(view, instance, report));
+    let lossless = acknowledges(view, instance, view.of(instance).and_then(Seen::latest));
     let mut ackers = record.ackers.clone();
     if lossless && !ackers.contains(instance) {
         ackers.push(instance.clone());

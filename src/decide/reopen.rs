@@ -376,8 +376,10 @@ pub(super) fn restart_in_place(
     if !gone || !allowed || paused {
         return None;
     }
-    let stage =
-        Stage::new("start", vec![Step::StartServer { instance: record.primary.clone(), as_replica: false }]);
+    let stage = Stage::new(
+        "start",
+        vec![Step::StartServer { instance: record.primary.clone(), as_replica: false, drop_tail: false }],
+    );
     let title = format!("start {} again in place, for no failover {why}", record.primary);
     Some(plan(view, PlanKind::Repair, title, vec![stage]))
 }

@@ -167,9 +167,15 @@ pub enum Step {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         discard: Option<GtidSet>,
     },
-    /// Its server runs, read-only, replication stopped, both semi-sync sides off, clients fenced. `as_replica` lets recovery drop
-    /// what was never acknowledged (S7); never on a server that stays primary.
-    StartServer { instance: InstanceId, as_replica: bool },
+    /// Its server runs, read-only, replication stopped, both semi-sync sides off, clients fenced. `as_replica` is never said of a server
+    /// that stays primary. With `drop_tail` MariaDB's recovery drops from the binary log what the engine had not made durable: what was
+    /// never acknowledged (S7), and the last rows that were, where no other host had to have them first.
+    StartServer {
+        instance: InstanceId,
+        as_replica: bool,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        drop_tail: bool,
+    },
     /// `read_only` (and `super_read_only` where there is one) is as wanted.
     SetReadOnly { instance: InstanceId, on: bool },
     /// The heartbeat table and the two small accounts exist (made on the primary, replicated from there); with `semi_sync` its source

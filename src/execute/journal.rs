@@ -271,7 +271,10 @@ mod tests {
         let failover = recovery(PlanKind::Isolate, "db2", &isolate, Outcome::Done);
         let left = ["db2 was stopped to lead, and did not"];
         assert_eq!(left_behind(&[failover.clone(), switchover.clone()]), left, "the newest first");
-        let start = plan(PlanKind::Rejoin, Step::StartServer { instance: db("db2"), as_replica: true });
+        let start = plan(
+            PlanKind::Rejoin,
+            Step::StartServer { instance: db("db2"), as_replica: true, drop_tail: true },
+        );
         let started = recovery(PlanKind::Rejoin, "db2", &start, Outcome::Done);
         assert_eq!(
             left_behind(&[started, failover.clone(), switchover.clone()]),

@@ -52,9 +52,13 @@ impl ClusterTask {
         });
     }
 
-    /// What would be done about it now, as if it were not parked.
+    /// What would bring it back now, as if it were not parked. To park it brings nobody back.
     fn would_do(&self, instance: &InstanceId, how: How, from: Option<&InstanceId>) -> Result<Plan, Not> {
-        self.would_do_with(self.intents.clone(), instance, how, from)
+        let plan = self.would_do_with(self.intents.clone(), instance, how, from)?;
+        if let Some(Step::Park { why, .. }) = plan.steps().next() {
+            return Err(Not::Ever(format!("{instance} does not come back that way: {why}")));
+        }
+        Ok(plan)
     }
 
     fn would_do_with(

@@ -452,9 +452,10 @@ impl Dialect {
         }
     }
 
-    /// Lets MariaDB's recovery drop what was never acknowledged (S7). Before the switch of its own it took the role from the
+    /// Lets MariaDB's recovery drop from the binary log what the engine had not made durable: what was never acknowledged (S7), and the last
+    /// rows that were. Before the switch of its own it took the role from the
     /// semi-sync setting (MDEV-33465). MySQL has neither.
-    pub fn start_as_replica(self) -> Option<&'static str> {
+    pub fn start_without_tail(self) -> Option<&'static str> {
         let Version { major, minor, patch } = self.version;
         let has_role = match (major, minor) {
             (10, 6) => patch >= 19,

@@ -43,6 +43,9 @@ pub(crate) struct Stream {
     pub(crate) heard_at: u64,
 }
 
+/// How long a commit may wait in the engine's buffer after the client was told (`innodb_flush_log_at_timeout`; the binary log has it).
+const ENGINE_FLUSH: u64 = 1_000;
+
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Server {
     pub(crate) up: bool,
@@ -56,6 +59,8 @@ pub(crate) struct Server {
     pub(crate) marks: Marks,
     /// In the log and not committed when it crashed (S6, S7).
     pub(crate) uncommitted: Vec<Tx>,
+    /// When its log last grew.
+    pub(crate) grew_at: u64,
     pub(crate) relay: VecDeque<Tx>,
     pub(crate) read_only: bool,
     pub(crate) source: Option<usize>,
@@ -180,6 +185,7 @@ impl Sim {
         let Written { origin, number } = self.txs[tx];
         let server = &mut self.servers[s];
         server.log.push(tx);
+        server.grew_at = self.t;
         if server.has.len() <= tx {
             server.has.resize(tx + 1, false);
         }
@@ -411,6 +417,10 @@ impl Sim {
         let t = self.t;
         let server = &mut self.servers[s];
         server.uncommitted = server.waiters.drain(..).map(|waiter| waiter.tx).collect();
+        // The last commit is durable in the engine with the next one's prepare, or within a second.
+        let last = server.log.last().filter(|_| t < server.grew_at + ENGINE_FLUSH);
+        let last = last.filter(|last| !server.uncommitted.contains(last)).copied();
+        server.uncommitted.extend(last);
         (server.up, server.hung_since, server.gone_at, server.closing) = (false, None, t, None);
         (server.io, server.sql, server.stream, server.applying) = (false, false, None, false);
         // S13, N1: what was received and not applied does not survive a restart.
@@ -419,13 +429,13 @@ impl Sim {
     }
 
     /// The process starts: read-only, replication stopped, both semi-sync sides off.
-    pub(crate) fn start(&mut self, s: usize, as_replica: bool) {
+    pub(crate) fn start(&mut self, s: usize, drop_tail: bool) {
         if self.servers[s].up || !self.hosts[s].on {
             return;
         }
-        self.say(format!("db{s} server starts{}", if as_replica { " as a replica" } else { "" }));
+        self.say(format!("db{s} server starts{}", if drop_tail { " and drops its tail" } else { "" }));
         let uncommitted = std::mem::take(&mut self.servers[s].uncommitted);
-        if as_replica && self.opts.flavor == Flavor::MariaDb && !uncommitted.is_empty() {
+        if drop_tail && self.opts.flavor == Flavor::MariaDb && !uncommitted.is_empty() {
             self.count("tail truncated at a start as replica");
             let (txs, server) = (&self.txs, &mut self.servers[s]);
             server.log.retain(|tx| !uncommitted.contains(tx));

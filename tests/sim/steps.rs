@@ -52,7 +52,7 @@ pub(crate) async fn agent_step(
         }
         Step::Unmoved { .. } => shared.act(|sim| sim.reread(h)),
         Step::Kill { .. } => shared.act(|sim| sim.crash(h)),
-        Step::StartServer { as_replica, .. } => {
+        Step::StartServer { as_replica, drop_tail, .. } => {
             sleep(Duration::from_millis(400)).await;
             alive(shared, h, life).await.ok_or_else(dead)?;
             if *as_replica && !shared.act(|sim| sim.servers[h].up) {
@@ -60,7 +60,7 @@ pub(crate) async fn agent_step(
                 let input = Input::Fence { generation };
                 shared.act(|sim| sim.feed(h, input)).map_err(|why| failed(why.to_string()))?;
             }
-            shared.act(|sim| sim.start(h, *as_replica));
+            shared.act(|sim| sim.start(h, *drop_tail));
             sleep(Duration::from_millis(30)).await;
         }
         Step::Admit { .. } => {
