@@ -27,6 +27,9 @@ use crate::mysql::events;
 /// Between two looks whether it answers.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
+/// MariaDB's recovery does not start where something that cannot be rolled back, such as a row of a MyISAM table, follows what it would drop.
+const TAIL_MUST_STAY: &str = "Cannot truncate the binary log";
+
 /// As what a server is started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StartAs {
@@ -52,7 +55,12 @@ impl StartAs {
 /// # Errors
 /// Why it does not run, in words.
 pub(super) async fn server(shared: &Shared, start_as: StartAs, deadline: Instant) -> Result<(), String> {
-    let started = started(shared, start_as, deadline).await;
+    let mut started = started(shared, start_as, deadline).await;
+    let kept = |why: &String| start_as == StartAs::ReplicaWithoutTail && why.contains(TAIL_MUST_STAY);
+    if let Some(why) = started.as_ref().err().filter(|why| kept(why)) {
+        tracing::warn!(why, "started once more, with the end of its log kept");
+        started = self::started(shared, StartAs::Replica, deadline).await;
+    }
     shared.seen().start_failed = started.as_ref().err().cloned();
     shared.announce_change();
     started
