@@ -13,9 +13,9 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::carry::{Decoder, Piece};
 use super::wire::{
     BringRequest, CallOffRequest, Claim, Claimed, DonateRequest, EVENTS_EVERY, Electorate, GraceReply,
-    HOST_HEADER, Known, LONGEST_BODY, Lead, LeaveReply, LeaveRequest, Led, Membership, OpenRequest,
-    ProbeReply, ProbeRequest, Renew, Renewed, RequestRefused, SalvageReply, SalvageRequest, StepRequest,
-    Stops, path,
+    HOST_HEADER, Known, LONGEST_BODY, Lead, LeaveReply, LeaveRequest, Led, Membership, NoteRecord,
+    OpenRequest, ProbeReply, ProbeRequest, Renew, Renewed, RequestRefused, SalvageReply, SalvageRequest,
+    StepRequest, Stops, path,
 };
 use crate::body;
 use crate::decide::plan::{Evidence, Step};
@@ -189,6 +189,14 @@ impl AgentClient {
     /// As every call.
     pub async fn lead(&self, lead: &Lead, within: Duration) -> Result<Led, CallError> {
         self.post(path::LEAD, lead, within).await
+    }
+
+    /// Tells that voter which record was written.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn note_record(&self, note: &NoteRecord, within: Duration) -> Result<(), CallError> {
+        self.post(path::RECORDED, note, within).await
     }
 
     /// Renews the lease at that voter.

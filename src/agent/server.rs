@@ -22,9 +22,9 @@ use super::state::Shared;
 use super::voter::{Promised, VoteError, Votes};
 use super::wire::{
     BringRequest, CallOffRequest, Claim, Claimed, DonateRequest, EVENTS_EVERY, Electorate, GraceReply,
-    HOST_HEADER, Known, LONGEST_BODY, Lead, LeaveReply, LeaveRequest, Led, Membership, OpenRequest,
-    ProbeReply, ProbeRequest, Renew, Renewed, RequestRefused, SalvageReply, SalvageRequest, StepRequest,
-    path,
+    HOST_HEADER, Known, LONGEST_BODY, Lead, LeaveReply, LeaveRequest, Led, Membership, NoteRecord,
+    OpenRequest, ProbeReply, ProbeRequest, Renew, Renewed, RequestRefused, SalvageReply, SalvageRequest,
+    StepRequest, path,
 };
 use super::{donate, extra, leaving, rebuild, resume, salvage, steps};
 use crate::clock;
@@ -82,6 +82,7 @@ type Answer<T> = Result<Json<T>, Refused>;
 pub fn voter_router(votes: Votes, host: &str, token: SecretString) -> Router {
     let router = Router::new()
         .route(path::LEAD, post(lead))
+        .route(path::RECORDED, post(note_record))
         .route(path::RENEW, post(renew))
         .route(path::CLAIM, post(claim))
         .route(path::VOTERS, post(introduce))
@@ -158,6 +159,10 @@ fn same(shown: &[u8], token: &[u8]) -> bool {
 
 async fn lead(State(votes): State<Votes>, Json(lead): Json<Lead>) -> Answer<Led> {
     Ok(Json(votes.take_lead(&lead.cluster, &lead.ballot).await?))
+}
+
+async fn note_record(State(votes): State<Votes>, Json(note): Json<NoteRecord>) -> Answer<()> {
+    Ok(Json(votes.note_record(&note.cluster, note.recorded).await?))
 }
 
 async fn renew(State(votes): State<Votes>, Json(ask): Json<Renew>) -> Answer<Renewed> {

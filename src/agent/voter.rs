@@ -18,6 +18,7 @@ use crate::decide::lease::relearn::Relearn;
 use crate::decide::lease::voter::{Claim, Claimed, Led, Persist, Promises, Renew, Renewed, Voter};
 use crate::model::ballot::{Ballot, Generation};
 use crate::model::cluster::ClusterName;
+use crate::model::overtaken::Recorded;
 
 /// Clusters one host votes for, at most.
 const MOST_CLUSTERS: usize = 1_024;
@@ -101,6 +102,14 @@ impl Votes {
     /// A command comes under this ballot: whether it is obeyed here.
     pub async fn lead(&self, cluster: &ClusterName, ballot: &Ballot) -> Result<Led, VoteError> {
         self.vote(cluster, |voter| voter.lead(ballot)).await
+    }
+
+    /// A record was written.
+    ///
+    /// # Errors
+    /// When there is no vote.
+    pub async fn note_record(&self, cluster: &ClusterName, recorded: Recorded) -> Result<(), VoteError> {
+        self.vote(cluster, |voter| ((), voter.note_record(recorded))).await
     }
 
     /// The holder renews.

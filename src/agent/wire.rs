@@ -12,6 +12,7 @@ use crate::model::cluster::{ClusterName, Member, VipAddress, Voter};
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
 use crate::model::observation::Unseen;
+use crate::model::overtaken::Recorded;
 use crate::model::policy::Policy;
 
 pub use crate::decide::lease::voter::{Claim, Claimed, Led, Outstanding, Renew, Renewed};
@@ -22,6 +23,7 @@ pub mod path {
     pub const EVENTS: &str = "/v1/events";
     pub const MEMBER: &str = "/v1/member";
     pub const LEAD: &str = "/v1/lead";
+    pub const RECORDED: &str = "/v1/recorded";
     pub const RENEW: &str = "/v1/renew";
     pub const CLAIM: &str = "/v1/claim";
     pub const VOTERS: &str = "/v1/voters";
@@ -70,6 +72,13 @@ pub struct Membership {
 pub struct Lead {
     pub cluster: ClusterName,
     pub ballot: Ballot,
+}
+
+/// A record was written that a later manager must not miss.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoteRecord {
+    pub cluster: ClusterName,
+    pub recorded: Recorded,
 }
 
 /// Who votes on a cluster's lease: told to a voter that says it knows nothing, so that it can ask the others.

@@ -31,10 +31,8 @@ pub(super) enum Promise<'v> {
 pub(super) fn promise(view: &ClusterView) -> Promise<'_> {
     // Given up here, it may have been taken up again since, and the other way round.
     let lossless = view.cluster.policy.durability == Durability::Lossless;
-    if let (Some(record), Some(rival)) = (view.record.as_ref().filter(|_| lossless), view.overtaken_by()) {
-        let why = format!(
-            "the manager of ballot {rival} led after this manager's record was written, and may have given it up"
-        );
+    if let (Some(record), Some(overtaken)) = (view.record.as_ref().filter(|_| lossless), view.overtaken()) {
+        let why = format!("{overtaken}, and it may have been given up meanwhile");
         return Promise::Broken { record, why };
     }
     let Some(record) = view.record.as_ref().filter(|record| {

@@ -146,7 +146,7 @@ fn is_replaced(view: &ClusterView, record: &ClusterRecord, source: &InstanceId) 
     let closed = agent.is_some_and(|agent| {
         agent.access == Access::Closed && agent.held.is_some_and(|held| held < record.generation)
     });
-    closed || view.overtaken_by().is_some() && view.cluster.member(source).is_some()
+    closed || view.overtaken().is_some() && view.cluster.member(source).is_some()
 }
 
 fn reopen_plan(view: &ClusterView, record: &ClusterRecord, report: &Report, generation: Generation) -> Plan {
@@ -258,12 +258,12 @@ pub(super) fn led_by_another(view: &ClusterView, intents: &Intents) -> Option<Pl
 /// The primary serves as recorded, but another manager has led since that was recorded: what is so now is recorded anew, before anything
 /// rests on it. Where fewer acknowledgements are waited for than recorded, that is recorded too, and mended like any other such span.
 pub(super) fn confirmed(view: &ClusterView, intents: &Intents) -> Option<Plan> {
-    let rival = view.overtaken_by()?;
+    let overtaken = view.overtaken()?;
     let record = view.record.as_ref()?;
     let seen = view.of(&record.primary)?;
     serving(seen, record, intents)?;
     let report = seen.report().filter(|report| report.is_writable())?;
-    let degraded = found_degraded(record, report, &record.primary, &format!("the manager of ballot {rival}"));
+    let degraded = found_degraded(record, report, &record.primary, "another manager");
     let follows = |report: &Report| {
         report.channel().is_some_and(|channel| channel.source == record.primary)
             && report.semi_sync.replica_enabled
@@ -282,10 +282,7 @@ pub(super) fn confirmed(view: &ClusterView, intents: &Intents) -> Option<Plan> {
         acks: if degraded.is_some() && record.degraded.is_none() { 0 } else { record.acks },
         degraded,
     };
-    let title = format!(
-        "{} leads as recorded; the manager of ballot {rival} has led since: it is recorded again",
-        record.primary
-    );
+    let title = format!("{} leads as recorded; {overtaken}: it is recorded again", record.primary);
     Some(plan(view, PlanKind::Repair, title, vec![Stage::new("record", vec![register])]))
 }
 

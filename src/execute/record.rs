@@ -4,6 +4,7 @@
 use chrono::{DateTime, Utc};
 
 use super::world::StepError;
+use crate::model::overtaken::Recorded;
 use crate::model::record::{ClusterRecord, NotAdopted, RecordChange};
 
 /// How often a change is applied to a record that somebody else changes at the same time.
@@ -20,6 +21,9 @@ pub trait RecordStore {
 
     /// Writes `record` durably over the revision before it; [`RecordError::Stale`] where another one is stored.
     async fn save_record(&self, record: &ClusterRecord) -> Result<(), RecordError>;
+
+    /// Has a majority of the voters know durably that this record was written; [`RecordError::Untold`] where they do not answer.
+    async fn note_record(&self, recorded: Recorded) -> Result<(), RecordError>;
 }
 
 /// Why the record was not changed.
@@ -32,6 +36,9 @@ pub enum RecordError {
     Stale,
     #[error("{0}")]
     Store(String),
+    /// It was written, and a manager that starts with an older copy of the store would not hear of it.
+    #[error("only {heard} of the {needed} voters needed know of the record that was written: {why}")]
+    Untold { heard: usize, needed: usize, why: String },
 }
 
 impl From<RecordError> for StepError {
@@ -40,10 +47,11 @@ impl From<RecordError> for StepError {
     }
 }
 
-/// Makes `change`, which happens at `at`, durable; gives back the record with it.
+/// Makes `change`, which happens at `at`, durable; gives back the record with it. Where a later manager must not miss it, the voters know of it
+/// before anything rests on it.
 ///
 /// # Errors
-/// When there is no record to change, the store fails, or others change the record all the time.
+/// When there is no record to change, the store fails, others change the record all the time, or too few voters answer.
 pub async fn change_record<S: RecordStore + ?Sized>(
     store: &S,
     change: &RecordChange,
@@ -53,9 +61,16 @@ pub async fn change_record<S: RecordStore + ?Sized>(
         let before = store.record().await?;
         let record = ClusterRecord::apply(before.as_ref(), change, at)?;
         match store.save_record(&record).await {
-            Ok(()) => return Ok(record),
+            Ok(()) => {
+                if change.must_be_told(before.as_ref()) {
+                    store.note_record(record.recorded()).await?;
+                }
+                return Ok(record);
+            }
             Err(RecordError::Stale) => {}
-            Err(error @ (RecordError::NotAdopted(_) | RecordError::Store(_))) => return Err(error),
+            Err(
+                error @ (RecordError::NotAdopted(_) | RecordError::Store(_) | RecordError::Untold { .. }),
+            ) => return Err(error),
         }
     }
     Err(RecordError::Stale)
@@ -73,6 +88,7 @@ mod tests {
     struct Contended {
         stored: RefCell<Option<ClusterRecord>>,
         others: Cell<u32>,
+        told: Cell<Recorded>,
     }
 
     impl RecordStore for Contended {
@@ -96,11 +112,16 @@ mod tests {
             *stored = Some(record.clone());
             Ok(())
         }
+
+        async fn note_record(&self, recorded: Recorded) -> Result<(), RecordError> {
+            self.told.set(recorded);
+            Ok(())
+        }
     }
 
     fn contended(others: u32) -> Contended {
         let record = ClusterRecord::new(InstanceId::new("db1", 3306), Generation(1), DateTime::UNIX_EPOCH);
-        Contended { stored: RefCell::new(Some(record)), others: Cell::new(others) }
+        Contended { stored: RefCell::new(Some(record)), others: Cell::new(others), told: Cell::default() }
     }
 
     #[tokio::test]
@@ -110,6 +131,7 @@ mod tests {
         let record = change_record(&store, &park, DateTime::UNIX_EPOCH).await.unwrap();
         let parked: Vec<_> = record.parked.iter().map(|parked| parked.instance.host.as_str()).collect();
         assert_eq!((parked, record.revision), (vec!["db2", "db1", "db0", "db9"], 4));
+        assert_eq!(store.told.get(), record.recorded());
         assert_eq!(*store.stored.borrow(), Some(record));
     }
 
@@ -123,7 +145,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_a_registration_begins_a_record() {
-        let store = Contended { stored: RefCell::new(None), others: Cell::new(0) };
+        let store = Contended { stored: RefCell::new(None), others: Cell::new(0), told: Cell::default() };
         let change = change_record(&store, &RecordChange::AcknowledgeFailovers, DateTime::UNIX_EPOCH);
         assert_eq!(change.await, Err(RecordError::NotAdopted(NotAdopted)));
     }

@@ -115,8 +115,8 @@ pub async fn resume<W: World, J: Journal>(
 /// Why nothing of it is continued or taken back, if so: it is not about the servers as they are now.
 fn ended_elsewhere(view: &ClusterView, recovery: &Recovery) -> Option<String> {
     const ENDED: &str = "nothing of it is continued or taken back";
-    if let Some(rival) = view.overtaken_by() {
-        return Some(format!("the manager of ballot {rival} has led since this was begun: {ENDED}"));
+    if let Some(overtaken) = view.overtaken() {
+        return Some(format!("{overtaken}: {ENDED}"));
     }
     let (primary, generation) = led_since(view)?;
     let ours = recovery.is_committed() && recovery.candidate() == Some(&primary);

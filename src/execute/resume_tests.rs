@@ -169,7 +169,7 @@ async fn nothing_is_resumed_where_another_manager_has_led_since_the_record_or_un
     for (recorded, rival, resumed) in [(0, 0, true), (5, 4, true), (5, 5, false), (5, 6, false)] {
         let mut view = view();
         let ballot = |number, manager: &str| Ballot { number, manager: manager.to_owned() };
-        view.rival = ballot(rival, "n");
+        view.led_before.rival = ballot(rival, "n");
         view.record.as_mut().unwrap().ballot = ballot(recorded, "m");
         let asked = Asked::default();
         asked.resumes_in(&view, &journal).await;

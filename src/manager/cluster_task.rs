@@ -141,10 +141,10 @@ impl ClusterTask {
                 self.met(ask, source.as_ref(), &newcomer, then).await;
             }
             Event::Led(result) => {
-                let rival = result.as_ref().ok().cloned();
+                let before = result.as_ref().ok().cloned();
                 self.led = result.map(drop);
-                if let Some(rival) = rival {
-                    self.view.rival = rival;
+                if let Some(before) = before {
+                    self.view.led_before = before;
                     // Agents whose stream came up before a majority obeyed have been told of no cluster, or under no ballot.
                     self.leadership.introduce_all(self.view.record.as_ref()).await;
                     self.to_resume = true;

@@ -8,7 +8,7 @@ use crate::decide::plan::Plan;
 use crate::decide::switchover::Surveys;
 use crate::decide::topology::newcomer::Newcomer;
 use crate::execute::Outcome;
-use crate::model::ballot::{Ballot, Generation};
+use crate::model::ballot::Generation;
 use crate::model::cluster::Mode;
 use crate::model::events::ServerEvents;
 use crate::model::extra::Dossier;
@@ -16,6 +16,7 @@ use crate::model::instance::InstanceId;
 use crate::model::intent::{FailoverAsk, How, SwitchoverAsk};
 use crate::model::inventory::Inventory;
 use crate::model::observation::{AgentStatus, Observation, Probe};
+use crate::model::overtaken::LedBefore;
 use crate::model::time::Moment;
 use crate::model::wishes::ReplicaAsk;
 
@@ -62,7 +63,7 @@ pub enum Event {
         then: Then,
     },
     /// Whether a majority of voters obeys this manager.
-    Led(Result<Ballot, String>),
+    Led(Result<LedBefore, String>),
 }
 
 /// Whether what was asked for is only shown, which changes nothing, or begun.

@@ -13,6 +13,7 @@ use crate::decide::lease::voter::Led;
 use crate::model::ballot::{Ballot, Generation};
 use crate::model::cluster::Cluster;
 use crate::model::instance::InstanceId;
+use crate::model::overtaken::LedBefore;
 use crate::model::record::ClusterRecord;
 use crate::store::{Store, StoreError};
 
@@ -58,11 +59,11 @@ impl Leadership {
     }
 
     /// Takes the lead: the highest number anybody knows plus one, durable here first, then accepted by a majority of voters.
-    /// Gives the highest ballot of another manager that any of them has obeyed.
+    /// Gives what they know of earlier leads.
     ///
     /// # Errors
     /// When too few voters answer, another manager keeps outbidding, or the store fails.
-    pub(super) async fn lead(&self) -> Result<Ballot, LeadError> {
+    pub(super) async fn lead(&self) -> Result<LedBefore, LeadError> {
         let needed = self.cluster.majority().unwrap_or(0);
         let mut bid = Bid::new(self.store.ballot().await?, needed);
         let mut ballot = Ballot::default();
@@ -76,9 +77,9 @@ impl Leadership {
             self.store.save_ballot(&ballot).await?;
             let answers = self.ask_all(&ballot).await;
             let led: Vec<&Led> = answers.iter().filter_map(|(_, answer)| answer.as_ref().ok()).collect();
-            if let Some(rival) = bid.heard(led.iter().copied()) {
+            if let Some(before) = bid.heard(led.iter().copied()) {
                 self.led.lock().unwrap_or_else(PoisonError::into_inner).0 = ballot;
-                return Ok(rival);
+                return Ok(before);
             }
             let heard = led.len();
             if heard < needed {
@@ -204,22 +205,30 @@ mod tests {
         let stop = CancellationToken::new();
         let voters = voters(directory.path(), &stop).await;
         let original = manager(&first, &voters);
-        assert_eq!(original.lead().await.unwrap(), Ballot::default());
+        assert_eq!(original.lead().await.unwrap().rival, Ballot::default());
         drop(original);
         copy(&first, &second);
         let original = manager(&first, &voters);
-        assert_eq!(original.lead().await.unwrap(), Ballot::default(), "its own last lead is no rival's");
+        assert_eq!(
+            original.lead().await.unwrap().rival,
+            Ballot::default(),
+            "its own last lead is no rival's"
+        );
         let led = original.ballot();
         let copied = manager(&second, &voters);
-        assert_eq!(copied.lead().await.unwrap(), led);
+        assert_eq!(copied.lead().await.unwrap().rival, led);
         assert_ne!(copied.ballot().manager, led.manager);
         // A restart of it goes on under the new id, and is still told.
         let led_by_copy = copied.ballot();
         drop(copied);
         let copied = manager(&second, &voters);
-        assert_eq!(copied.lead().await.unwrap(), led);
+        assert_eq!(copied.lead().await.unwrap().rival, led);
         assert_eq!(copied.ballot().manager, led_by_copy.manager);
-        assert_eq!(original.lead().await.unwrap(), copied.ballot(), "and the first one is told of the copy");
+        assert_eq!(
+            original.lead().await.unwrap().rival,
+            copied.ballot(),
+            "and the first one is told of the copy"
+        );
         assert_eq!(original.ballot().manager, led.manager);
         stop.cancel();
     }

@@ -6,12 +6,13 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::direct;
 use crate::agent::client::AgentClient;
-use crate::agent::wire::{BringRequest, SalvageReply, SalvageRequest};
+use crate::agent::wire::{BringRequest, NoteRecord, SalvageReply, SalvageRequest};
 use crate::clock;
 use crate::decide::lease::voter::{Claim, Claimed};
 use crate::decide::plan::{Evidence, Step, TrafficOrder};
@@ -23,6 +24,7 @@ use crate::model::cluster::Cluster;
 use crate::model::events::EventsPolicy;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
+use crate::model::overtaken::Recorded;
 use crate::model::record::ClusterRecord;
 use crate::model::report::Report;
 use crate::model::sessions::{OpenTransaction, Sessions};
@@ -31,6 +33,8 @@ use crate::mysql::{Account, Connection, Target, Tls, events, probe, sessions};
 use crate::store::{Store, StoreError};
 
 const NO_AGENT: &str = "no agent beside it";
+/// How long a voter may take to write down which record was written.
+const TELL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Everything outside of one cluster.
 #[derive(Debug)]
@@ -305,6 +309,25 @@ impl RecordStore for LiveWorld {
             | StoreError::Closed
             | StoreError::Random(_)) => RecordError::Store(error.to_string()),
         })
+    }
+
+    async fn note_record(&self, recorded: Recorded) -> Result<(), RecordError> {
+        let Some(needed) = self.cluster.majority() else { return Ok(()) };
+        let note = &NoteRecord { cluster: self.cluster.name.clone(), recorded };
+        let mut telling: FuturesUnordered<_> = self
+            .voters
+            .iter()
+            .map(|(host, voter)| async move { (host, voter.note_record(note, TELL_TIMEOUT).await) })
+            .collect();
+        let (mut heard, mut why) = (0, Vec::new());
+        while heard < needed {
+            match telling.next().await {
+                Some((_, Ok(()))) => heard += 1,
+                Some((host, Err(error))) => why.push(format!("{host}: {error}")),
+                None => return Err(RecordError::Untold { heard, needed, why: why.join("; ") }),
+            }
+        }
+        Ok(())
     }
 }
 

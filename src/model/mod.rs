@@ -14,6 +14,7 @@ pub mod inventory;
 pub mod job;
 pub mod log_fault;
 pub mod observation;
+pub mod overtaken;
 pub mod policy;
 pub mod reach;
 pub mod reached;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::ballot::{Ballot, Generation};
+use super::ballot::Generation;
 use super::cluster::Cluster;
 use super::events::ServerEvents;
 use super::gtid::GtidSet;
@@ -14,6 +14,7 @@ use super::history::HistoryReset;
 use super::instance::InstanceId;
 use super::inventory::Inventory;
 use super::observation::{AgentSeen, AgentStatus, Observation, Probe, Process, Unseen, Vantage};
+use super::overtaken::LedBefore;
 use super::reached::{KnownIdentity, connected, has_heard};
 use super::record::ClusterRecord;
 use super::report::Report;
@@ -171,9 +172,9 @@ pub struct ClusterView {
     /// When a voter's host that is no member last granted the lease, by its own word.
     #[serde(default)]
     pub grants: BTreeMap<String, Granted>,
-    /// The highest ballot of another manager that a voter has obeyed, as told when this one took the lead.
+    /// What the voters told this manager when it took the lead.
     #[serde(default)]
-    pub rival: Ballot,
+    pub led_before: LedBefore,
     /// When this manager began to look: it acts only on evidence gathered since.
     pub since: Moment,
     /// The same moment on its wall clock: what is recorded for another manager is told by that.
@@ -190,15 +191,15 @@ impl ClusterView {
         since_wall: DateTime<Utc>,
     ) -> Self {
         let seen = cluster.members.iter().map(|member| (member.instance.clone(), Seen::default())).collect();
-        Self { cluster, record, seen, grants: BTreeMap::new(), rival: Ballot::default(), since, since_wall }
-    }
-
-    /// The manager that has led since the record was last written. It may have given lossless up, registered other ackers, or gone on with
-    /// an operation that this store holds as unfinished: none of that is in this record. A record that was written under that very ballot
-    /// is a copy, and that manager may have written more after it was made.
-    pub fn overtaken_by(&self) -> Option<&Ballot> {
-        let record = self.record.as_ref()?;
-        (self.rival.number > 0 && record.ballot.number <= self.rival.number).then_some(&self.rival)
+        Self {
+            cluster,
+            record,
+            seen,
+            grants: BTreeMap::new(),
+            led_before: LedBefore::default(),
+            since,
+            since_wall,
+        }
     }
 
     /// Promoting that one failed: whoever else may lead is tried before it is tried again.

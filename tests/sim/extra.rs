@@ -62,9 +62,7 @@ impl Sim {
         let gone: Vec<Tx> =
             self.servers[h].log.iter().copied().filter(|tx| extra.contains(&self.single(*tx))).collect();
         let primary = self.opened.last().map_or(0, |opened| opened.server);
-        let told = gone
-            .iter()
-            .find(|tx| self.acked.iter().any(|ack| ack.tx == **tx) && !self.servers[primary].knows(**tx));
+        let told = gone.iter().find(|tx| self.is_acked(**tx) && !self.servers[primary].knows(**tx));
         if let Some(tx) = told {
             self.violate(format!(
                 "I8: db{h} is set back over transaction {tx}, which a client was told is kept"

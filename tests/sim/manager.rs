@@ -21,6 +21,7 @@ use mha::execute::world::Token;
 use mha::model::ballot::Ballot;
 use mha::model::instance::InstanceId;
 use mha::model::intent::{FailoverAsk, Intents};
+use mha::model::overtaken::LedBefore;
 use mha::model::record::{ClusterRecord, RecordChange};
 use mha::model::standing::AckerEvidence;
 use mha::model::view::ClusterView;
@@ -88,7 +89,7 @@ pub(crate) struct Manager {
 /// Runs until it is killed.
 pub(crate) async fn run(shared: Shared, m: usize) {
     loop {
-        let Some((ballot, rival)) = lead(&shared, m).await else {
+        let Some((ballot, led_before)) = lead(&shared, m).await else {
             sleep(Duration::from_millis(700)).await;
             continue;
         };
@@ -96,7 +97,7 @@ pub(crate) async fn run(shared: Shared, m: usize) {
             let since = sim.now_of_manager();
             let view =
                 ClusterView::new(sim.cluster.clone(), sim.stores[m].record.clone(), since, wall(sim.t));
-            ClusterView { rival, ..view }
+            ClusterView { led_before, ..view }
         });
         let (intents, operations) = Default::default();
         let mut manager = Manager { shared: shared.clone(), m, ballot, view, intents, operations };
@@ -107,8 +108,8 @@ pub(crate) async fn run(shared: Shared, m: usize) {
     }
 }
 
-/// Has a ballot above all it hears of accepted by a majority, stored before it is used; with the highest another manager has used.
-async fn lead(shared: &Shared, m: usize) -> Option<(Ballot, Ballot)> {
+/// Has a ballot above all it hears of accepted by a majority, stored before it is used; with what the voters know of earlier leads.
+async fn lead(shared: &Shared, m: usize) -> Option<(Ballot, LedBefore)> {
     let world = SimWorld::new(shared.clone(), m);
     let (stored, hosts) = shared.act(|sim| {
         let store = &sim.stores[m];
@@ -138,9 +139,9 @@ async fn lead(shared: &Shared, m: usize) -> Option<(Ballot, Ballot)> {
         }))
         .await;
         let led: Vec<_> = answers.into_iter().flatten().flatten().collect();
-        if let Some(rival) = bid.heard(&led) {
+        if let Some(before) = bid.heard(&led) {
             shared.act(|sim| sim.say(format!("m{m} leads with ballot {ballot}")));
-            return Some((ballot, rival));
+            return Some((ballot, before));
         }
     }
     None
@@ -338,7 +339,7 @@ impl Manager {
     }
 
     async fn resume(&mut self, recovery: &Recovery) {
-        let overtaken = self.view.overtaken_by().is_some();
+        let overtaken = self.view.overtaken().is_some();
         self.shared.act(|sim| {
             sim.count(if overtaken { "recovery of an older journal ended" } else { "recovery resumed" });
             sim.say(format!("m{} resumes: {}", self.m, recovery.title));

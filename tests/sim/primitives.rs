@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use futures::stream::{FuturesUnordered, StreamExt as _};
 use mha::decide::lease::voter::{Claim, Claimed};
 use mha::decide::plan::{Evidence, Step, TrafficOrder};
 use mha::execute::compose::{LogTail, Primitives, ServerSession, Voter, claim_until_answered};
@@ -13,6 +14,7 @@ use mha::model::ballot::Generation;
 use mha::model::cluster::Cluster;
 use mha::model::gtid::GtidSet;
 use mha::model::instance::InstanceId;
+use mha::model::overtaken::Recorded;
 use mha::model::record::ClusterRecord;
 use mha::model::report::Report;
 use mha::model::sessions::OpenTransaction;
@@ -40,6 +42,29 @@ impl RecordStore for SimWorld {
         sleep(Duration::from_millis(2)).await;
         self.shared.act(|sim| sim.save_record(self.m, record))?;
         sleep(Duration::from_millis(1)).await;
+        Ok(())
+    }
+
+    async fn note_record(&self, recorded: Recorded) -> Result<(), RecordError> {
+        let hosts = self.shared.act(|sim| sim.hosts.len());
+        let mut telling: FuturesUnordered<_> = (0..hosts)
+            .map(|h| {
+                self.ask(h, move |sim| {
+                    let told = sim.hosts[h].agent.as_mut().map(|agent| {
+                        let _ = agent.voter.note_record(recorded);
+                    });
+                    sim.sync(h);
+                    told
+                })
+            })
+            .collect();
+        let (mut heard, needed) = (0, hosts / 2 + 1);
+        while heard < needed {
+            match telling.next().await {
+                Some(told) => heard += usize::from(told.flatten().is_some()),
+                None => return Err(RecordError::Untold { heard, needed, why: "no answer".to_owned() }),
+            }
+        }
         Ok(())
     }
 }

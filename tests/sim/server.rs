@@ -393,6 +393,11 @@ impl Sim {
         self.servers[s].stream = None;
     }
 
+    /// A client was told that this is kept.
+    pub(crate) fn is_acked(&self, tx: Tx) -> bool {
+        self.acked.iter().any(|ack| ack.tx == tx)
+    }
+
     /// By a statement: what it throws away must be elsewhere (I8).
     pub(crate) fn purge_relay(&mut self, s: usize) {
         let lost: Vec<Tx> = std::mem::take(&mut self.servers[s].relay).into();
@@ -437,6 +442,14 @@ impl Sim {
         let uncommitted = std::mem::take(&mut self.servers[s].uncommitted);
         if drop_tail && self.opts.flavor == Flavor::MariaDb && !uncommitted.is_empty() {
             self.count("tail truncated at a start as replica");
+            let elsewhere =
+                |tx: Tx| (0..self.servers.len()).any(|other| other != s && self.servers[other].knows(tx));
+            let told = uncommitted.iter().find(|tx| self.is_acked(**tx) && !elsewhere(**tx));
+            if let Some(tx) = told {
+                let broken =
+                    format!("I8: db{s} drops transaction {tx} at its start, which a client was told is kept");
+                self.violate(broken);
+            }
             let (txs, server) = (&self.txs, &mut self.servers[s]);
             server.log.retain(|tx| !uncommitted.contains(tx));
             server.marks = Marks::default();

@@ -7,6 +7,7 @@
 
 use super::voter::Led;
 use crate::model::ballot::Ballot;
+use crate::model::overtaken::LedBefore;
 
 /// Rounds before a manager gives up for now.
 pub const ROUNDS: u32 = 5;
@@ -46,13 +47,15 @@ impl Bid {
         self.ballot.clone()
     }
 
-    /// What the voters answered to the ballot of this round. Gives the highest ballot with which another manager has led, where a
-    /// majority obeys this one; `None` where a higher ballot is needed.
-    pub fn heard<'a>(&mut self, answers: impl IntoIterator<Item = &'a Led> + Clone) -> Option<Ballot> {
+    /// What the voters answered to the ballot of this round. Gives what they know of earlier leads, where a majority obeys this one; `None`
+    /// where a higher ballot is needed.
+    pub fn heard<'a>(&mut self, answers: impl IntoIterator<Item = &'a Led> + Clone) -> Option<LedBefore> {
         let accepted = answers.clone().into_iter().filter(|led| led.accepted).count();
         if self.majority > 0 && accepted >= self.majority {
+            let recorded = answers.clone().into_iter().map(|led| led.recorded).max().unwrap_or_default();
             let rivals = answers.into_iter().map(|led| &led.rival);
-            return Some(rivals.max_by_key(|rival| rival.number).cloned().unwrap_or_default());
+            let rival = rivals.max_by_key(|rival| rival.number).cloned().unwrap_or_default();
+            return Some(LedBefore { rival, recorded });
         }
         for led in answers.into_iter().filter(|led| !led.accepted) {
             self.highest = self.highest.max(led.ballot.number);
@@ -67,6 +70,7 @@ impl Bid {
 mod tests {
     use super::super::voter::{Promises, Voter};
     use super::*;
+    use crate::model::overtaken::Recorded;
     use crate::model::time::Moment;
 
     fn ballot(number: u64, manager: &str) -> Ballot {
@@ -86,8 +90,8 @@ mod tests {
             }
             let ballot = bid.next_ballot();
             let answers: Vec<Led> = heard.iter().map(|voter| voters[*voter].take_lead(&ballot).0).collect();
-            if let Some(rival) = bid.heard(&answers) {
-                return (ballot, rival);
+            if let Some(before) = bid.heard(&answers) {
+                return (ballot, before.rival);
             }
         }
         panic!("nobody else bids")
@@ -125,6 +129,22 @@ mod tests {
         leads(&mut three, ballot(4, "m"), [0, 1]);
         leads(&mut three, ballot(5, "m"), [0, 1]);
         assert_eq!(leads(&mut three, ballot(4, "m"), [1, 2]), (ballot(7, "new1"), ballot(6, "m")));
+    }
+
+    #[test]
+    fn a_majority_tells_of_the_newest_record_that_a_majority_was_told_of() {
+        let newest = Recorded { ballot: 4, revision: 12 };
+        for heard in [[0, 1], [1, 2], [0, 2]] {
+            let mut three = voters();
+            for told in [Recorded { ballot: 4, revision: 11 }, newest, Recorded { ballot: 3, revision: 90 }] {
+                let _ = three[0].note_record(told);
+                let _ = three[1].note_record(told);
+            }
+            let mut bid = Bid::new(ballot(4, "m"), 2);
+            let asked = bid.next_ballot();
+            let answers: Vec<Led> = heard.iter().map(|voter| three[*voter].take_lead(&asked).0).collect();
+            assert_eq!(bid.heard(&answers).unwrap().recorded, newest);
+        }
     }
 
     #[test]

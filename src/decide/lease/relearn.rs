@@ -53,6 +53,7 @@ impl Relearn {
         (self.needed > 0 && self.heard.len() >= self.needed).then(|| Promises {
             ballot: ballot.clone(),
             rival: rival.clone(),
+            recorded: self.heard.values().map(|led| led.recorded).max().unwrap_or_default(),
             generation: last.generation,
             holder: last.holder.clone(),
             may_hold: last.holder.iter().cloned().collect(),
@@ -73,11 +74,13 @@ mod tests {
     use super::*;
     use crate::model::ballot::Ballot;
     use crate::model::instance::InstanceId;
+    use crate::model::overtaken::Recorded;
     use crate::model::policy::Policy;
 
     fn led(generation: u64, number: u64) -> Led {
         Led {
             rival: Ballot::default(),
+            recorded: Recorded { ballot: number, revision: generation },
             accepted: false,
             ballot: Ballot { number, manager: "m".to_owned() },
             generation: Generation(generation),
@@ -106,6 +109,7 @@ mod tests {
         relearn.heard("w1", led(2, 6), late);
         let learned = relearn.learned().unwrap();
         assert_eq!((learned.generation, learned.ballot.number), (Generation(4), 7));
+        assert_eq!(learned.recorded, Recorded { ballot: 7, revision: 3 });
         assert_eq!(learned.holder, Some(InstanceId::new("db4", 3306)));
     }
 

@@ -10,6 +10,7 @@ use crate::decide::plan::Proof;
 use crate::model::ballot::{Ballot, Generation};
 use crate::model::cluster::ClusterName;
 use crate::model::instance::InstanceId;
+use crate::model::overtaken::Recorded;
 use crate::model::time::Moment;
 
 /// After how many times its length a grant to a former holder is forgotten. A claim that is repeated then need not wait for it, so it must be
@@ -24,6 +25,9 @@ pub struct Promises {
     /// Highest ballot of another manager than that one's that was obeyed before it. Never falls either.
     #[serde(default)]
     pub rival: Ballot,
+    /// The newest record of the cluster that a manager has told of. Never falls.
+    #[serde(default)]
+    pub recorded: Recorded,
     /// Highest generation accepted. Invariant: neither this nor `ballot` ever falls.
     pub generation: Generation,
     /// To whom that generation belongs. Invariant: one generation, one holder.
@@ -109,6 +113,9 @@ pub struct Led {
     /// [`Promises::rival`]: what another manager than that one last led with, as far as this voter knows.
     #[serde(default)]
     pub rival: Ballot,
+    /// [`Promises::recorded`].
+    #[serde(default)]
+    pub recorded: Recorded,
     pub generation: Generation,
     pub holder: Option<InstanceId>,
 }
@@ -174,7 +181,8 @@ impl Voter {
         let ballot = if self.obeys(&learned.ballot) { &learned.ballot } else { &self.promises.ballot };
         let rivals = [&self.promises.rival, &learned.rival];
         let rival = rivals.into_iter().max_by_key(|rival| rival.number).cloned().unwrap_or_default();
-        self.promises = Promises { ballot: ballot.clone(), rival, ..learned.clone() };
+        let recorded = self.promises.recorded.max(learned.recorded);
+        self.promises = Promises { ballot: ballot.clone(), rival, recorded, ..learned.clone() };
         self.relearned = true;
         Persist::First
     }
@@ -204,8 +212,17 @@ impl Voter {
     pub fn lead(&mut self, ballot: &Ballot) -> (Led, Persist) {
         let accepted = self.obeys(ballot);
         let persist = if accepted { self.accept_ballot(ballot) } else { Persist::Unchanged };
-        let Promises { ballot, rival, generation, holder, .. } = self.promises.clone();
-        (Led { accepted, ballot, rival, generation, holder }, persist)
+        let Promises { ballot, rival, recorded, generation, holder, .. } = self.promises.clone();
+        (Led { accepted, ballot, rival, recorded, generation, holder }, persist)
+    }
+
+    /// A record was written that a later manager must not miss. Whoever wrote it: it is asked for by its number only.
+    pub fn note_record(&mut self, recorded: Recorded) -> Persist {
+        if recorded <= self.promises.recorded {
+            return Persist::Unchanged;
+        }
+        self.promises.recorded = recorded;
+        Persist::First
     }
 
     /// The holder renews.

@@ -66,6 +66,27 @@ impl Registration {
     }
 }
 
+impl RecordChange {
+    /// Whether a manager with an older record would decide wrongly: it would take an acknowledgement for more than it was, promote a member that
+    /// is parked, or count votes that are no more. The voters know of a new primary themselves.
+    pub fn must_be_told(&self, before: Option<&ClusterRecord>) -> bool {
+        match self {
+            Self::Register(new) => before.is_some_and(|before| {
+                let less = new.acks < before.acks || new.degraded.is_some() && before.degraded.is_none();
+                before.generation == new.generation && (less || before.ackers != new.ackers)
+            }),
+            Self::Park { .. } | Self::Votes { .. } => true,
+            Self::Override { .. }
+            | Self::Release { .. }
+            | Self::CallOffRebuild { .. }
+            | Self::ForgetRemedies { .. }
+            | Self::AcknowledgeFailovers
+            | Self::Proven { .. }
+            | Self::Events { .. } => false,
+        }
+    }
+}
+
 /// There is no record to change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the cluster is not adopted")]
