@@ -37,6 +37,12 @@ const KILLED: [u32; 3] = [1317, 1756, 1927];
 const CANNOT_SEND: [u32; 2] = [1236, 13114];
 /// What MariaDB says with it where its logs begin later.
 const TOO_OLD: &str = "Could not find GTID state";
+/// What they say where the histories have parted: MariaDB, and MySQL old and new.
+const PARTED: [&str; 3] = [
+    "which is not in the master's binlog",
+    "Slave has more GTIDs than the master has",
+    "Replica has more GTIDs than the source has",
+];
 
 /// What to do next for some member that is not where it belongs, while the primary serves. One at a time.
 pub fn rejoin(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan> {
@@ -241,7 +247,13 @@ impl Standing {
             || intents.failures(instance) > 0
             || agent.threads_killed
             || agent.stopped_by_order;
-        let stands = lacked || joins || astray || recorded || mute || left_stopped(report, left);
+        let stands = lacked
+            || joins
+            || astray
+            || recorded
+            || mute
+            || refused_for_history(home, report)
+            || left_stopped(report, left);
         let asked = intents.asked.as_ref() == Some(instance)
             && !report.channel().is_some_and(Replication::is_running);
         // Closed, it is due whether it replicates or not: a server that starts its threads by itself would stay closed for ever.
@@ -282,7 +294,10 @@ fn compared(of: Returned<'_>, at: Standing, seen: &Seen, home: &InstanceId) -> O
         extra
     };
     if !extra.is_empty() {
-        return at.due.then(|| extra::remedy(of, &extra, at.under))?;
+        // What an open one has not applied is in no log of its own, and can be saved in a moment.
+        let comes = !at.fenced && !at.under.is_wanted() && is_applying(report);
+        let comes = comes && !report.executed.contains(&extra);
+        return (at.due && !comes).then(|| extra::remedy(of, &extra, at.under))?;
     }
     if at.under == Under::Ready {
         return Some(rebuild::exchange(view, record, instance, agent));
@@ -352,6 +367,17 @@ fn refusal<'a>(home: &InstanceId, report: &'a Report) -> Option<&'a ThreadError>
     let stopped = |c: &&Replication| c.source == *home && c.receiver == ThreadState::Stopped;
     let error = report.channel().filter(stopped)?.receiver_error.as_ref()?;
     CANNOT_SEND.contains(&error.code).then_some(error)
+}
+
+/// It was refused for what it has or lacks, and no source sends it anything before that is compared and mended: a receiver that was told
+/// so does not try again. It may have been well when it was pointed there, and have got the rest from its old source since.
+fn refused_for_history(home: &InstanceId, report: &Report) -> bool {
+    refusal(home, report)
+        .is_some_and(|error| PARTED.iter().chain([&TOO_OLD]).any(|words| error.text.contains(words)))
+}
+
+fn is_applying(report: &Report) -> bool {
+    report.channel().is_some_and(|channel| channel.applier == ThreadState::Running)
 }
 
 /// Receiving nothing, with its applier running: how a failover leaves a replica whose taking back was cut short. Somebody who

@@ -65,13 +65,13 @@ impl Sim {
         let channel = server.source.map(|source| Replication {
             channel: String::new(),
             source: self.instance(source),
-            receiver: match (server.io && !server.io_error, &server.stream) {
+            receiver: match (server.io, &server.stream) {
                 (false, _) => ThreadState::Stopped,
                 (true, Some(_)) => ThreadState::Running,
                 (true, None) => ThreadState::Connecting,
             },
             applier: if server.sql { ThreadState::Running } else { ThreadState::Stopped },
-            receiver_error: server.io_error.then(|| ThreadError { code: 1236, text: "diverged".to_owned() }),
+            receiver_error: server.io_error.then(not_there),
             applier_error: None,
             seconds_behind: None,
             received,
@@ -125,4 +125,10 @@ impl Sim {
             heartbeat_age: None,
         }
     }
+}
+
+/// What MariaDB says to a replica whose position it does not have.
+fn not_there() -> ThreadError {
+    let text = "Error: connecting slave requested to start from a GTID which is not in the master's binlog";
+    ThreadError { code: 1236, text: text.to_owned() }
 }

@@ -239,9 +239,9 @@ impl Sim {
         let foreign = |tx: &Tx| !self.servers[s].holds(*tx);
         let diverged = self.servers[r].log.iter().chain(&self.servers[r].relay).any(foreign);
         if diverged && self.opts.flavor == Flavor::MariaDb {
-            // 1236: the source does not have the replica's position.
-            self.servers[r].io_error = true;
-            return self.connect_later(r, 1_000);
+            // 1236: the source does not have the replica's position, and the thread ends: it tries no second time.
+            (self.servers[r].io, self.servers[r].io_error) = (false, true);
+            return;
         }
         self.streams_made += 1;
         let (id, announced) = (self.streams_made, self.servers[r].semi_replica);
