@@ -7,6 +7,7 @@ use mha::model::instance::{Flavor, InstanceId};
 use mha::model::policy::{Durability, WithoutAckers};
 use mha::model::time::Moment;
 
+use super::basics::{Options, Planted};
 use super::host::Filter;
 use super::server::{Marks, Tx, Written};
 use super::state::{Event, MANAGERS, Sim};
@@ -159,7 +160,7 @@ impl Sim {
     }
 
     fn check_promotion(&mut self, h: usize, generation: Generation) {
-        let Some(basis) = self.bases.get(&generation.0).cloned() else { return };
+        let Some(basis) = self.bases.get(&(generation.0, h)).cloned() else { return };
         let old = basis.old;
         // A server that takes no writes and has no commit in flight acknowledges nothing, whoever reaches it: one that was recorded as
         // the primary and never opened is a replica with readers.
@@ -247,10 +248,13 @@ impl Sim {
             return;
         }
         let claimed = plan.steps().find_map(|step| match step {
-            Step::Claim { generation, proof, .. } => Some((*generation, *proof)),
+            Step::Claim { candidate, generation, proof } => {
+                Some((self.index(candidate), *generation, *proof))
+            }
             _ => None,
         });
-        let (Some((generation, proof)), Some(record)) = (claimed, self.stores[m].record.clone()) else {
+        let (Some((candidate, generation, proof)), Some(record)) = (claimed, self.stores[m].record.clone())
+        else {
             return;
         };
         let loss_accepted =
@@ -270,7 +274,7 @@ impl Sim {
             planned: self.stores[m].unfinished().is_some_and(|r| r.kind == PlanKind::Switchover),
             stopped,
         };
-        self.bases.insert(generation.0, basis);
+        self.bases.insert((generation.0, candidate), basis);
         self.say(format!("m{m} plan: {}", plan.basis.join("; ")));
     }
 
@@ -403,4 +407,28 @@ impl Sim {
         self.must_hold_all(p);
         None
     }
+}
+
+/// Two managers' plans may want one generation, and the voters give it to one of them: the other plan says nothing of who opens.
+#[test]
+fn a_promotion_is_judged_by_its_own_plan() {
+    let opened_by = |h: usize| {
+        let mut sim = Sim::new(Options::of(7, Planted::Nothing));
+        let basis = Basis {
+            proof: Proof::Fenced,
+            old: 0,
+            acks: 0,
+            degraded: false,
+            lossless: false,
+            loss_accepted: false,
+            planned: true,
+            stopped: Vec::new(),
+        };
+        sim.hosts[0].filter = Filter::Closed;
+        sim.bases.insert((2, 1), basis);
+        sim.check_open(h, Generation(2));
+        sim.violation
+    };
+    assert_eq!(opened_by(0), None);
+    assert!(opened_by(1).is_some_and(|violation| violation.contains("was not read again")));
 }

@@ -130,8 +130,9 @@ pub(crate) struct Sim {
     pub(crate) sets: BTreeMap<Marks, GtidSet>,
     pub(crate) acked: Vec<Acked>,
     pub(crate) opened: Vec<Opened>,
-    /// What accepted promotions rest on, by generation.
-    pub(crate) bases: BTreeMap<u64, Basis>,
+    /// What accepted promotions rest on, by generation and by whom they are to let in: of several that want one generation the voters
+    /// give it to one.
+    pub(crate) bases: BTreeMap<(u64, usize), Basis>,
     /// Whose generation it is.
     pub(crate) generations: BTreeMap<u64, usize>,
     /// What stopped replicas had, by manager.
