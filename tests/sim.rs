@@ -175,10 +175,11 @@ fn seeds_keep_every_invariant() {
     let (from, seeds) = (number("FROM").unwrap_or(0), number("SEEDS").unwrap_or(200));
     let all = batch::batch(from, seeds);
     println!(
-        "{seeds} runs from {from}, {} events, {} simulated seconds, {:.1} s of a core",
+        "{seeds} runs from {from}, {} events, {} simulated seconds, {:.1} s of a core, hash {:016x}",
         all.events,
         all.lasted / 1_000,
-        all.core_seconds
+        all.core_seconds,
+        all.hash
     );
     all.counters.iter().for_each(|(name, n)| println!("{n:>8}  {name}"));
     if let Ok(path) = std::env::var("SIM_JSON") {

@@ -49,6 +49,8 @@ pub(crate) struct Batch {
     pub(crate) lasted: u64,
     /// Seconds of one core.
     pub(crate) core_seconds: f64,
+    /// Of all that happened in all of them: what only makes the simulation faster leaves it as it is.
+    pub(crate) hash: u64,
     pub(crate) counters: BTreeMap<&'static str, u64>,
     /// In order of seed.
     pub(crate) failing: Vec<(u64, String)>,
@@ -63,6 +65,7 @@ struct Summary<'a> {
     events: u64,
     schedules_per_s_per_core: f64,
     events_per_s_per_core: f64,
+    hash: String,
     counters: &'a BTreeMap<&'static str, u64>,
 }
 
@@ -72,6 +75,7 @@ impl Batch {
         self.seeds += 1;
         self.events += run.events;
         self.lasted += run.lasted;
+        self.hash = self.hash.wrapping_add(run.hash);
         for (name, n) in run.counters {
             *self.counters.entry(name).or_default() += n;
         }
@@ -83,6 +87,7 @@ impl Batch {
         self.events += other.events;
         self.lasted += other.lasted;
         self.core_seconds += other.core_seconds;
+        self.hash = self.hash.wrapping_add(other.hash);
         for (name, n) in other.counters {
             *self.counters.entry(name).or_default() += n;
         }
@@ -105,6 +110,7 @@ impl Batch {
             events: self.events,
             schedules_per_s_per_core: per_second(self.seeds),
             events_per_s_per_core: per_second(self.events),
+            hash: format!("{:016x}", self.hash),
             counters: &self.counters,
         };
         serde_json::to_string(&summary).expect("numbers and names are JSON")
