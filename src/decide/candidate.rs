@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::given_up::given_up;
 use super::reach;
 use super::restrictions;
 use crate::model::cluster::{Member, Promotion};
@@ -373,11 +374,15 @@ fn ours(view: &ClusterView, seen: &Seen, report: &Report, reference: Option<&Gti
 }
 
 pub(super) fn errant(view: &ClusterView, seen: &Seen) -> Option<GtidSet> {
-    let errant = seen.errant.as_ref()?;
     let primary = view.primary().and_then(|primary| view.of(primary)?.last_report.as_ref());
-    let lost = primary.map(|(_, primary)| errant.written_by(&primary.identity));
-    let errant = lost.map_or_else(|| errant.clone(), |lost| errant.minus(&lost));
-    (!errant.is_empty()).then_some(errant)
+    let without_lost = |errant: &GtidSet| match primary {
+        Some((_, primary)) => errant.minus(&errant.written_by(&primary.identity)),
+        None => errant.clone(),
+    };
+    // What was given up is errant although the primary died before the two could be compared.
+    let left = seen.last_report.as_ref().map(|(_, report)| given_up(view, report));
+    let found = seen.errant.as_ref().map(without_lost).into_iter().chain(left);
+    found.reduce(|all, set| all.try_union(&set).unwrap_or(all)).filter(|errant| !errant.is_empty())
 }
 
 /// Whether what it has counts. A parked one diverged and a person was told, unless it may hold an acknowledged row; a stranger's

@@ -10,6 +10,7 @@ mod evidence;
 mod extra;
 pub mod failover;
 mod feeding;
+mod given_up;
 pub mod guard;
 mod hanging;
 mod issues;

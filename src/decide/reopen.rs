@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::candidate::is_passed_over;
 use super::failover::{acks_in_force, next_generation};
+use super::given_up::given_up;
 use super::plan::{Plan, PlanKind, Proof, Stage, Step};
 use super::rejoin::{ATTEMPTS, is_on_its_way, of_ours, plan};
 use crate::model::ballot::Generation;
@@ -66,7 +67,7 @@ pub(super) fn reopen(view: &ClusterView, intents: &Intents, now: Moment) -> Resu
             )
             .into());
         }
-        let extra: GtidSet = of_ours(other, report).minus(&report.executed);
+        let extra: GtidSet = of_ours(other, report).minus(&report.executed).minus(&given_up(view, other));
         // Its own sessions wait for the acknowledgement, which comes once it is open.
         if is_on_its_way(report, &extra, true) {
             continue;

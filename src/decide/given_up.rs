@@ -1,0 +1,20 @@
+//! What was left behind when a primary was replaced: its own writes that the next one had not, with whoever had received them and was away.
+
+use super::candidate::is_passed_over;
+use crate::model::gtid::GtidSet;
+use crate::model::report::Report;
+use crate::model::view::ClusterView;
+
+/// What a member has of that, by its `report`: written by one that led before, and not among what the recorded primary had when it began to
+/// lead. No promise is about it: clients were told nothing of it, or its loss was accepted and told then. So the recorded primary has not
+/// lost it, and whoever has it is not ahead.
+pub(super) fn given_up(view: &ClusterView, report: &Report) -> GtidSet {
+    let nothing = GtidSet::empty(report.identity.flavor);
+    let base = view.record.as_ref().and_then(|record| record.base.as_ref());
+    let Some(base) = base else { return nothing };
+    let led_before = view.replicas().filter(|(instance, seen)| is_passed_over(view, instance, seen));
+    let identities = led_before.filter_map(|(_, seen)| Some(&seen.latest()?.identity));
+    let left = identities.map(|identity| report.known().written_by(identity));
+    let left = left.fold(nothing, |all, set| all.try_union(&set).unwrap_or(all));
+    left.minus(&view.without_foreign(base))
+}
