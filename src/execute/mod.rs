@@ -92,6 +92,7 @@ impl Bounds {
     async fn over(&self) -> String {
         match &self.by {
             Some((by, why)) => tokio::select! {
+                biased;
                 () = sleep_until(*by) => why.clone(),
                 () = self.abort.cancelled() => ABORTED.to_owned(),
             },
