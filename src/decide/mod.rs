@@ -37,4 +37,5 @@ pub mod switchover;
 pub mod topology;
 mod verdict;
 
+pub use prospect::prospect;
 pub use verdict::{Action, Decision, decide};

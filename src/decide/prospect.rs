@@ -16,8 +16,9 @@ use crate::model::time::Moment;
 use crate::model::verdict::Verdict;
 use crate::model::view::ClusterView;
 
-/// One sentence while the primary serves (well or badly); empty when it is dead, unknown or not adopted. It asks all that a failover asks.
-pub(super) fn prospect(
+/// One sentence while the primary serves (well or badly); empty when it is dead, unknown or not adopted. It asks all that a failover asks,
+/// which takes as long as deciding: for whoever shows it, and no part of a decision.
+pub fn prospect(
     view: &ClusterView,
     intents: &Intents,
     diagnosis: &Diagnosis,

@@ -13,7 +13,6 @@ use super::evidence::{self, Refused};
 use super::failover::{self, Isolation};
 use super::guard::{self, Blocker};
 use super::plan::{Plan, PlanKind};
-use super::prospect::prospect;
 use super::reach;
 use super::rejoin;
 use super::reopen::{self, NotOpened};
@@ -52,8 +51,6 @@ pub struct Decision {
     pub action: Action,
     /// What, of whom, why, what next.
     pub sentence: String,
-    /// While the primary serves: who would lead if it died now, and what would be lost. Empty otherwise.
-    pub prospect: String,
 }
 
 /// Decides. `wall` only counts the failover budget, `now` everything else.
@@ -65,8 +62,7 @@ pub fn decide(view: &ClusterView, intents: &Intents, now: Moment, wall: DateTime
     let ranking = rank(view, |instance| view.of(instance).and_then(|seen| seen.latest()));
     let action = unless_in_vain(act(view, intents, &diagnosis, &ranking, now, wall), intents, now);
     let sentence = sentence(view, &diagnosis, &action);
-    let prospect = prospect(view, intents, &diagnosis, now, wall);
-    Decision { diagnosis, ranking, action, sentence, prospect }
+    Decision { diagnosis, ranking, action, sentence }
 }
 
 /// What was done several times and is wanted again has no lasting effect: it is done ever less often, and a person is told.

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::decide::candidate::Candidate;
-use crate::decide::{Action, Decision, rejoin};
+use crate::decide::{Action, Decision, prospect, rejoin};
 use crate::model::ballot::Generation;
 use crate::model::cluster::{ClusterName, Mode, Stranger, VipAddress};
 use crate::model::gtid::GtidSet;
@@ -191,7 +191,7 @@ impl Snapshot {
             sentence: decision.sentence,
             doing,
             refused,
-            prospect: decision.prospect,
+            prospect: prospect(view, intents, &decision.diagnosis, now, at),
             primary: view.primary().cloned(),
             generation: record.map_or(Generation::default(), |record| record.generation),
             durability: view.cluster.policy.durability,

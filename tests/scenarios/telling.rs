@@ -7,7 +7,7 @@ use mha::decide::failover::{Isolation, promote};
 use mha::decide::guard::Blocker;
 use mha::decide::lint::lint;
 use mha::decide::plan::{Plan, PlanKind};
-use mha::decide::{Action, Decision, decide};
+use mha::decide::{Action, Decision, decide, prospect};
 
 use crate::world::World;
 use crate::{planned, topology};
@@ -42,8 +42,9 @@ pub(crate) fn tell(world: &mut World, name: &str) -> String {
         line(&mut out, "  ", &candidate.to_string());
     }
     line(&mut out, "says: ", &decision.sentence);
-    if !decision.prospect.is_empty() {
-        line(&mut out, "prospect: ", &decision.prospect);
+    let told = prospect(&world.view, &world.intents, &decision.diagnosis, world.now, world.wall());
+    if !told.is_empty() {
+        line(&mut out, "prospect: ", &told);
     }
     line(&mut out, "does: ", does(&decision));
     if let Action::Act(plan) = &decision.action {

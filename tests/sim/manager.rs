@@ -9,7 +9,7 @@ use mha::decide::lease::bid::Bid;
 use mha::decide::plan::{Plan, PlanKind};
 use mha::decide::standing::evidence_to_record;
 use mha::decide::topology;
-use mha::decide::{Action, adopt, decide};
+use mha::decide::{Action, adopt, decide, prospect};
 use mha::execute::Outcome;
 use mha::execute::journal::{Entry, Journal, Recovery, What};
 use mha::execute::operations::{
@@ -180,6 +180,8 @@ impl Manager {
                 let verdict = format!("{:?}", decision.diagnosis.verdict);
                 self.shared.act(|sim| sim.sentence.clone_from(&decision.sentence));
                 if verdict != said {
+                    // Shown to operators, and decides nothing: that it can be told is tried as often as something changes.
+                    prospect(&self.view, &self.intents, &decision.diagnosis, now, at);
                     self.shared.act(|sim| sim.say(format!("m{}: {}", self.m, decision.sentence)));
                     said = verdict;
                 }
