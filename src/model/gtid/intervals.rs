@@ -1,6 +1,7 @@
 //! The interval algebra both GTID families share: sets of sequence numbers, and such sets under a key (a server UUID
 //! with its tag, or a domain with a server). Every operation is one linear merge; none walks single transactions.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 /// Sequence numbers `first..=last`. Invariant: `1 <= first <= last`.
@@ -125,13 +126,14 @@ impl Intervals {
     }
 }
 
-/// Interval sets by key. Invariant: no key with an empty set, so that equal sets are equal values.
+/// Interval sets in ascending order of their keys. Invariant: each key once and none with an empty set, so that equal sets are equal
+/// values.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Keyed<K: Ord>(BTreeMap<K, Intervals>);
+pub(super) struct Keyed<K>(Vec<(K, Intervals)>);
 
-impl<K: Ord> Default for Keyed<K> {
+impl<K> Default for Keyed<K> {
     fn default() -> Self {
-        Self(BTreeMap::new())
+        Self(Vec::new())
     }
 }
 
@@ -143,7 +145,12 @@ impl<K: Ord + Clone> Keyed<K> {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &Intervals)> {
-        self.0.iter()
+        self.0.iter().map(|(key, set)| (key, set))
+    }
+
+    fn get(&self, key: &K) -> Option<&Intervals> {
+        let found = self.0.binary_search_by(|(own, _)| own.cmp(key)).ok()?;
+        self.0.get(found).map(|(_, set)| set)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -152,25 +159,34 @@ impl<K: Ord + Clone> Keyed<K> {
 
     /// How many transactions there are, or `u64::MAX` where that is more than 64 bits hold.
     pub(super) fn count(&self) -> u64 {
-        self.0.values().map(Intervals::count).fold(0, u64::saturating_add)
+        self.0.iter().map(|(_, set)| set.count()).fold(0, u64::saturating_add)
     }
 
     pub(super) fn contains(&self, other: &Self) -> bool {
-        other.0.iter().all(|(key, theirs)| self.0.get(key).is_some_and(|ours| ours.contains(theirs)))
+        other.0.iter().all(|(key, theirs)| self.get(key).is_some_and(|ours| ours.contains(theirs)))
     }
 
     pub(super) fn union(&self, other: &Self) -> Self {
-        let mut sets = self.0.clone();
-        for (key, theirs) in &other.0 {
-            let joined = sets.get(key).map_or_else(|| theirs.clone(), |ours| ours.union(theirs));
-            sets.insert(key.clone(), joined);
+        let mut sets = Vec::with_capacity(self.0.len().max(other.0.len()));
+        let (mut left, mut right) = (self.0.iter().peekable(), other.0.iter().peekable());
+        while let (Some((key, ours)), Some((other, theirs))) = (left.peek().copied(), right.peek().copied()) {
+            match key.cmp(other) {
+                Ordering::Less => sets.extend(left.next().cloned()),
+                Ordering::Greater => sets.extend(right.next().cloned()),
+                Ordering::Equal => {
+                    sets.push((key.clone(), ours.union(theirs)));
+                    left.next();
+                    right.next();
+                }
+            }
         }
+        sets.extend(left.chain(right).cloned());
         Self(sets)
     }
 
     pub(super) fn minus(&self, other: &Self) -> Self {
         let rest = self.0.iter().map(|(key, ours)| {
-            let left = other.0.get(key).map_or_else(|| ours.clone(), |theirs| ours.minus(theirs));
+            let left = other.get(key).map_or_else(|| ours.clone(), |theirs| ours.minus(theirs));
             (key.clone(), left)
         });
         Self(rest.filter(|(_, set)| !set.is_empty()).collect())
@@ -178,18 +194,17 @@ impl<K: Ord + Clone> Keyed<K> {
 
     /// What is here under the keys that `other` has too.
     pub(super) fn under_keys_of(&self, other: &Self) -> Self {
-        self.under(|key| other.0.contains_key(key))
+        self.under(|key| other.get(key).is_some())
     }
 
     /// What is here under such keys.
     pub(super) fn under(&self, wanted: impl Fn(&K) -> bool) -> Self {
-        let kept = self.0.iter().filter(|(key, _)| wanted(key));
-        Self(kept.map(|(key, set)| (key.clone(), set.clone())).collect())
+        Self(self.0.iter().filter(|(key, _)| wanted(key)).cloned().collect())
     }
 
     pub(super) fn intersect(&self, other: &Self) -> Self {
         let common = self.0.iter().filter_map(|(key, ours)| {
-            let theirs = other.0.get(key)?;
+            let theirs = other.get(key)?;
             Some((key.clone(), ours.intersect(theirs)))
         });
         Self(common.filter(|(_, set)| !set.is_empty()).collect())

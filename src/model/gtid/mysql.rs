@@ -20,8 +20,8 @@ const MAX_TAG: usize = 32;
 pub(super) struct Origin {
     /// Big-endian, so that numeric order is the order of the printed text.
     uuid: u128,
-    /// In lower case. Empty is no tag, which sorts first as the server prints it.
-    tag: String,
+    /// In lower case. No tag sorts first, as the server prints it.
+    tag: Option<Box<str>>,
 }
 
 /// A set of MySQL transactions.
@@ -78,6 +78,7 @@ fn parse_source(part: &str, found: &mut BTreeMap<Origin, Vec<Interval>>) -> Resu
 }
 
 fn add(found: &mut BTreeMap<Origin, Vec<Interval>>, uuid: u128, tag: String, mut intervals: Vec<Interval>) {
+    let tag = Some(tag.into_boxed_str()).filter(|tag| !tag.is_empty());
     found.entry(Origin { uuid, tag }).or_default().append(&mut intervals);
 }
 
@@ -121,8 +122,8 @@ impl fmt::Display for MySqlSet {
                 write_uuid(f, origin.uuid)?;
                 shown = Some(origin.uuid);
             }
-            if !origin.tag.is_empty() {
-                write!(f, ":{}", origin.tag)?;
+            if let Some(tag) = &origin.tag {
+                write!(f, ":{tag}")?;
             }
             for part in set.as_slice() {
                 write!(f, ":{}", part.first)?;
