@@ -279,17 +279,19 @@ impl Ranking {
 
 /// Ranks every replica by the newest reports `report_of` gives: the view's, or those read after their I/O stopped.
 pub fn rank<'a>(view: &'a ClusterView, report_of: impl Fn(&InstanceId) -> Option<&'a Report>) -> Ranking {
-    let reference = reference(view, &report_of);
+    let mut reports = view.replicas().filter_map(|(instance, _)| report_of(instance));
+    let follows_several = reports.any(|report| report.replication.len() > 1);
+    let reference = follows_several.then(|| reference(view, &report_of)).flatten();
     let ours: BTreeMap<&InstanceId, GtidSet> = view
         .replicas()
         .filter_map(|(instance, seen)| {
             Some((instance, ours(view, seen, report_of(instance)?, reference.as_ref())))
         })
         .collect();
-    let compared: Vec<(&InstanceId, GtidSet)> = ours
+    let compared: Vec<(&InstanceId, &GtidSet)> = ours
         .iter()
         .filter(|(instance, _)| is_compared(view, instance, report_of(instance)))
-        .map(|(instance, set)| (*instance, set.clone()))
+        .map(|(instance, set)| (*instance, set))
         .collect();
     let (most_advanced, incomparable) = maximal(&compared);
     let dead_zone = view
@@ -328,14 +330,14 @@ pub fn rank<'a>(view: &'a ClusterView, report_of: impl Fn(&InstanceId) -> Option
 }
 
 /// The set that contains all others, or the first pair that shows there is none.
-fn maximal(known: &[(&InstanceId, GtidSet)]) -> (Option<(InstanceId, GtidSet)>, Option<Incomparable>) {
+fn maximal(known: &[(&InstanceId, &GtidSet)]) -> (Option<(InstanceId, GtidSet)>, Option<Incomparable>) {
     let Some(top) = known.iter().max_by_key(|(_, set)| set.count()) else { return (None, None) };
     let top = known.iter().find(|(_, set)| known.iter().all(|(_, other)| set.contains(other))).unwrap_or(top);
     let clash = known.iter().find(|(_, other)| !top.1.contains(other)).map(|other| Incomparable {
         left: top.0.clone(),
-        left_only: top.1.minus(&other.1),
+        left_only: top.1.minus(other.1),
         right: other.0.clone(),
-        right_only: other.1.minus(&top.1),
+        right_only: other.1.minus(top.1),
     });
     match clash {
         Some(clash) => (None, Some(clash)),
@@ -370,7 +372,10 @@ fn ours(view: &ClusterView, seen: &Seen, report: &Report, reference: Option<&Gti
         Some(reference) if report.replication.len() > 1 => known.of_origins(reference),
         Some(_) | None => known,
     };
-    errant(view, seen).map_or_else(|| known.clone(), |errant| known.minus(&errant))
+    match errant(view, seen) {
+        Some(errant) => known.minus(&errant),
+        None => known,
+    }
 }
 
 pub(super) fn errant(view: &ClusterView, seen: &Seen) -> Option<GtidSet> {
@@ -401,13 +406,11 @@ fn is_compared(view: &ClusterView, instance: &InstanceId, report: Option<&Report
 /// It led before the recorded primary and is closed since: what it alone has was passed over when that one was promoted, or nobody
 /// was told of it. Never one that acknowledges in this generation, and never one the record does not know to be the older.
 pub(crate) fn is_passed_over(view: &ClusterView, instance: &InstanceId, seen: &Seen) -> bool {
+    let Some(agent) = seen.agent_now().filter(|agent| agent.access == Access::Closed) else { return false };
     let Some(record) = view.record.as_ref().filter(|record| record.primary != *instance) else {
         return false;
     };
-    let led_before = seen.agent_now().is_some_and(|agent| {
-        agent.access == Access::Closed && agent.held.is_some_and(|held| held <= record.generation)
-    });
-    led_before
+    agent.held.is_some_and(|held| held <= record.generation)
         && !record.ackers.contains(instance)
         && seen.latest().is_some_and(|report| report.channel().is_none())
 }

@@ -12,7 +12,7 @@ pub(super) fn given_up(view: &ClusterView, report: &Report) -> GtidSet {
     let nothing = GtidSet::empty(report.identity.flavor);
     let base = view.record.as_ref().and_then(|record| record.base.as_ref());
     let Some(base) = base else { return nothing };
-    let led_before = view.replicas().filter(|(instance, seen)| is_passed_over(view, instance, seen));
+    let led_before = view.seen.iter().filter(|(instance, seen)| is_passed_over(view, instance, seen));
     let identities = led_before.filter_map(|(_, seen)| Some(&seen.latest()?.identity));
     let left = identities.map(|identity| report.known().written_by(identity));
     let left = left.fold(nothing, |all, set| all.try_union(&set).unwrap_or(all));

@@ -22,6 +22,11 @@ const FRESH: Duration = Duration::from_secs(180);
 /// The failed test login from the host of `from` at `to`, if `to` is there and takes connections. A server that is down, or closed
 /// by its agent, refuses everybody, and that says nothing of the way to it.
 pub(super) fn refusal<'v>(view: &'v ClusterView, from: &InstanceId, to: &InstanceId) -> Option<&'v Reach> {
+    let said = view.of(from)?.agent.as_ref().filter(|_| from != to)?;
+    let tests = view.of(from)?.agent_now()?.reach.iter();
+    let mut refused = tests.filter(|test| test.to == *to && test.is_refused()).peekable();
+    // Nothing else is looked at where nobody was refused, which is nearly always.
+    refused.peek()?;
     let source = view.of(to)?;
     source.latest()?;
     if let Some(agent) = source.agent_now()
@@ -29,11 +34,9 @@ pub(super) fn refusal<'v>(view: &'v ClusterView, from: &InstanceId, to: &Instanc
     {
         return None;
     }
-    let said = view.of(from)?.agent.as_ref().filter(|_| from != to)?;
-    let tests = view.of(from)?.agent_now()?.reach.iter();
     let newest = view.seen.values().filter_map(|seen| Some(seen.agent.as_ref()?.at)).max().unwrap_or(said.at);
     let fresh = |test: &&Reach| test.age + newest.since(said.at) <= FRESH;
-    tests.filter(|test| test.to == *to && test.is_refused()).find(fresh)
+    refused.find(fresh)
 }
 
 /// One sentence for each reason for which members cannot replicate from others.

@@ -146,7 +146,9 @@ impl Report {
 
     /// Received ∪ executed: every transaction this server can give.
     pub fn known(&self) -> GtidSet {
-        self.replication.iter().fold(self.executed.clone(), |all, channel| all.union(&channel.received))
+        let received = self.replication.iter().map(|channel| &channel.received);
+        let more = received.filter(|received| !self.executed.contains(received));
+        more.fold(self.executed.clone(), |all, received| all.union(received))
     }
 
     /// What it executed and logged. On MariaDB a position may name transactions that no log of it ever held: those of a dump, or of

@@ -287,11 +287,13 @@ impl ClusterView {
     /// Domains that only the position of that server names. Such a position says where replication from another cluster goes on, or once
     /// went on. The transactions are in no log here, and nobody could fetch them.
     pub fn foreign_domains(&self, report: &Report) -> BTreeSet<u32> {
+        let mut foreign = report.purged.domains();
+        if foreign.is_empty() {
+            return foreign;
+        }
         let logged = |report: &Report| report.logged().domains();
         let primary = self.primary().and_then(|primary| self.of(primary)?.last_report.as_ref());
-        let known = primary.map(|(_, primary)| logged(primary)).unwrap_or_default();
-        let mut foreign = report.purged.domains();
-        if foreign.is_empty() || known.is_empty() {
+        if primary.is_none_or(|(_, primary)| logged(primary).is_empty()) {
             return BTreeSet::new();
         }
         let members = self.seen.values().filter_map(|seen| seen.last_report.as_ref());
