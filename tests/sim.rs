@@ -55,6 +55,7 @@ mod world;
 use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -100,6 +101,7 @@ async fn drive(opts: Options) -> Run {
     let wake = Rc::clone(&sim.wake);
     let shared = Shared { sim: Rc::new(RefCell::new(sim)), base: Instant::now() };
     let mut tasks: Vec<Option<JoinHandle<()>>> = (0..MANAGERS).map(|_| None).collect();
+    let mut alarm = pin!(sleep_until(shared.base));
     loop {
         keep_managers(&shared, &mut tasks);
         let next = {
@@ -110,8 +112,8 @@ async fn drive(opts: Options) -> Run {
         let Some(next) = next else { break };
         let at = shared.base + Duration::from_millis(next);
         if Instant::now() < at {
-            let (slept, woken) = (Box::pin(sleep_until(at)), Box::pin(wake.notified()));
-            match select(slept, woken).await {
+            alarm.as_mut().reset(at);
+            match select(alarm.as_mut(), pin!(wake.notified())).await {
                 Either::Left(_) | Either::Right(_) => continue,
             }
         }

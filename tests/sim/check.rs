@@ -51,9 +51,9 @@ pub(crate) struct Basis {
 impl Sim {
     /// After every event.
     pub(crate) fn check(&mut self) {
-        let holders: Vec<usize> =
-            (0..self.servers.len()).filter(|h| self.has_vip(*h) && self.passes(*h)).collect();
-        if holders.len() > 1 {
+        let holders = || (0..self.servers.len()).filter(|h| self.has_vip(*h) && self.passes(*h));
+        if holders().nth(1).is_some() {
+            let holders: Vec<usize> = holders().collect();
             self.violate(format!("I7: {holders:?} accept clients on the VIP at once"));
         }
     }
