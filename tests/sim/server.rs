@@ -38,6 +38,8 @@ pub(crate) struct Waiter {
 pub(crate) struct Stream {
     pub(crate) id: u64,
     pub(crate) next: usize,
+    /// When what is under way arrives.
+    pub(crate) awaited: u64,
     /// It announced itself as acknowledging when it connected (N8).
     pub(crate) announced: bool,
     pub(crate) heard_at: u64,
@@ -246,7 +248,7 @@ impl Sim {
         self.streams_made += 1;
         let (id, announced) = (self.streams_made, self.servers[r].semi_replica);
         self.servers[r].io_error = false;
-        self.servers[r].stream = Some(Stream { id, next: 0, announced, heard_at: self.t });
+        self.servers[r].stream = Some(Stream { id, next: 0, awaited: 0, announced, heard_at: self.t });
         self.servers[r].stream_heard = self.t;
         self.after(1, Event::Deliver { replica: r, stream: id });
         self.after(500, Event::Beat { replica: r, stream: id });
@@ -273,7 +275,10 @@ impl Sim {
         let (mut brought, before) = (0, stream.next);
         while let Some(tx) = self.servers[s].log.get(stream.next).copied() {
             if let Some(left) = self.under_way(tx, r) {
-                self.after(left, Event::Deliver { replica: r, stream: id });
+                let arrives = self.t + left;
+                if std::mem::replace(&mut stream.awaited, arrives) != arrives {
+                    self.after(left, Event::Deliver { replica: r, stream: id });
+                }
                 break;
             }
             stream.next += 1;
