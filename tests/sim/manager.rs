@@ -25,7 +25,7 @@ use mha::model::overtaken::LedBefore;
 use mha::model::record::{ClusterRecord, RecordChange};
 use mha::model::standing::AckerEvidence;
 use mha::model::view::ClusterView;
-use mha::model::wishes::Change;
+use mha::model::wishes::{Change, ReplicaAsk};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -206,7 +206,7 @@ impl Manager {
 
     /// Does what an operator asks of a replica next. One that was stopped is started in the end, however often that is refused.
     async fn word(&mut self) {
-        let next = self.shared.act(|sim| sim.opts.asks.get(sim.asked).cloned());
+        let next = self.shared.act(|sim| sim.next_ask(self.m));
         let Some(ask) = next else { return };
         let now = self.shared.act(|sim| sim.now_of_manager());
         match topology::plan(&self.view, &ask, now) {
@@ -455,6 +455,13 @@ impl Sim {
         if self.outbid[m].number < ballot.number {
             self.outbid[m] = ballot.clone();
         }
+    }
+
+    /// What an operator asks next. A start that another manager has done is asked for again where the record still says "stopped".
+    fn next_ask(&self, m: usize) -> Option<ReplicaAsk> {
+        let again = |ask: &&ReplicaAsk| ask.change == Change::Start && self.is_stopped(m, &ask.instance);
+        let next = self.opts.asks.get(self.asked);
+        next.or_else(|| self.opts.asks.last().filter(again)).cloned()
     }
 
     fn is_stopped(&self, m: usize, instance: &InstanceId) -> bool {
