@@ -15,6 +15,7 @@ use crate::model::gtid::GtidSet;
 use crate::model::instance::{Flavor, InstanceId, Version};
 use crate::model::log_fault::LogFault;
 use crate::model::observation::{Access, AgentStatus};
+use crate::model::record::ClusterRecord;
 use crate::model::report::{Report, ThreadState};
 use crate::model::restrictions::{Setting, listed};
 use crate::model::time::Moment;
@@ -406,12 +407,17 @@ fn is_compared(view: &ClusterView, instance: &InstanceId, report: Option<&Report
 /// It led before the recorded primary and is closed since: what it alone has was passed over when that one was promoted, or nobody
 /// was told of it. Never one that acknowledges in this generation, and never one the record does not know to be the older.
 pub(crate) fn is_passed_over(view: &ClusterView, instance: &InstanceId, seen: &Seen) -> bool {
+    let acks = |record: &ClusterRecord| record.ackers.contains(instance);
+    led_before(view, instance, seen) && !view.record.as_ref().is_some_and(acks)
+}
+
+/// The same, whether it is registered to acknowledge or not.
+pub(super) fn led_before(view: &ClusterView, instance: &InstanceId, seen: &Seen) -> bool {
     let Some(agent) = seen.agent_now().filter(|agent| agent.access == Access::Closed) else { return false };
     let Some(record) = view.record.as_ref().filter(|record| record.primary != *instance) else {
         return false;
     };
     agent.held.is_some_and(|held| held <= record.generation)
-        && !record.ackers.contains(instance)
         && seen.latest().is_some_and(|report| report.channel().is_none())
 }
 

@@ -1,6 +1,6 @@
 //! What was left behind when a primary was replaced: its own writes that the next one had not, with whoever had received them and was away.
 
-use super::candidate::is_passed_over;
+use super::candidate::led_before;
 use crate::model::gtid::GtidSet;
 use crate::model::report::Report;
 use crate::model::view::ClusterView;
@@ -12,8 +12,9 @@ pub(super) fn given_up(view: &ClusterView, report: &Report) -> GtidSet {
     let nothing = GtidSet::empty(report.identity.flavor);
     let base = view.record.as_ref().and_then(|record| record.base.as_ref());
     let Some(base) = base else { return nothing };
-    let led_before = view.seen.iter().filter(|(instance, seen)| is_passed_over(view, instance, seen));
-    let identities = led_before.filter_map(|(_, seen)| Some(&seen.latest()?.identity));
+    // One that is registered to acknowledge since speaks for what the recorded primary wrote, not for what it wrote itself.
+    let former = view.seen.iter().filter(|(instance, seen)| led_before(view, instance, seen));
+    let identities = former.filter_map(|(_, seen)| Some(&seen.latest()?.identity));
     let left = identities.map(|identity| report.known().written_by(identity));
     let left = left.fold(nothing, |all, set| all.try_union(&set).unwrap_or(all));
     left.minus(&view.without_foreign(base))
