@@ -14,6 +14,7 @@ use crate::decide::plan::{Evidence, Plan, PlanKind, Stage, Step, TrafficOrder};
 use crate::model::ballot::{Ballot, Generation};
 use crate::model::cluster::{Cluster, ClusterName, Mode};
 use crate::model::instance::InstanceId;
+use crate::model::overtaken::Recorded;
 use crate::model::policy::Policy;
 use crate::model::record::ClusterRecord;
 use crate::model::time::Moment;
@@ -164,7 +165,7 @@ async fn what_was_armed_is_armed_again_before_anything_rests_on_it() {
 
 /// A record that the rival itself wrote is a copy of its record, and may lack what it wrote after.
 #[tokio::test]
-async fn nothing_is_resumed_where_another_manager_has_led_since_the_record_or_under_its_ballot() {
+async fn nothing_is_resumed_where_a_newer_record_may_have_been_written() {
     let journal = recovery(PlanKind::Isolate, vec![isolate(), promote()], (PlanKind::Promote, 1));
     for (recorded, rival, resumed) in [(0, 0, true), (5, 4, true), (5, 5, false), (5, 6, false)] {
         let mut view = view();
@@ -174,5 +175,18 @@ async fn nothing_is_resumed_where_another_manager_has_led_since_the_record_or_un
         let asked = Asked::default();
         asked.resumes_in(&view, &journal).await;
         assert_eq!(!asked.applied.lock().unwrap().is_empty(), resumed, "{recorded} recorded, rival {rival}");
+    }
+    // Its own ballot, and the store is from before the last change.
+    for (known, resumed) in [(9, true), (10, true), (11, false)] {
+        let mut view = view();
+        view.record.as_mut().unwrap().revision = 10;
+        view.led_before.recorded = Recorded { ballot: 0, revision: known };
+        if let Some(change) = view.outdated() {
+            let marked = ClusterRecord::apply(view.record.as_ref(), &change, DateTime::UNIX_EPOCH);
+            view.record = marked.ok();
+        }
+        let asked = Asked::default();
+        asked.resumes_in(&view, &journal).await;
+        assert_eq!(!asked.applied.lock().unwrap().is_empty(), resumed, "10 held, {known} known");
     }
 }

@@ -145,6 +145,7 @@ impl ClusterTask {
                 self.led = result.map(drop);
                 if let Some(before) = before {
                     self.view.led_before = before;
+                    self.note_outdated().await;
                     // Agents whose stream came up before a majority obeyed have been told of no cluster, or under no ballot.
                     self.leadership.introduce_all(self.view.record.as_ref()).await;
                     self.to_resume = true;

@@ -51,6 +51,16 @@ impl ClusterTask {
         }
     }
 
+    /// A record that is not the newest is marked so before anything is decided by it.
+    pub(super) async fn note_outdated(&mut self) {
+        let Some(change) = self.view.outdated() else { return };
+        if let Err(why) = self.amend(change).await {
+            tracing::error!(cluster = %self.view.cluster.name, why, "that the record is not the newest could not be recorded");
+            self.led = Err(format!("its record is not the newest, and that could not be recorded: {why}"));
+            self.take_lead(AGAIN);
+        }
+    }
+
     /// Changes the record while nothing else does.
     pub(super) async fn amend(&mut self, change: RecordChange) -> Result<(), String> {
         if self.operations.is_running() {

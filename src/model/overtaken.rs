@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::ballot::Ballot;
-use super::record::ClusterRecord;
+use super::record::{ClusterRecord, RecordChange};
 use super::view::ClusterView;
 
 /// Which record of a cluster: the number of the ballot it carries, and its revision. Grows with each change.
@@ -45,17 +45,17 @@ pub struct LedBefore {
 pub enum Overtaken {
     /// It led after the record was written, or wrote it: then this one is a copy.
     By(Ballot),
-    /// A newer record was written than the one in this manager's store.
-    Older { held: Recorded, known: Recorded },
+    /// A newer record was written than the one in this manager's store ([`ClusterRecord::outdated`]).
+    Older { known: Recorded },
 }
 
 impl fmt::Display for Overtaken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::By(rival) => write!(f, "the manager of ballot {rival} has led since"),
-            Self::Older { held, known } => write!(
+            Self::Older { known } => write!(
                 f,
-                "this manager's data directory is older than its last lead: it holds {held} of the record, the voters know {known}"
+                "this manager's data directory is older than its last lead: the voters know of {known} of the record"
             ),
         }
     }
@@ -64,11 +64,18 @@ impl fmt::Display for Overtaken {
 impl ClusterView {
     /// Why the record may not be the newest, if so.
     pub fn overtaken(&self) -> Option<Overtaken> {
-        let held = self.record.as_ref()?.recorded();
-        let LedBefore { rival, recorded } = &self.led_before;
-        if rival.number > 0 && held.ballot <= rival.number {
+        let (record, rival) = (self.record.as_ref()?, &self.led_before.rival);
+        if rival.number > 0 && record.ballot.number <= rival.number {
             return Some(Overtaken::By(rival.clone()));
         }
-        (held < *recorded).then_some(Overtaken::Older { held, known: *recorded })
+        record.outdated.map(|known| Overtaken::Older { known })
+    }
+
+    /// What is to be recorded before anything else where the voters know of a newer record than this manager holds: it grows with each change, and
+    /// would pass for the newest soon.
+    pub fn outdated(&self) -> Option<RecordChange> {
+        let known = self.led_before.recorded;
+        let record = self.record.as_ref().filter(|record| record.outdated.is_none())?;
+        (record.recorded() < known).then_some(RecordChange::Outdated { known })
     }
 }

@@ -7,6 +7,7 @@ use super::ballot::{Ballot, Generation};
 use super::events::EventsWanted;
 use super::gtid::GtidSet;
 use super::instance::InstanceId;
+use super::overtaken::Recorded;
 use super::standing::AckerEvidence;
 use super::wishes::Wishes;
 
@@ -62,6 +63,10 @@ pub struct ClusterRecord {
     /// living primary before a failover rests on it.
     #[serde(default)]
     pub ackers_proven: Vec<AckerEvidence>,
+    /// The record that the voters know of, where this one is older: nothing that it says of acknowledgements is relied on before a primary is
+    /// registered again.
+    #[serde(default)]
+    pub outdated: Option<Recorded>,
     /// What is wanted of scheduled events; `None` until the primary was asked, or where they are the operator's.
     #[serde(default)]
     pub events: Option<EventsWanted>,
@@ -88,6 +93,7 @@ impl ClusterRecord {
             ackers_proven: Vec::new(),
             waived: None,
             since_waived: Vec::new(),
+            outdated: None,
             events: None,
         }
     }

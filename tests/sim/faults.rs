@@ -51,6 +51,7 @@ impl Sim {
         }
         if let Some(story) = self.opts.story.clone() {
             story.fault.iter().for_each(|fault| self.hit(fault));
+            story.later.iter().for_each(|(at, event)| self.after(*at, event.clone()));
             self.told.struck_at = self.t;
             return self.after(story.lasts, Event::MendAll);
         }

@@ -97,7 +97,15 @@ pub(crate) async fn run(shared: Shared, m: usize) {
             let since = sim.now_of_manager();
             let view =
                 ClusterView::new(sim.cluster.clone(), sim.stores[m].record.clone(), since, wall(sim.t));
-            ClusterView { led_before, ..view }
+            let mut view = ClusterView { led_before, ..view };
+            if let Some(change) = view.outdated() {
+                let marked = ClusterRecord::apply(view.record.as_ref(), &change, wall(sim.t));
+                view.record = marked.ok();
+                sim.stores[m].record.clone_from(&view.record);
+                view.record.iter().for_each(|record| sim.keep_record(m, record));
+                sim.count("store older than the record");
+            }
+            view
         });
         let (intents, operations) = Default::default();
         let mut manager = Manager { shared: shared.clone(), m, ballot, view, intents, operations };

@@ -10,6 +10,7 @@ use mha::model::wishes::{Change, Threads};
 use super::basics::{Options, Planted, ask, below};
 use super::faults::Fault;
 use super::run;
+use super::state::Event;
 use super::story::{Fate, Story, Successor};
 
 /// What may happen at a command, and who goes on.
@@ -38,7 +39,15 @@ pub(crate) fn at_every_command(fault: Option<Fault>, kind: PlanKind, change: imp
                 (opts.members, opts.flavor, opts.acks) = (3, flavor, 1);
                 (opts.durability, opts.without_ackers) = (Durability::Lossless, WithoutAckers::Block);
                 (opts.asks, opts.switches) = (Vec::new(), Vec::new());
-                opts.story = Some(Story { fault: fault.clone(), lasts: 12_000, kind, nth, fate, successor });
+                opts.story = Some(Story {
+                    fault: fault.clone(),
+                    later: Vec::new(),
+                    lasts: 12_000,
+                    kind,
+                    nth,
+                    fate,
+                    successor,
+                });
                 change(&mut opts);
                 let run = run(opts);
                 let about =
@@ -130,6 +139,7 @@ fn a_return_with_a_tail_of_its_own_ends_whole() {
     };
     let lives = Story {
         fault: Some(Fault::Power(0)),
+        later: Vec::new(),
         lasts: 12_000,
         kind: PlanKind::Rejoin,
         nth: 1_000,
@@ -177,7 +187,7 @@ fn a_server_that_hangs_in_the_middle_of_a_failover_is_left() {
             let (fault, fate) = (Some(Fault::Kill(0)), Fate::ServerHangs);
             (opts.asks, opts.switches) = (Vec::new(), Vec::new());
             let (kind, successor) = (PlanKind::Isolate, Successor::SameStore);
-            opts.story = Some(Story { fault, lasts: 60_000, kind, nth, fate, successor });
+            opts.story = Some(Story { fault, later: Vec::new(), lasts: 60_000, kind, nth, fate, successor });
             let run = run(opts);
             let about = format!("{flavor:?} at command {nth}: {:?}", run.told.died_at);
             assert!(run.violation.is_none(), "{about}: {:?}\n{}", run.violation, run.trace.join("\n"));
@@ -187,5 +197,37 @@ fn a_server_that_hangs_in_the_middle_of_a_failover_is_left() {
                 break;
             }
         }
+    }
+}
+
+/// Lossless is given up, and what is acknowledged then is on the primary alone. The manager is restored from a copy that knows nothing of it, and
+/// has never seen the primary, which is gone: nobody is promoted before it is back.
+#[test]
+fn a_manager_on_an_older_store_does_not_take_lossless_to_be_in_force() {
+    for flavor in [Flavor::MariaDb, Flavor::MySql] {
+        let mut opts = Options::of(7, Planted::Nothing);
+        (opts.members, opts.flavor, opts.acks) = (2, flavor, 1);
+        (opts.durability, opts.without_ackers) = (Durability::Lossless, WithoutAckers::Degrade);
+        (opts.asks, opts.switches) = (Vec::new(), Vec::new());
+        let later = vec![
+            (7_000, Event::ManagerDies { m: 0, tries: 0 }),
+            (8_000, Event::Hit(Fault::Power(0))),
+            (8_500, Event::Mend(Fault::CutOff(1))),
+            (9_000, Event::Succeed(0)),
+        ];
+        opts.story = Some(Story {
+            fault: Some(Fault::CutOff(1)),
+            later,
+            lasts: 40_000,
+            kind: PlanKind::Repair,
+            nth: 1_000,
+            fate: Fate::Lives,
+            successor: Successor::OlderStore,
+        });
+        let run = run(opts);
+        let trace = run.trace.join("\n");
+        assert!(run.violation.is_none(), "{flavor:?}: {:?}\n{trace}", run.violation);
+        let refused = trace.matches("data directory is older than its last lead").count();
+        assert!(refused > 0, "{flavor:?}: nothing was refused\n{trace}");
     }
 }

@@ -64,6 +64,7 @@ pub(crate) enum Event {
     },
     ProcessSeen(usize),
     Strike,
+    Hit(Fault),
     Mend(Fault),
     MendAll,
     ManagerDies {
@@ -336,6 +337,7 @@ impl Sim {
             Event::Compare { host, incarnation } => self.compare(host, incarnation),
             Event::ProcessSeen(h) => self.process_seen(h),
             Event::Strike => self.strike(),
+            Event::Hit(fault) => self.hit(&fault),
             Event::Mend(fault) => self.mend(&fault),
             Event::MendAll => self.mend_all(),
             Event::ManagerDies { m, tries } => self.manager_dies(m, tries),

@@ -23,6 +23,8 @@ const OLDER: &str = "older";
 pub(crate) struct Story {
     /// At 4 s.
     pub(crate) fault: Option<Fault>,
+    /// What follows, so many ms later.
+    pub(crate) later: Vec<(u64, Event)>,
     /// Everything is mended so many ms later.
     pub(crate) lasts: u64,
     /// Commands of recoveries of this kind are counted.

@@ -54,7 +54,8 @@ fn a_manager_that_never_returns_leaves_one_primary_or_none() {
                 (opts.switches, opts.alone) = (vec![quiet(4_500, None)], true);
                 let kind = PlanKind::Switchover;
                 let successor = Successor::SameStore;
-                opts.story = Some(Story { fault: None, lasts: ALONE, kind, nth, fate, successor });
+                opts.story =
+                    Some(Story { fault: None, later: Vec::new(), lasts: ALONE, kind, nth, fate, successor });
                 let run = run(opts);
                 let about = format!("{flavor:?} {fate:?} at command {nth}: {:?}", run.told.died_at);
                 assert!(run.violation.is_none(), "{about}: {:?}\n{}", run.violation, run.trace.join("\n"));

@@ -10,6 +10,7 @@ use crate::model::events::EventsWanted;
 use crate::model::extra::Remedy;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
+use crate::model::overtaken::Recorded;
 use crate::model::standing::AckerEvidence;
 use crate::model::wishes::Wish;
 
@@ -40,6 +41,8 @@ pub enum RecordChange {
     Votes { without: Vec<String> },
     /// What is wanted of scheduled events; with none they are the operator's.
     Events { wanted: Option<EventsWanted> },
+    /// The voters know of a newer record than this one.
+    Outdated { known: Recorded },
 }
 
 /// Who leads, with whom.
@@ -82,7 +85,8 @@ impl RecordChange {
             | Self::ForgetRemedies { .. }
             | Self::AcknowledgeFailovers
             | Self::Proven { .. }
-            | Self::Events { .. } => false,
+            | Self::Events { .. }
+            | Self::Outdated { .. } => false,
         }
     }
 }
@@ -115,7 +119,8 @@ impl ClusterRecord {
                 | RecordChange::AcknowledgeFailovers
                 | RecordChange::Proven { .. }
                 | RecordChange::Votes { .. }
-                | RecordChange::Events { .. },
+                | RecordChange::Events { .. }
+                | RecordChange::Outdated { .. },
             ) => return Err(NotAdopted),
         };
         record.revision += 1;
@@ -138,6 +143,7 @@ impl ClusterRecord {
             RecordChange::ForgetRemedies { instances } => {
                 instances.iter().for_each(|instance| record.wishes.bring_back(instance, None, None));
             }
+            RecordChange::Outdated { known } => record.outdated = Some(*known),
             RecordChange::AcknowledgeFailovers => record.failovers.clear(),
             RecordChange::Proven { ackers } => record.ackers_proven.clone_from(ackers),
             RecordChange::Votes { without } => record.without_vote.clone_from(without),
@@ -173,6 +179,7 @@ impl ClusterRecord {
         self.ballot.clone_from(&new.ballot);
         self.ackers.clone_from(&new.ackers);
         self.acks = new.acks;
+        self.outdated = None;
     }
 }
 
