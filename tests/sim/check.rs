@@ -159,8 +159,16 @@ impl Sim {
         }
     }
 
+    /// Of two managers that want one server for one generation it is the one that the server's host obeys; or one whose recovery that one resumed.
+    fn basis_of(&self, h: usize, generation: Generation) -> Option<&Basis> {
+        let obeyed = self.hosts[h].agent.as_ref().map(|agent| &agent.voter.promises().ballot.manager);
+        let by = (0..MANAGERS).find(|m| Some(&self.stores[*m].id) == obeyed);
+        let of = |m: usize| self.bases.get(&(generation.0, h, m));
+        by.and_then(of).or_else(|| (0..MANAGERS).find_map(of))
+    }
+
     fn check_promotion(&mut self, h: usize, generation: Generation) {
-        let Some(basis) = self.bases.get(&(generation.0, h)).cloned() else { return };
+        let Some(basis) = self.basis_of(h, generation).cloned() else { return };
         let old = basis.old;
         // A server that takes no writes and has no commit in flight acknowledges nothing, whoever reaches it: one that was recorded as
         // the primary and never opened is a replica with readers.
@@ -218,7 +226,7 @@ impl Sim {
         (0..self.txs.len()).any(|tx| more(&tx) && !self.switching.errant.contains(&tx))
     }
 
-    pub(crate) fn note_plan(&mut self, m: usize, plan: &Plan) {
+    pub(crate) fn note_plan(&mut self, m: usize, recovery: &str, plan: &Plan) {
         if matches!(plan.kind, PlanKind::Isolate | PlanKind::Switchover) {
             self.stopped[m].clear();
         }
@@ -257,8 +265,10 @@ impl Sim {
         else {
             return;
         };
-        let loss_accepted =
-            self.stores[m].unfinished().and_then(|r| r.ask.as_ref()).is_some_and(|ask| ask.accept_loss);
+        // Its store may be a copy of one that holds an unfinished recovery of another manager's as well.
+        let of = self.stores[m].recoveries.iter().find(|known| known.id == recovery);
+        let loss_accepted = of.and_then(|of| of.ask.as_ref()).is_some_and(|ask| ask.accept_loss);
+        let planned = of.is_some_and(|of| of.kind == PlanKind::Switchover);
         let lossless =
             plan.steps().any(|step| matches!(step, Step::Register { acks, degraded: None, .. } if *acks > 0));
         // What a parked one has alone is saved and told, and waits for a person.
@@ -271,10 +281,10 @@ impl Sim {
             acks: record.acks,
             degraded: record.degraded.is_some() || record.acks == 0,
             loss_accepted,
-            planned: self.stores[m].unfinished().is_some_and(|r| r.kind == PlanKind::Switchover),
+            planned,
             stopped,
         };
-        self.bases.insert((generation.0, candidate), basis);
+        self.bases.insert((generation.0, candidate, m), basis);
         self.say(format!("m{m} plan: {}", plan.basis.join("; ")));
     }
 
@@ -425,7 +435,7 @@ fn a_promotion_is_judged_by_its_own_plan() {
             stopped: Vec::new(),
         };
         sim.hosts[0].filter = Filter::Closed;
-        sim.bases.insert((2, 1), basis);
+        sim.bases.insert((2, 1, 0), basis);
         sim.check_open(h, Generation(2));
         sim.violation
     };

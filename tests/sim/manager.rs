@@ -60,7 +60,7 @@ impl Journal for MemoryJournal {
         self.shared.act(|sim| {
             sim.keep_entries(self.m, &self.id, &entries);
             for entry in &entries {
-                sim.note(self.m, &entry.what);
+                sim.note(self.m, &self.id, &entry.what);
             }
             let recoveries = &mut sim.stores[self.m].recoveries;
             if let Some(recovery) = recoveries.iter_mut().find(|recovery| recovery.id == self.id) {
@@ -500,9 +500,9 @@ impl Sim {
         Ok(())
     }
 
-    fn note(&mut self, m: usize, what: &What) {
+    fn note(&mut self, m: usize, recovery: &str, what: &What) {
         match what {
-            What::Accepted { plan } => self.note_plan(m, plan),
+            What::Accepted { plan } => self.note_plan(m, recovery, plan),
             What::Stage { plan, name, .. } => self.say(format!("m{m} stage {plan}/{name}")),
             What::Failed { step, why, .. } => self.say(format!("m{m} failed {step}: {why}")),
             What::Undoing { stage } => {

@@ -133,7 +133,7 @@ pub(crate) struct Sim {
     pub(crate) opened: Vec<Opened>,
     /// What accepted promotions rest on, by generation and by whom they are to let in: of several that want one generation the voters
     /// give it to one.
-    pub(crate) bases: BTreeMap<(u64, usize), Basis>,
+    pub(crate) bases: BTreeMap<(u64, usize, usize), Basis>,
     /// Whose generation it is.
     pub(crate) generations: BTreeMap<u64, usize>,
     /// What stopped replicas had, by manager.
