@@ -206,9 +206,8 @@ mod tests {
         let voters = voters(directory.path(), &stop).await;
         let original = manager(&first, &voters);
         assert_eq!(original.lead().await.unwrap().rival, Ballot::default());
-        drop(original);
+        // Nothing writes to it now; a store that is being closed removes files.
         copy(&first, &second);
-        let original = manager(&first, &voters);
         assert_eq!(
             original.lead().await.unwrap().rival,
             Ballot::default(),
