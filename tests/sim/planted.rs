@@ -4,7 +4,7 @@ use super::basics::{Options, Planted};
 use super::run;
 
 /// Seeds tried before a planted mistake counts as not seen.
-const SEEDS: u64 = 1_000;
+const SEEDS: u64 = 6_000;
 
 const ALL: [Planted; 12] = [
     Planted::SkipFence,
