@@ -212,12 +212,16 @@ impl Database {
     }
 
     pub(super) fn ballot(&mut self) -> Result<Ballot, StoreError> {
-        let number = self.meta("ballot")?.and_then(|text| text.parse().ok()).unwrap_or(0);
+        let number = self.ballot_number()?;
         let manager = match self.meta("manager")? {
             Some(id) => id,
             None => self.new_id()?,
         };
         Ok(Ballot { number, manager })
+    }
+
+    fn ballot_number(&mut self) -> Result<u64, StoreError> {
+        Ok(self.meta("ballot")?.and_then(|text| text.parse().ok()).unwrap_or(0))
     }
 
     pub(super) fn new_id(&mut self) -> Result<String, StoreError> {
@@ -228,7 +232,7 @@ impl Database {
 
     /// Never a lower one: of two clusters that are led at once the one with the lower number may come second.
     pub(super) fn save_ballot(&mut self, number: u64) -> Result<(), StoreError> {
-        let known = self.meta("ballot")?.and_then(|text| text.parse().ok()).unwrap_or(0);
+        let known = self.ballot_number()?;
         self.save_meta("ballot", &number.max(known).to_string())
     }
 }
