@@ -17,6 +17,7 @@ use crate::model::observation::Unseen;
 use crate::mysql::client::Connection;
 use crate::mysql::control;
 use crate::mysql::fault::ClientError;
+use crate::mysql::sessions::kill;
 
 /// What ending a statement that waits, and closing the access, may take of the block's time.
 const RESERVE: Duration = Duration::from_millis(300);
@@ -76,10 +77,9 @@ pub(super) async fn end(shared: &Shared, id: u64) {
     let by = Instant::now() + KILL_WITHIN;
     let ended = async {
         let mut conn: Connection = connect_admin(shared, by).await?;
-        conn.query(&format!("KILL {id}"), by).await.map(drop)
+        kill(&mut conn, id, by).await
     };
     if let Err(error) = ended.await {
-        // 1094: it is gone already, which is what is wanted.
         tracing::debug!(session = id, error = %error, "not ended");
     }
 }

@@ -254,16 +254,22 @@ impl Dialect {
         format!("STOP {}{}{}", self.noun(), threads.words(), self.channel())
     }
 
-    /// The `id` of the applier's coordinator, where its stop would wait a minute for the rest of a transaction that cannot come: the
-    /// receiver is stopped in the middle of one (`SLAVE_WAIT_GROUP_DONE`, 60 s, in MySQL's rpl_replica.cc; measured on 9.7). An
-    /// applier without workers, and MariaDB's, end at once.
+    /// One row where the stopped receiver queued only the first part of a transaction. `STOP REPLICA SQL_THREAD` would wait a minute
+    /// for the rest (`SLAVE_WAIT_GROUP_DONE`, 60 s, in MySQL's rpl_replica.cc; measured on 9.7). An applier without workers, and
+    /// MariaDB's, end at once.
+    ///
+    /// `id` is the coordinator's session. `begun`: it holds the first part. `idle`: it has read the whole relay log. `level`:
+    /// everything that was received whole is applied.
     pub fn half_received(self) -> Option<&'static str> {
         self.mysql_from(8, 0, 1).then_some(
-            "SELECT t.processlist_id AS id FROM performance_schema.replication_connection_status s \
+            "SELECT t.processlist_id AS id, c.processing_transaction = s.queueing_transaction AS begun, \
+             t.processlist_state LIKE '%has read all relay log%' AS idle, \
+             GTID_SUBSET(s.received_transaction_set, @@global.gtid_executed) AS level \
+             FROM performance_schema.replication_connection_status s \
              JOIN performance_schema.replication_applier_status_by_coordinator c USING (channel_name) \
              JOIN performance_schema.threads t ON t.thread_id = c.thread_id \
-             WHERE s.channel_name = '' AND s.service_state = 'OFF' AND c.processing_transaction <> '' \
-             AND NOT GTID_SUBSET(c.processing_transaction, s.received_transaction_set)",
+             WHERE s.channel_name = '' AND s.service_state = 'OFF' \
+             AND s.queueing_transaction NOT IN ('', 'ANONYMOUS')",
         )
     }
 

@@ -128,12 +128,7 @@ const WRITERS: &str = "SELECT p.ID AS id FROM information_schema.PROCESSLIST p \
 pub async fn end_writers(conn: &mut Connection, deadline: Instant) -> Result<usize, ClientError> {
     let rows = conn.query(WRITERS, deadline).await?;
     for id in rows.iter().filter_map(|row| row.number::<u64>("id")) {
-        match conn.query(&format!("KILL {id}"), deadline).await {
-            Ok(_) => {}
-            // Gone meanwhile.
-            Err(error) if error.code == Some(1094) => {}
-            Err(error) => return Err(error),
-        }
+        kill(conn, id, deadline).await?;
     }
     // A session that is ended rolls back first.
     let count = rows.len();
@@ -145,10 +140,24 @@ pub async fn end_writers(conn: &mut Connection, deadline: Instant) -> Result<usi
     Ok(count)
 }
 
-/// Ends a session whose transaction is open for too long. One that is gone meanwhile (1094) is as good.
+/// Ends a session whose transaction is open for too long.
 pub async fn end_session(conn: &mut Connection, session: u64, deadline: Instant) {
     tracing::warn!(server = %conn.target(), session, "its transaction was open for too long: ended");
-    let _ = conn.query(&format!("KILL {session}"), deadline).await;
+    let _ = kill(conn, session, deadline).await;
+}
+
+/// What a server answers to a `KILL` of a session that does not exist (`ER_NO_SUCH_THREAD`).
+pub const NO_SUCH_SESSION: u16 = 1094;
+
+/// `KILL`. A session that has ended meanwhile counts as ended.
+///
+/// # Errors
+/// How ending it failed by `deadline`.
+pub async fn kill(conn: &mut Connection, session: u64, deadline: Instant) -> Result<(), ClientError> {
+    match conn.query(&format!("KILL {session}"), deadline).await {
+        Err(error) if error.code == Some(NO_SUCH_SESSION) => Ok(()),
+        answer => answer.map(drop),
+    }
 }
 
 fn filter(row: &Record) -> Option<String> {

@@ -11,9 +11,8 @@ use super::{ControlError, named};
 use crate::model::instance::{Flavor, InstanceId};
 use crate::mysql::client::{Account, Connection};
 use crate::mysql::dialect::literal;
+use crate::mysql::sessions::NO_SUCH_SESSION;
 
-/// The connection that is to be ended is gone.
-const NO_SUCH_THREAD: u16 = 1094;
 /// Between two looks whether a copy that was ended has.
 const END_EVERY: Duration = Duration::from_millis(100);
 
@@ -96,7 +95,7 @@ pub async fn end_clone(conn: &mut Connection, deadline: Instant) -> Result<(), C
         for id in rows.iter().filter_map(|row| row.number::<u64>("id")) {
             match conn.query(&format!("KILL QUERY {id}"), deadline).await {
                 // It has just ended.
-                Err(error) if error.code != Some(NO_SUCH_THREAD) => return Err(error.into()),
+                Err(error) if error.code != Some(NO_SUCH_SESSION) => return Err(error.into()),
                 Ok(_) | Err(_) => {}
             }
         }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::{ControlEnv, ControlError, named, semi_sync, side};
 use crate::model::gtid::GtidSet;
@@ -12,9 +12,13 @@ use crate::model::wishes;
 use crate::mysql::client::Connection;
 use crate::mysql::dialect::{Side, Threads};
 use crate::mysql::probe::{Standing, standing};
+use crate::mysql::sessions::kill;
 
 /// The longest single wait, so that an applier that stops with an error is noticed.
 const SLICE: Duration = Duration::from_millis(500);
+
+/// Between two looks at a thread that is about to end.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// The receiver stopped, the applier running or with nothing to apply. Of the default channel, whatever its source is called:
 /// two names may be one server, and an acknowledging receiver left running is worse than one stopped for nothing.
@@ -175,17 +179,38 @@ async fn stop_without(
     Ok(())
 }
 
-/// The applier stopped, with everything complete that it had begun. Half a transaction is given up with the thread itself: it is rolled
-/// back, and was never in the received set. The thread then says that it was killed (1756), until it starts again.
+/// The applier stopped, with everything complete that it had begun.
 async fn stop_applier(conn: &mut Connection, deadline: Instant) -> Result<(), ControlError> {
-    if let Some(half) = conn.dialect().half_received()
-        && let Some(id) = conn.query(half, deadline).await?.first().and_then(|row| row.number::<u64>("id"))
-    {
-        conn.query(&format!("KILL {id}"), deadline).await?;
-    }
+    give_up_half(conn, deadline).await?;
     let sql = conn.dialect().stop(Threads::Applier);
     conn.query(&sql, deadline).await?;
     Ok(())
+}
+
+/// Ends a coordinator that holds the first part of a transaction whose rest cannot come. The part is rolled back; it was never in the
+/// received set. The thread then says that it was killed (1756), until it starts again.
+///
+/// The end is awaited: a coordinator that is asked to stop before it has seen the `KILL` waits the whole minute after all. For the
+/// same reason a coordinator that has not yet read as far as the part is given the time to.
+async fn give_up_half(conn: &mut Connection, deadline: Instant) -> Result<(), ControlError> {
+    let Some(sql) = conn.dialect().half_received() else { return Ok(()) };
+    let (mut killed, mut was_idle) = (None, false);
+    loop {
+        let rows = conn.query(sql, deadline).await?;
+        let Some(half) = rows.first() else { return Ok(()) };
+        let is = |name: &str| half.number::<u8>(name) == Some(1);
+        match half.number::<u64>("id") {
+            Some(id) if is("begun") && killed != Some(id) => {
+                kill(conn, id, deadline).await?;
+                killed = Some(id);
+            }
+            _ if is("begun") => {}
+            // The columns are not of one moment: it may have begun between two of them.
+            _ if was_idle || !is("level") => return Ok(()),
+            _ => was_idle = is("idle"),
+        }
+        sleep(LOOK_AGAIN).await;
+    }
 }
 
 /// Those threads stopped, by an operator's word, with nothing lost; without its receiver it is no acker, whoever starts that again.
