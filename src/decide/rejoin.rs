@@ -8,7 +8,6 @@ use super::hanging;
 use super::plain_tables;
 use super::plan::{Plan, PlanKind, Stage, Step};
 use super::rebuild::{self, Under};
-use super::restrictions;
 use super::standing::holds_unapplied;
 use super::topology;
 use crate::model::gtid::GtidSet;
@@ -355,8 +354,7 @@ fn cannot_be_sent(of: Returned<'_>, home: &InstanceId, joins: bool) -> Option<St
         return Some(format!("{home} cannot send it what it lacks: {}", error.text));
     }
     let takes_its_own = report.identity.flavor == Flavor::MariaDb
-        && *home == record.primary
-        && acknowledges(view, instance, Some(report));
+        && topology::would_acknowledge(view, record, (instance, report), home);
     let own = missing.written_by(&report.identity);
     (!takes_its_own && !own.is_empty())
         .then(|| format!("it has lost {own}, which it wrote itself, and replication would pass them over"))
@@ -447,19 +445,17 @@ fn follow(view: &ClusterView, record: &ClusterRecord, instance: &InstanceId, pri
     plan(view, PlanKind::Rejoin, title, follow_stages(view, record, instance, primary))
 }
 
-/// Whether it is to acknowledge when it follows the primary.
-fn acknowledges(view: &ClusterView, instance: &InstanceId, own: Option<&Report>) -> bool {
-    view.cluster.policy.durability == Durability::Lossless
-        && own.is_none_or(|report| restrictions::may_acknowledge(view, instance, report))
-}
-
 pub(super) fn follow_stages(
     view: &ClusterView,
     record: &ClusterRecord,
     instance: &InstanceId,
     primary: &Report,
 ) -> Vec<Stage> {
-    let lossless = acknowledges(view, instance, view.of(instance).and_then(Seen::latest));
+    let seen = view.of(instance).and_then(Seen::latest);
+    let lossless = seen.map_or_else(
+        || topology::is_lossless(view),
+        |report| topology::would_acknowledge(view, record, (instance, report), &record.primary),
+    );
     let mut ackers = record.ackers.clone();
     if lossless && !ackers.contains(instance) {
         ackers.push(instance.clone());

@@ -2,6 +2,7 @@
 //! writer was faster, the same again from what that one wrote.
 
 use chrono::{DateTime, Utc};
+use futures::stream::{Stream, StreamExt as _};
 
 use super::world::StepError;
 use crate::model::overtaken::Recorded;
@@ -74,6 +75,27 @@ pub async fn change_record<S: RecordStore + ?Sized>(
         }
     }
     Err(RecordError::Stale)
+}
+
+/// Waits until `needed` voters have said that they noted a record. `answers` are theirs, in any order; an `Err` says which voter did not
+/// and why.
+///
+/// # Errors
+/// [`RecordError::Untold`] when all have answered and too few noted it.
+pub async fn noted_by(
+    needed: usize,
+    answers: impl Stream<Item = Result<(), String>>,
+) -> Result<(), RecordError> {
+    let mut answers = std::pin::pin!(answers);
+    let (mut heard, mut why) = (0, Vec::new());
+    while heard < needed {
+        match answers.next().await {
+            Some(Ok(())) => heard += 1,
+            Some(Err(error)) => why.push(error),
+            None => return Err(RecordError::Untold { heard, needed, why: why.join("; ") }),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

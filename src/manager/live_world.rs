@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use futures::stream::{FuturesUnordered, StreamExt as _};
+use futures::stream::FuturesUnordered;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -17,7 +17,7 @@ use crate::clock;
 use crate::decide::lease::voter::{Claim, Claimed};
 use crate::decide::plan::{Evidence, Step, TrafficOrder};
 use crate::execute::compose::{LogTail, Primitives, ServerSession, Voter, claim_until_answered};
-use crate::execute::record::{RecordError, RecordStore};
+use crate::execute::record::{RecordError, RecordStore, noted_by};
 use crate::execute::world::{StepError, Token};
 use crate::model::ballot::{Ballot, Generation};
 use crate::model::cluster::Cluster;
@@ -314,20 +314,14 @@ impl RecordStore for LiveWorld {
     async fn note_record(&self, recorded: Recorded) -> Result<(), RecordError> {
         let Some(needed) = self.cluster.majority() else { return Ok(()) };
         let note = &NoteRecord { cluster: self.cluster.name.clone(), recorded };
-        let mut telling: FuturesUnordered<_> = self
+        let answers: FuturesUnordered<_> = self
             .voters
             .iter()
-            .map(|(host, voter)| async move { (host, voter.note_record(note, TELL_TIMEOUT).await) })
+            .map(|(host, voter)| async move {
+                voter.note_record(note, TELL_TIMEOUT).await.map_err(|error| format!("{host}: {error}"))
+            })
             .collect();
-        let (mut heard, mut why) = (0, Vec::new());
-        while heard < needed {
-            match telling.next().await {
-                Some((_, Ok(()))) => heard += 1,
-                Some((host, Err(error))) => why.push(format!("{host}: {error}")),
-                None => return Err(RecordError::Untold { heard, needed, why: why.join("; ") }),
-            }
-        }
-        Ok(())
+        noted_by(needed, answers).await
     }
 }
 

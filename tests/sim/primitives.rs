@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use futures::stream::{FuturesUnordered, StreamExt as _};
+use futures::stream::FuturesUnordered;
 use mha::decide::lease::voter::{Claim, Claimed};
 use mha::decide::plan::{Evidence, Step, TrafficOrder};
 use mha::execute::compose::{LogTail, Primitives, ServerSession, Voter, claim_until_answered};
-use mha::execute::record::{RecordError, RecordStore};
+use mha::execute::record::{RecordError, RecordStore, noted_by};
 use mha::execute::world::{StepError, Token};
 use mha::model::ballot::Generation;
 use mha::model::cluster::Cluster;
@@ -47,25 +47,19 @@ impl RecordStore for SimWorld {
 
     async fn note_record(&self, recorded: Recorded) -> Result<(), RecordError> {
         let hosts = self.shared.act(|sim| sim.hosts.len());
-        let mut telling: FuturesUnordered<_> = (0..hosts)
+        let answers: FuturesUnordered<_> = (0..hosts)
             .map(|h| {
-                self.ask(h, move |sim| {
-                    let told = sim.hosts[h].agent.as_mut().map(|agent| {
+                let noted = self.ask(h, move |sim| {
+                    let noted = sim.hosts[h].agent.as_mut().map(|agent| {
                         let _ = agent.voter.note_record(recorded);
                     });
                     sim.sync(h);
-                    told
-                })
+                    noted
+                });
+                async move { noted.await.flatten().ok_or_else(|| "no answer".to_owned()) }
             })
             .collect();
-        let (mut heard, needed) = (0, hosts / 2 + 1);
-        while heard < needed {
-            match telling.next().await {
-                Some(told) => heard += usize::from(told.flatten().is_some()),
-                None => return Err(RecordError::Untold { heard, needed, why: "no answer".to_owned() }),
-            }
-        }
-        Ok(())
+        noted_by(hosts / 2 + 1, answers).await
     }
 }
 

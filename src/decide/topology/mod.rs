@@ -83,7 +83,7 @@ fn topology_plan(view: &ClusterView, ask: &ReplicaAsk, title: &str, stages: Vec<
     }
 }
 
-fn is_lossless(view: &ClusterView) -> bool {
+pub(super) fn is_lossless(view: &ClusterView) -> bool {
     view.cluster.policy.durability == Durability::Lossless
 }
 
