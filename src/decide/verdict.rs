@@ -12,7 +12,7 @@ use super::events;
 use super::evidence::{self, Refused};
 use super::failover::{self, Isolation};
 use super::guard::{self, Blocker};
-use super::plan::{Plan, PlanKind};
+use super::plan::{Plan, PlanKind, Step};
 use super::reach;
 use super::rejoin;
 use super::reopen::{self, NotOpened};
@@ -65,10 +65,12 @@ pub fn decide(view: &ClusterView, intents: &Intents, now: Moment, wall: DateTime
     Decision { diagnosis, ranking, action, sentence }
 }
 
-/// What was done several times and is wanted again has no lasting effect: it is done ever less often, and a person is told.
+/// What was done several times and is wanted again has no lasting effect: it is done ever less often, and a person is told. Giving lossless
+/// up is never put off: clients hang meanwhile. Its return is.
 fn unless_in_vain(action: Action, intents: &Intents, now: Moment) -> Action {
     let Action::Act(plan) = action else { return action };
     let again = match plan.kind {
+        PlanKind::Repair if gives_lossless_up(&plan) => None,
         PlanKind::Rejoin | PlanKind::Repair | PlanKind::Topology => intents.in_vain(&plan.title, now),
         PlanKind::Isolate | PlanKind::Promote | PlanKind::Switchover | PlanKind::Adopt => None,
     };
@@ -83,6 +85,13 @@ fn unless_in_vain(action: Action, intents: &Intents, now: Moment) -> Action {
             human(remaining)
         ),
     }
+}
+
+fn gives_lossless_up(plan: &Plan) -> bool {
+    plan.stages
+        .iter()
+        .flat_map(|stage| &stage.steps)
+        .any(|step| matches!(step, Step::ArmSource { acks: 0, .. }))
 }
 
 fn act(
@@ -120,6 +129,8 @@ fn act(
         Verdict::BlockedForAcks if view.cluster.mode != Mode::Observe => {
             let plan = reopen::confirmed(view, intents);
             let plan = plan.or_else(|| ackers::degrade(view, intents, now));
+            // Who only reads needs the address too.
+            let plan = plan.or_else(|| reopen::traffic(view, intents, now));
             plan.or_else(|| rejoin::rejoin(view, intents, now)).map_or(Action::Rest, Action::Act)
         }
         Verdict::ClosedPrimary if view.cluster.mode != Mode::Observe => {
