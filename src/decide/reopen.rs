@@ -85,6 +85,17 @@ pub(super) fn reopen(view: &ClusterView, intents: &Intents, now: Moment) -> Resu
             let had = replica.moved_at.zip(asked_at).is_some_and(|(at, asked)| asked.since(at) >= STEADY);
             let is_tail = extra.minus(&extra.written_by(&report.identity)).is_empty()
                 && extra.minus(&other.executed).is_empty();
+            let never_led = agent.held.is_none_or(|held| held < record.generation);
+            if never_led && other.executed.contains(&report.executed) {
+                lost.get_or_insert_with(|| {
+                    format!(
+                        "{primary} never led generation {}, and {instance} has what it lacks: {}",
+                        record.generation,
+                        extra.told()
+                    )
+                });
+                continue;
+            }
             if !had || !is_tail {
                 return Err(format!(
                     "{instance} has what {primary} lacks: {}; to go on from it run {}",
