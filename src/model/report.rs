@@ -120,6 +120,9 @@ pub struct Settings {
 pub struct Report {
     pub identity: Identity,
     pub uptime: Duration,
+    /// How many statements that start, stop, point or reset replication the server has executed since it started, whoever gave them.
+    #[serde(default)]
+    pub replication_statements: u64,
     pub read_only: bool,
     /// MySQL's `super_read_only`; `None` where the server has none.
     pub super_read_only: Option<bool>,

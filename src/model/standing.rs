@@ -16,6 +16,9 @@ use super::time::Moment;
 /// A server tells its uptime in whole seconds, and looks take time. A difference below this is no restart.
 pub const RESTART_SLACK: Duration = Duration::from_secs(2);
 
+/// By so much a server rounds its uptime.
+const WHOLE_SECOND: Duration = Duration::from_secs(1);
+
 /// Two starts of a server that lie closer together than this are one start, told by two managers or at two times.
 const SAME_START: TimeDelta = TimeDelta::seconds(4);
 
@@ -35,6 +38,8 @@ pub enum Loss {
     Restarted,
     /// Its server ran on, and has less than it was seen to have.
     FellBack,
+    /// Its server ran on, and somebody started, stopped, pointed or reset its replication while no manager looked.
+    Unseen,
 }
 
 /// Why a server may lack what it acknowledged.
@@ -91,10 +96,17 @@ impl Doubt {
 
 /// What happened to a server between two of its answers, `elapsed` apart, that may have lost what it had received.
 pub fn loss_between(before: &Report, report: &Report, elapsed: Duration) -> Option<Loss> {
-    if report.uptime + RESTART_SLACK < before.uptime + elapsed {
+    if may_have_restarted(before.uptime, report.uptime, elapsed) {
         return Some(Loss::Restarted);
     }
     (!still_has(report, before)).then_some(Loss::FellBack)
+}
+
+/// Two uptimes tell a restart between them only where the first one is longer than the slack. A server that had just started may have
+/// started once more, so that one counts as restarted until its second uptime rules that out.
+fn may_have_restarted(before: Duration, after: Duration, elapsed: Duration) -> bool {
+    let had_just_started = before <= RESTART_SLACK + WHOLE_SECOND;
+    after + RESTART_SLACK < before + elapsed || had_just_started && after <= elapsed + RESTART_SLACK
 }
 
 /// Sets are long, and most looks find a server that only went forward: nothing is copied for one.
@@ -125,6 +137,12 @@ impl ServerRun {
         self.is_within(other, SAME_START)
     }
 
+    /// At `now` it has gone on for so long that a later run cannot pass for it. A younger one is not written down: its server may be
+    /// restarted within what passes for the same start.
+    pub(super) fn is_told_from_the_next(&self, now: DateTime<Utc>) -> bool {
+        now - self.started_at > SAME_START + TimeDelta::from_std(RESTART_SLACK).unwrap_or_default()
+    }
+
     fn is_within(&self, other: &Self, slack: TimeDelta) -> bool {
         let other_process = self.pid.zip(other.pid).is_some_and(|(ours, theirs)| ours != theirs);
         !other_process && (self.started_at - other.started_at).abs() <= slack
@@ -136,6 +154,9 @@ impl ServerRun {
 pub struct AckerEvidence {
     pub instance: InstanceId,
     pub run: ServerRun,
+    /// [`Report::replication_statements`] by then. Any of them may throw away what was received and not applied.
+    #[serde(default)]
+    pub statements: Option<u64>,
     /// What it had when a failover was refused. It is less than it has while a primary serves, and never more.
     #[serde(default)]
     pub had: Option<GtidSet>,
@@ -147,6 +168,7 @@ impl AckerEvidence {
         self.instance == other.instance
             && self.run.pid.is_some() == other.run.pid.is_some()
             && self.run.is_within(&other.run, MOVED_START)
+            && self.statements == other.statements
             && self.had == other.had
     }
 }
@@ -167,6 +189,9 @@ impl fmt::Display for Standing<'_> {
             }
             Loss::Restarted => "its server restarted and may have lost what it had received",
             Loss::FellBack => "its replication was restarted or reset, which threw received transactions away",
+            Loss::Unseen => {
+                "its replication was restarted, pointed or reset while no manager looked, which may have thrown received transactions away"
+            }
         })?;
         match self.had {
             Some(had) => write!(f, ": it had {}, and has {}", had.newest(), self.has.known().newest()),
@@ -193,11 +218,42 @@ mod tests {
         assert!(!run(100, Some(7)).is_same(&run(101, Some(8))));
     }
 
+    /// A server that is restarted while it is young: two uptimes near zero do not show it.
+    #[test]
+    fn two_starts_in_a_moment_are_a_restart() {
+        let seconds = Duration::from_secs_f64;
+        let looks = [
+            // Started 0.6 s before the first look, again 0.3 s before the second one.
+            (0.0, 0.0, 0.95, true),
+            (3.0, 1.0, 2.0, true),
+            (4.0, 1.0, 1.0, true),
+            (10.0, 0.0, 1.0, true),
+            // Told late, or rounded.
+            (10.0, 9.0, 0.5, false),
+            (3.0, 4.0, 1.0, false),
+            (3.0, 6.0, 3.0, false),
+            (0.0, 5.0, 2.0, false),
+        ];
+        for (before, after, elapsed, restarted) in looks {
+            let told = may_have_restarted(seconds(before), seconds(after), seconds(elapsed));
+            assert_eq!(told, restarted, "{before} s, {elapsed} s later {after} s");
+        }
+    }
+
+    #[test]
+    fn a_run_is_written_down_when_no_later_one_passes_for_it() {
+        let started = run(100, None);
+        let after = |seconds| started.started_at + TimeDelta::seconds(seconds);
+        assert!(!started.is_told_from_the_next(after(6)));
+        assert!(started.is_told_from_the_next(after(7)));
+    }
+
     #[test]
     fn what_a_manager_would_learn_anew_is_written() {
         let evidence = |run, had: Option<&str>| AckerEvidence {
             instance: InstanceId::new("db2", 3306),
             run,
+            statements: Some(4),
             had: had.map(|had| GtidSet::parse(crate::model::instance::Flavor::MariaDb, had).unwrap()),
         };
         let told = evidence(run(100, Some(7)), None);
@@ -205,5 +261,7 @@ mod tests {
         assert!(!told.says_the_same(&evidence(run(103, Some(7)), None)));
         assert!(!told.says_the_same(&evidence(run(100, None), None)));
         assert!(!told.says_the_same(&evidence(run(100, Some(7)), Some("0-1-5"))));
+        let restarted = AckerEvidence { statements: Some(6), ..told.clone() };
+        assert!(!told.says_the_same(&restarted));
     }
 }

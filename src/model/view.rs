@@ -353,7 +353,10 @@ impl ClusterView {
         if !evidence.run.is_same(&seen.run(self.wall(*at), report)) {
             return Some(standing(Loss::Restarted, had));
         }
-        had.map(|had| standing(Loss::FellBack, Some(had)))
+        if had.is_some() {
+            return Some(standing(Loss::FellBack, had));
+        }
+        (evidence.statements != Some(report.replication_statements)).then(|| standing(Loss::Unseen, None))
     }
 
     fn evidence_of(&self, instance: &InstanceId) -> Option<&AckerEvidence> {
@@ -375,12 +378,16 @@ impl ClusterView {
             (Some(_), None) | (None, _) => {}
         }
         let mut run = seen.run(self.wall(*at), report);
+        if !run.is_told_from_the_next(self.wall(*at)) {
+            return recorded;
+        }
         let known = recorded.as_ref().filter(|evidence| evidence.run.is_same(&run));
         run.pid = run.pid.or_else(|| known.and_then(|evidence| evidence.run.pid));
         let had = recorded.and_then(|evidence| evidence.had);
         let told = had.as_ref().is_some_and(|had| had.is_as_far_as(&report.known()));
         let had = if refused && !told { Some(report.known()) } else { had };
-        Some(AckerEvidence { instance: instance.clone(), run, had })
+        let statements = Some(report.replication_statements);
+        Some(AckerEvidence { instance: instance.clone(), run, statements, had })
     }
 
     fn wall(&self, at: Moment) -> DateTime<Utc> {

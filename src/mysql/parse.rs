@@ -141,8 +141,15 @@ fn filters(row: &Record) -> Vec<Setting> {
     FILTERS.iter().filter_map(|name| Some(setting(name, of(name)?))).collect()
 }
 
-/// From [`Dialect::running`](super::dialect::Dialect::running): uptime, and where the binlog ends.
-pub(super) fn running(rows: &[Record]) -> (Duration, Option<BinlogCoordinates>) {
+/// From [`Dialect::running`](super::dialect::Dialect::running).
+pub(super) struct Running {
+    pub uptime: Duration,
+    pub replication_statements: u64,
+    pub coordinates: Option<BinlogCoordinates>,
+}
+
+/// From [`Dialect::running`](super::dialect::Dialect::running); a counter that this version does not have counts nothing.
+pub(super) fn running(rows: &[Record]) -> Running {
     let value = |name: &str| {
         let named = |row: &&Record| row.at(0).is_some_and(|known| known.eq_ignore_ascii_case(name));
         rows.iter().find(named).and_then(|row| row.at(1))
@@ -150,7 +157,12 @@ pub(super) fn running(rows: &[Record]) -> (Duration, Option<BinlogCoordinates>) 
     let number = |name| value(name).and_then(|text| text.parse().ok());
     let end = value("Binlog_snapshot_file").zip(number("Binlog_snapshot_position"));
     let end = end.and_then(|(file, position)| BinlogCoordinates::new(file, position).ok());
-    (Duration::from_secs(number("Uptime").unwrap_or(0)), end)
+    let counted = rows.iter().filter(|row| row.at(0).is_some_and(|name| name.starts_with("Com_")));
+    Running {
+        uptime: Duration::from_secs(number("Uptime").unwrap_or(0)),
+        replication_statements: counted.filter_map(|row| row.at(1)?.parse::<u64>().ok()).sum(),
+        coordinates: end,
+    }
 }
 
 /// From [`Dialect::restrictions`](super::dialect::Dialect::restrictions).

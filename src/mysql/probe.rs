@@ -78,7 +78,7 @@ pub async fn report(conn: &mut Connection, deadline: Instant) -> Result<Report, 
     }
     let Answer { sets, error } = conn.batch(&sql, deadline).await;
     let mut sets = sets.into_iter();
-    let (Some(variables), Some(replicas), Some(semi_variables), Some(semi_status), Some(uptime)) =
+    let (Some(variables), Some(replicas), Some(semi_variables), Some(semi_status), Some(running)) =
         (sets.next(), sets.next(), sets.next(), sets.next(), sets.next())
     else {
         return Err(error.map_or_else(|| broken("too few answers"), Unseen::from));
@@ -91,7 +91,7 @@ pub async fn report(conn: &mut Connection, deadline: Instant) -> Result<Report, 
     let mut replication = parse::channels(flavor, &replicas, &history).map_err(|why| broken(&why))?;
     let (semi_sync, words) = parse::semi_sync(&semi_variables, &semi_status);
     conn.semi_sync = Some(words);
-    let (uptime, coordinates) = parse::running(&uptime);
+    let running = parse::running(&running);
     let (mut restrictions, mut heartbeat_age) = (Restrictions::default(), None);
     for (extra, rows) in answered(conn, extras, sets.collect(), deadline).await? {
         match extra {
@@ -107,14 +107,15 @@ pub async fn report(conn: &mut Connection, deadline: Instant) -> Result<Report, 
     }
     Ok(Report {
         identity: conn.identity().clone(),
-        uptime,
+        uptime: running.uptime,
+        replication_statements: running.replication_statements,
         read_only: history.read_only,
         super_read_only: history.super_read_only,
         settings: parse::settings(flavor, row),
         restrictions,
         executed: history.executed,
         purged: history.purged,
-        coordinates,
+        coordinates: running.coordinates,
         replication,
         semi_sync,
         heartbeat_age,

@@ -74,6 +74,7 @@ pub(crate) fn is_so(world: &mut World, name: &str, fact: &[&str]) -> Done {
         }
         ["fell", "back", "to", n] => {
             let host = world.host(name)?;
+            host.replication_statements += 2;
             (host.received, host.applied) = (number(n)?, number(n)?);
             Ok(())
         }

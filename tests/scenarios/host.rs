@@ -94,6 +94,7 @@ pub(crate) struct Host {
     /// So does its agent's address.
     pub(crate) agent_leads_to: Option<String>,
     pub(crate) started_at: Moment,
+    pub(crate) replication_statements: u64,
     pub(crate) stream_at: Moment,
     pub(crate) beats: u64,
     pub(crate) granted_at: Moment,
@@ -156,6 +157,7 @@ impl Host {
             leads_to: None,
             agent_leads_to: None,
             started_at: now.back(Duration::from_secs(900)),
+            replication_statements: 2,
             stream_at: now,
             beats: 0,
             granted_at: now,

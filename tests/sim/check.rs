@@ -9,7 +9,7 @@ use mha::model::time::Moment;
 
 use super::basics::{Options, Planted};
 use super::host::Filter;
-use super::server::{Marks, Tx, Written};
+use super::server::{Marks, Tx, Waiter, Written};
 use super::state::{Event, MANAGERS, Sim};
 
 /// How long after the last fault everything must be well again.
@@ -194,6 +194,7 @@ impl Sim {
             self.must_have_all_of(h, old);
         } else if basis.degraded || basis.loss_accepted {
             self.acked.iter_mut().for_each(|ack| ack.proven = false);
+            self.pass_over(h);
         } else {
             let more = basis.stopped.iter().find(|(_, other)| self.has_more(h, other));
             if let Some((other, _)) = more {
@@ -216,14 +217,23 @@ impl Sim {
         }
     }
 
-    /// Leaving out what a privileged session wrote on a blocked server: that is errant wherever it got.
+    /// It leads without what others may have: that is errant from now on, wherever it is.
+    fn pass_over(&mut self, h: usize) {
+        let marks = self.servers[h].marks;
+        let lacks = |tx: &Tx| self.txs[*tx].number > marks[self.txs[*tx].origin];
+        let lacked: Vec<Tx> = (0..self.txs.len()).filter(lacks).collect();
+        self.passed_over.extend(lacked);
+    }
+
+    /// Leaving out what a privileged session wrote on a blocked server, and what an earlier promotion passed over.
     fn has_more(&self, h: usize, other: &Marks) -> bool {
         let marks = self.servers[h].marks;
         let more = |tx: &Tx| {
             let Written { origin, number } = self.txs[*tx];
             number > marks[origin] && number <= other[origin]
         };
-        (0..self.txs.len()).any(|tx| more(&tx) && !self.switching.errant.contains(&tx))
+        let errant = |tx: &Tx| self.switching.errant.contains(tx) || self.passed_over.contains(tx);
+        (0..self.txs.len()).any(|tx| more(&tx) && !errant(&tx))
     }
 
     pub(crate) fn note_plan(&mut self, m: usize, recovery: &str, plan: &Plan) {
@@ -362,8 +372,11 @@ impl Sim {
         let away = |sim: &mut Self, s: usize| sim.is_for_a_person(s, p) || sim.was_left_unknown(s);
         let left = unparked.into_iter().filter(|s| !away(self, *s)).count();
         let persons = self.opts.without_ackers == WithoutAckers::Block && left < record.acks as usize;
-        // Ackers that are parked, and a policy to block: a person is told, and commits wait for them.
-        if self.servers[p].waiters.len() >= 4 && !persons {
+        // Ackers that are parked, and a policy to block: a person is told, and commits wait for them. Over a slow link somebody always
+        // waits, and nobody for long.
+        let long = 2 * self.opts.silence + 3_000;
+        let waits = |waiter: &Waiter| self.t > waiter.since + long;
+        if self.servers[p].waiters.iter().any(waits) && !persons {
             let server = &self.servers[p];
             return Some(format!(
                 "commits wait on db{p}, {} acker(s), armed {} for {}: {:?}",
@@ -373,7 +386,9 @@ impl Sim {
                 server.waiters.iter().map(|waiter| (waiter.at, waiter.acked)).collect::<Vec<_>>()
             ));
         }
-        if self.asked < self.opts.asks.len() {
+        // A parked member is a person's to bring back before anything else is asked of it.
+        let next = self.opts.asks.get(self.asked);
+        if next.is_some_and(|ask| !record.parked.iter().any(|parked| parked.instance == ask.instance)) {
             return Some("an operator's word is not followed yet".to_owned());
         }
         for s in (0..self.servers.len()).filter(|s| *s != p) {

@@ -94,6 +94,7 @@ impl Sim {
                 port: 3306,
             },
             uptime: Duration::from_secs((self.t - server.booted_at) / 1_000),
+            replication_statements: server.replication_statements,
             read_only: server.read_only,
             super_read_only: None,
             executed,

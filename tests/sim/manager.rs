@@ -97,18 +97,14 @@ pub(crate) async fn run(shared: Shared, m: usize) {
             let since = sim.now_of_manager();
             let view =
                 ClusterView::new(sim.cluster.clone(), sim.stores[m].record.clone(), since, wall(sim.t));
-            let mut view = ClusterView { led_before, ..view };
-            if let Some(change) = view.outdated() {
-                let marked = ClusterRecord::apply(view.record.as_ref(), &change, wall(sim.t));
-                view.record = marked.ok();
-                sim.stores[m].record.clone_from(&view.record);
-                view.record.iter().for_each(|record| sim.keep_record(m, record));
-                sim.count("store older than the record");
-            }
-            view
+            ClusterView { led_before, ..view }
         });
         let (intents, operations) = Default::default();
         let mut manager = Manager { shared: shared.clone(), m, ballot, view, intents, operations };
+        if !manager.note_outdated().await {
+            sleep(Duration::from_millis(700)).await;
+            continue;
+        }
         manager.serve().await;
         // Deposed: another manager leads. It may be dead by the time this one looks again.
         let pause = shared.act(|sim| sim.dice.range(4_000, 9_000));
@@ -156,6 +152,17 @@ async fn lead(shared: &Shared, m: usize) -> Option<(Ballot, LedBefore)> {
 }
 
 impl Manager {
+    /// As the service: a record that is not the newest is marked so before anything is decided by it. Whether that was possible.
+    async fn note_outdated(&mut self) -> bool {
+        let Some(change) = self.view.outdated() else { return true };
+        let world = SimWorld::new(self.shared.clone(), self.m);
+        let at = self.shared.act(|sim| wall(sim.t));
+        let Ok(record) = change_record(&world, &change, at).await else { return false };
+        self.view.record = Some(record);
+        self.shared.act(|sim| sim.count("store older than the record"));
+        true
+    }
+
     async fn serve(&mut self) {
         self.look(true).await;
         sleep(Duration::from_millis(50)).await;
@@ -201,8 +208,7 @@ impl Manager {
                         said.clear();
                     }
                     Action::Refuse { blockers } => self.shared.act(|sim| sim.note_refusal(&blockers)),
-                    Action::Rest => self.word().await,
-                    Action::Wait { .. } => {}
+                    Action::Rest | Action::Wait { .. } => self.word().await,
                 }
                 if let Some(proven) = evidence {
                     self.record_evidence(proven).await;

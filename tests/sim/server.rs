@@ -63,6 +63,7 @@ pub(crate) struct Server {
     pub(crate) uncommitted: Vec<Tx>,
     /// When its log last grew.
     pub(crate) grew_at: u64,
+    pub(crate) replication_statements: u64,
     pub(crate) relay: VecDeque<Tx>,
     pub(crate) read_only: bool,
     pub(crate) source: Option<usize>,
@@ -376,6 +377,7 @@ impl Sim {
 
     /// Either thread starts; with both stopped MariaDB throws the relay log away (N1).
     fn starting(&mut self, s: usize) {
+        self.servers[s].replication_statements += 1;
         if self.opts.flavor == Flavor::MariaDb && !self.servers[s].io && !self.servers[s].sql {
             self.purge_relay(s);
         }
@@ -394,6 +396,7 @@ impl Sim {
     }
 
     pub(crate) fn stop_io(&mut self, s: usize) {
+        self.servers[s].replication_statements += 1;
         (self.servers[s].io, self.servers[s].io_error) = (false, false);
         self.servers[s].stream = None;
     }
@@ -468,6 +471,7 @@ impl Sim {
         let server = &mut self.servers[s];
         server.up = true;
         server.boot += 1;
+        server.replication_statements = 0;
         server.booted_at = t;
         server.read_only = true;
         (server.semi_replica, server.semi_source, server.acks) = (false, false, 1);

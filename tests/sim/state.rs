@@ -24,7 +24,7 @@ use super::check::{Acked, Basis, Opened};
 use super::faults::Fault;
 use super::host::{Filter, Host};
 use super::links::Links;
-use super::server::{Marks, Server, Written};
+use super::server::{Marks, Server, Tx, Written};
 use super::story::Told;
 use super::switchover::Switching;
 
@@ -131,6 +131,7 @@ pub(crate) struct Sim {
     pub(crate) sets: BTreeMap<Marks, GtidSet>,
     pub(crate) acked: Vec<Acked>,
     pub(crate) opened: Vec<Opened>,
+    pub(crate) passed_over: BTreeSet<Tx>,
     /// What accepted promotions rest on, by generation and by whom they are to let in: of several that want one generation the voters
     /// give it to one.
     pub(crate) bases: BTreeMap<(u64, usize, usize), Basis>,
@@ -213,6 +214,7 @@ impl Sim {
             sets: BTreeMap::new(),
             acked: Vec::new(),
             opened: Vec::new(),
+            passed_over: BTreeSet::new(),
             bases: BTreeMap::new(),
             generations: BTreeMap::new(),
             stopped: vec![Vec::new(); MANAGERS],
