@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::candidate::{Candidate, Ranking};
 use super::failover::acks_in_force;
 use super::plan::{Plan, PlanKind, Stage, Step};
+use super::proof::answered_alone;
 use super::restrictions;
 use super::standing::holds_unapplied;
 use super::topology;
@@ -51,13 +52,19 @@ fn waited(seen: &Seen, now: Moment) -> Duration {
     }
 }
 
-/// Lossless was given up, and enough replicas follow that can acknowledge.
+/// Lossless was given up, or was found not to be in force, and enough replicas follow that can acknowledge. What the primary has by then is
+/// the base of the new promise.
 pub(super) fn rearm(view: &ClusterView, ranking: &Ranking, intents: &Intents, now: Moment) -> Option<Plan> {
     let record = view.record.as_ref()?;
     let primary = &record.primary;
     let lossless = view.cluster.policy.durability == Durability::Lossless;
-    let why = record.degraded.as_ref().filter(|_| lossless)?.why.clone();
     let report = fresh(view, intents, primary)?;
+    let given_up = record.degraded.as_ref().filter(|_| lossless).map(|degraded| degraded.why.clone());
+    let found = lossless_record(view).filter(|_| report.is_writable());
+    let found = found.and_then(|record| answered_alone(view, record, report));
+    let title = found.as_ref().map(|why| format!("{primary} is armed again: {why}"));
+    let undo_arm = found.is_none();
+    let why = given_up.or(found)?;
     let acks = acks_in_force(view, Some(report));
     let follows = |candidate: &&Candidate| {
         candidate.can_acknowledge()
@@ -86,12 +93,13 @@ pub(super) fn rearm(view: &ClusterView, ranking: &Ranking, intents: &Intents, no
     let arm = |acks| Step::ArmSource { instance: primary.clone(), acks };
     let stages = vec![
         Stage::new("register", vec![register(record, ackers.clone(), record.acks, Some(why))]),
-        Stage::new("arm", vec![arm(acks)]).with_undo(vec![arm(0)]),
+        Stage::new("arm", vec![arm(acks)]).with_undo(if undo_arm { vec![arm(0)] } else { Vec::new() }),
         Stage::new("announce", announce.collect()),
         Stage::new("attach", vec![Step::AckersAttached { instance: primary.clone(), acks }]),
         Stage::new("lossless", vec![register(record, ackers, acks, None)]),
     ];
-    Some(plan(view, format!("{} acker(s) are back: {primary} is lossless again", ready.len()), stages))
+    let back = || format!("{} acker(s) are back: {primary} is lossless again", ready.len());
+    Some(plan(view, title.unwrap_or_else(back), stages))
 }
 
 /// A registered acker that receives nothing any more acknowledges nothing, and every failover would wait for its word; one whose settings

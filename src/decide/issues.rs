@@ -265,7 +265,7 @@ fn semi_sync_issue(view: &ClusterView, primary: &InstanceId) -> Option<String> {
     }
     let semi_sync = &report.semi_sync;
     if let Promise::Broken { why, .. } = promise(view) {
-        return Some(format!("{primary} is not armed: {why}, an acknowledged row may be on it alone"));
+        return Some(format!("what {primary} acknowledges may be on no registered acker: {why}"));
     }
     let ackers = view.record.as_ref()?.ackers.len();
     if semi_sync.clients as usize > ackers {

@@ -14,7 +14,7 @@ use crate::model::observation::Access;
 use crate::model::policy::Durability;
 use crate::model::record::ClusterRecord;
 use crate::model::report::Report;
-use crate::model::view::ClusterView;
+use crate::model::view::{ClusterView, Seen};
 
 /// What an acknowledgement of the present primary promises.
 #[derive(Debug)]
@@ -46,17 +46,50 @@ pub(super) fn promise(view: &ClusterView) -> Promise<'_> {
         if view.of(&record.primary).is_some_and(|seen| seen.reset.is_some()) {
             return Some("its history was reset, and replicas skip what they think they have".to_owned());
         }
-        let semi_sync = &report.semi_sync;
-        if !semi_sync.source_enabled || !semi_sync.source_status {
-            return Some("semi-sync was off".to_owned());
-        }
-        if !semi_sync.after_sync {
-            return Some("it committed before it waited (after-commit)".to_owned());
-        }
-        (semi_sync.acks < record.acks)
-            .then(|| format!("it waited for {} acknowledgement(s), not {}", semi_sync.acks, record.acks))
+        answered_alone(view, record, report).or_else(|| unknown_acker(view, record, report))
     });
     broken.map_or(Promise::Lossless(record), |why| Promise::Broken { record, why })
+}
+
+/// Why clients of the primary may have been told of rows that no acker has: it is not armed, or it answered without an acknowledgement.
+pub(super) fn answered_alone(view: &ClusterView, record: &ClusterRecord, report: &Report) -> Option<String> {
+    if let Some(why) = report.semi_sync.not_armed_for(record.acks) {
+        return Some(why);
+    }
+    if !report.semi_sync.source_status {
+        return Some("semi-sync was off".to_owned());
+    }
+    let alone = view.of(&record.primary)?.answered_alone.as_ref()?;
+    let since = record.base.as_ref().is_some_and(|base| base.is_as_far_as(&alone.had));
+    (!since).then(|| {
+        format!(
+            "{} commit(s) were answered without an acknowledgement, such as after a KILL QUERY of a session that waited",
+            alone.commits
+        )
+    })
+}
+
+/// Somebody acknowledges whom the record does not name: what it alone acknowledged is in no count of ours.
+fn unknown_acker(view: &ClusterView, record: &ClusterRecord, report: &Report) -> Option<String> {
+    let registered = |instance: &InstanceId| record.ackers.contains(instance);
+    // Whether it receives now does not matter: it did while the primary served.
+    let acknowledges = |report: &Report| {
+        report.semi_sync.replica_enabled
+            && report.channel().is_some_and(|channel| channel.source == record.primary)
+    };
+    let unregistered = view
+        .replicas()
+        .find(|(instance, seen)| !registered(instance) && seen.latest().is_some_and(acknowledges));
+    if let Some((instance, _)) = unregistered {
+        return Some(format!("{instance} acknowledges and is not registered"));
+    }
+    // The stream of a member that is gone counts as connected until its host's kernel gives it up.
+    let may_be = |(instance, seen): &(&InstanceId, &Seen)| registered(instance) || seen.latest().is_none();
+    let members = view.replicas().filter(may_be).count();
+    let clients = report.semi_sync.clients as usize;
+    (clients > members).then(|| {
+        format!("{clients} ackers were connected to it, of which at most {members} are members; find the other one on {} with SHOW PROCESSLIST (\"Binlog Dump\")", record.primary)
+    })
 }
 
 /// Which promotion rule of section 4 is proven. Voters still have their say when it is claimed.
@@ -96,7 +129,9 @@ fn acks_are_fenced(view: &ClusterView, isolation: &Isolation) -> Result<(), Stri
         Promise::Lossless(record) => record,
         Promise::Local => return Err("its acknowledgements wait for no replica".to_owned()),
         Promise::Broken { why, .. } => {
-            return Err(format!("its acknowledgements waited for no replica: {why}"));
+            return Err(format!(
+                "its acknowledgements do not prove that a registered acker has a row: {why}"
+            ));
         }
     };
     let registered = record.ackers.len();

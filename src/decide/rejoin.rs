@@ -36,6 +36,9 @@ const KILLED: [u32; 3] = [1317, 1756, 1927];
 const CANNOT_SEND: [u32; 2] = [1236, 13114];
 /// What MariaDB says with it where its logs begin later.
 const TOO_OLD: &str = "Could not find GTID state";
+/// What MariaDB says with it where a server that led meanwhile has written what the replica lacks, and the replica has another transaction
+/// in its place. Its GTID sets do not show that: of a domain only the last transaction counts.
+const REPLACED: &str = "is missing the GTID";
 /// What they say where the histories have parted: MariaDB, and MySQL old and new.
 const PARTED: [&str; 3] = [
     "which is not in the master's binlog",
@@ -348,10 +351,14 @@ fn cannot_be_sent(of: Returned<'_>, home: &InstanceId, joins: bool) -> Option<St
     if !purged.is_empty() && report.identity.flavor == Flavor::MySql {
         return Some(format!("it lacks {purged}, which the logs of {home} do not hold any more"));
     }
-    // MariaDB does not tell what its logs begin with; it tells whoever asks for less.
-    let refusal = refusal(home, report).filter(|error| error.text.contains(TOO_OLD) && !missing.is_empty());
-    if let Some(error) = refusal {
-        return Some(format!("{home} cannot send it what it lacks: {}", error.text));
+    if let Some(error) = refusal(home, report) {
+        // MariaDB does not tell what its logs begin with; it tells whoever asks for less.
+        if error.text.contains(TOO_OLD) && !missing.is_empty() {
+            return Some(format!("{home} cannot send it what it lacks: {}", error.text));
+        }
+        if error.text.contains(REPLACED) {
+            return Some(format!("it has a transaction that {home} has not, and lacks others: {}", error.text));
+        }
     }
     let takes_its_own = report.identity.flavor == Flavor::MariaDb
         && topology::would_acknowledge(view, record, (instance, report), home);
@@ -371,7 +378,7 @@ fn refusal<'a>(home: &InstanceId, report: &'a Report) -> Option<&'a ThreadError>
 /// so does not try again. It may have been well when it was pointed there, and have got the rest from its old source since.
 fn refused_for_history(home: &InstanceId, report: &Report) -> bool {
     refusal(home, report)
-        .is_some_and(|error| PARTED.iter().chain([&TOO_OLD]).any(|words| error.text.contains(words)))
+        .is_some_and(|error| PARTED.iter().chain([&TOO_OLD, &REPLACED]).any(|words| error.text.contains(words)))
 }
 
 fn is_applying(report: &Report) -> bool {

@@ -306,9 +306,8 @@ fn found_degraded(
     manager: &str,
 ) -> Option<String> {
     let known = record.degraded.as_ref().map(|degraded| degraded.why.clone());
-    let waits = report.semi_sync.source_enabled && report.semi_sync.acks >= record.acks;
-    let left = record.acks > 0 && !waits;
-    known.or_else(|| left.then(|| format!("{manager} had left {primary} without it")))
+    let left = report.semi_sync.not_armed_for(record.acks).filter(|_| record.acks > 0);
+    known.or_else(|| left.map(|why| format!("{manager} had left {primary} without it: {why}")))
 }
 
 /// Its agent has spoken since the last recovery ended: what it said before may be what that has changed.

@@ -9,6 +9,7 @@ use super::binlog::BinlogCoordinates;
 use super::gtid::GtidSet;
 use super::instance::{Flavor, Identity, InstanceId};
 use super::restrictions::{Restrictions, Setting};
+use super::time::human;
 
 /// The state of one of a replica's two threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,16 +89,42 @@ pub struct SemiSync {
     pub after_sync: bool,
     /// How long a commit waits before it falls back.
     pub timeout: Duration,
+    /// A commit waits also while no acker is connected (`…_wait_no_replica`).
+    #[serde(default)]
+    pub waits_without_ackers: bool,
     /// a in force: `wait_for_replica_count`, 1 on MariaDB.
     pub acks: u32,
     /// Connected ackers.
     pub clients: u32,
     /// Sessions waiting for an acknowledgement.
     pub waiting: u32,
-    /// Commits that were not acknowledged since start (`…_no_tx`): a growth voids the promise.
+    /// Commits that were not acknowledged since start (`…_no_tx`): where this grows while the source is armed, clients were told of a commit
+    /// that nobody acknowledged. MariaDB answers a commit that waits, and whose session somebody ends with `KILL QUERY`, with OK.
     pub unacknowledged: u64,
     pub replica_enabled: bool,
     pub replica_status: bool,
+}
+
+impl SemiSync {
+    /// The wait of an armed source: the longest that both families know, 49.7 days. MariaDB counts it in nanoseconds.
+    pub const LONGEST_WAIT: Duration = Duration::from_millis(u32::MAX as u64);
+
+    /// Why a commit that is answered may not have been acknowledged by `acks` ackers, by the settings in force; `None`: armed.
+    pub fn not_armed_for(&self, acks: u32) -> Option<String> {
+        if !self.source_enabled {
+            return Some("semi-sync was off".to_owned());
+        }
+        if !self.after_sync {
+            return Some("it committed before it waited (after-commit)".to_owned());
+        }
+        if self.timeout < Self::LONGEST_WAIT {
+            return Some(format!("its commits waited for no longer than {}", human(self.timeout)));
+        }
+        if !self.waits_without_ackers {
+            return Some("its commits did not wait while no acker was connected".to_owned());
+        }
+        (self.acks < acks).then(|| format!("it waited for {} acknowledgement(s), not {acks}", self.acks))
+    }
 }
 
 /// The settings a decision turns on.

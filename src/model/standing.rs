@@ -94,6 +94,30 @@ impl Doubt {
     }
 }
 
+/// Commits of a primary that its clients were told of, and that nobody acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnsweredAlone {
+    pub commits: u64,
+    /// What the primary had when it told of them.
+    pub had: GtidSet,
+}
+
+impl AnsweredAlone {
+    /// Between two answers of one run, both given by an armed source; with those counted `before`.
+    pub(super) fn between(before: &Report, report: &Report, told: Option<Self>) -> Option<Self> {
+        if report.channel().is_some() {
+            return None;
+        }
+        let armed = |report: &Report| report.semi_sync.not_armed_for(1).is_none();
+        let more = report.semi_sync.unacknowledged.saturating_sub(before.semi_sync.unacknowledged);
+        if more == 0 || !armed(before) || !armed(report) {
+            return told;
+        }
+        let commits = told.map_or(0, |told| told.commits) + more;
+        Some(Self { commits, had: report.executed.clone() })
+    }
+}
+
 /// What happened to a server between two of its answers, `elapsed` apart, that may have lost what it had received.
 pub fn loss_between(before: &Report, report: &Report, elapsed: Duration) -> Option<Loss> {
     if may_have_restarted(before.uptime, report.uptime, elapsed) {

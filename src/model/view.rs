@@ -18,7 +18,9 @@ use super::overtaken::LedBefore;
 use super::reached::{KnownIdentity, connected, has_heard};
 use super::record::ClusterRecord;
 use super::report::Report;
-use super::standing::{AckerEvidence, Doubt, Loss, RESTART_SLACK, ServerRun, Standing, has, loss_between};
+use super::standing::{
+    AckerEvidence, AnsweredAlone, Doubt, Loss, RESTART_SLACK, ServerRun, Standing, has, loss_between,
+};
 use super::time::Moment;
 
 /// Probes kept per instance.
@@ -67,6 +69,9 @@ pub struct Seen {
     /// It was seen to have forgotten its own history, and nothing has mended that since.
     #[serde(default)]
     pub reset: Option<HistoryReset>,
+    /// As a primary: commits that were answered without an acknowledgement, until lossless is in force anew.
+    #[serde(default)]
+    pub answered_alone: Option<AnsweredAlone>,
     /// The last answer to an own look, while later ones failed and nothing has explained another history since.
     #[serde(skip)]
     pub(super) answered_before: Option<Report>,
@@ -92,6 +97,7 @@ impl Seen {
             if report.executed != before.executed {
                 self.moved_at = Some(at);
             }
+            self.answered_alone = AnsweredAlone::between(before, report, self.answered_alone.take());
             if has_heard(before, report) {
                 self.stream_moved_at = Some(at);
             }

@@ -99,7 +99,8 @@ impl SemiSyncWords {
     }
 
     /// The settings an armed source needs before it is enabled; `acks` only where the server has such a setting.
-    pub fn arm(self, timeout_ms: u64, acks: Option<u32>) -> Option<String> {
+    pub fn arm(self, wait: Duration, acks: Option<u32>) -> Option<String> {
+        let timeout_ms = wait.as_millis();
         let (stem, none, count) = if self.source_is_old? {
             ("master", "wait_no_slave", "wait_for_slave_count")
         } else {
@@ -292,6 +293,16 @@ impl Dialect {
     pub const fn hurry_stop(self) -> Option<&'static str> {
         match self.flavor {
             Flavor::MariaDb => Some("SET GLOBAL rpl_semi_sync_slave_kill_conn_timeout=1"),
+            Flavor::MySql => None,
+        }
+    }
+
+    /// Makes a source refuse this replica where their histories have parted. Without it a MariaDB source passes over whatever another
+    /// server wrote up to the sequence number that the replica has, without an error (tried on 10.11; the default is off). The receiver
+    /// tells its source when it connects. MySQL compares sets.
+    pub const fn refuse_parted_history(self) -> Option<&'static str> {
+        match self.flavor {
+            Flavor::MariaDb => Some("SET GLOBAL gtid_strict_mode=1"),
             Flavor::MySql => None,
         }
     }

@@ -264,6 +264,7 @@ pub(super) fn semi_sync(variables: &[Record], counters: &[Record]) -> (SemiSync,
         source_status: on("rpl_semi_sync_source_status"),
         after_sync: value("rpl_semi_sync_source_wait_point").eq_ignore_ascii_case("AFTER_SYNC"),
         timeout: Duration::from_millis(number("rpl_semi_sync_source_timeout")),
+        waits_without_ackers: on("rpl_semi_sync_source_wait_no_replica"),
         acks: match small("rpl_semi_sync_source_wait_for_replica_count") {
             0 => 1,
             count => count,

@@ -137,6 +137,7 @@ fn waiting(world: &mut World, name: &str, waiting: &str, clients: &str) -> Done 
     let semi_sync = &mut world.host(name)?.semi_sync;
     semi_sync.waiting = number(waiting)?;
     semi_sync.clients = number(clients)?;
+    world.host(name)?.clients_told = true;
     Ok(())
 }
 
@@ -205,9 +206,15 @@ fn server_is(host: &mut Host, fact: &[&str]) -> Done {
         ["follows", source] => host.source = Some(instance(source)?),
         ["semi-sync", "off"] => host.semi_sync.source_status = false,
         ["semi-sync", "on"] => host.semi_sync.source_enabled = true,
+        ["semi-sync", "timeout", wait] => host.semi_sync.timeout = span(wait)?,
+        ["semi-sync", "waits", "for", "nobody"] => host.semi_sync.waits_without_ackers = false,
+        ["answered", n, "alone"] => host.semi_sync.unacknowledged += number::<u64>(n)?,
         ["after-commit"] => host.semi_sync.after_sync = false,
         ["disk", state @ ..] => host.disk = disk(state)?,
-        ["ackers", n] => host.semi_sync.clients = number(n)?,
+        ["ackers", n] => (host.semi_sync.clients, host.clients_told) = (number(n)?, true),
+        ["acknowledges"] => {
+            (host.acknowledges_unregistered, host.semi_sync.replica_enabled) = (true, true);
+        }
         _ => return Err("unknown fact".to_owned()),
     }
     Ok(())

@@ -66,6 +66,9 @@ pub(crate) struct Host {
     pub(crate) log_replica_updates: bool,
     pub(crate) version: Version,
     pub(crate) semi_sync: SemiSync,
+    /// A fact says how many ackers are connected; otherwise those that are registered.
+    pub(crate) clients_told: bool,
+    pub(crate) acknowledges_unregistered: bool,
     /// A generation it accepted as a voter beyond the recorded one, and one its agent has led.
     pub(crate) accepted: Generation,
     pub(crate) led: Option<Generation>,
@@ -140,6 +143,8 @@ impl Host {
                 Flavor::MySql => Version::new(8, 4, 5),
             },
             semi_sync: SemiSync { available: true, ..SemiSync::default() },
+            clients_told: false,
+            acknowledges_unregistered: false,
             accepted: Generation(0),
             led: None,
             has_vip: true,

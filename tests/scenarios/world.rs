@@ -17,7 +17,7 @@ use mha::model::instance::{Flavor, Identity, InstanceId};
 use mha::model::intent::{Intents, SwitchoverAsk};
 use mha::model::observation::{Access, AgentStatus, Observation, Probe, Process, Unseen, Vantage};
 use mha::model::reach::Reach;
-use mha::model::report::{Replication, Report, Settings, ThreadError, ThreadState};
+use mha::model::report::{Replication, Report, SemiSync, Settings, ThreadError, ThreadState};
 use mha::model::time::Moment;
 use mha::model::view::{ClusterView, Granted};
 
@@ -372,7 +372,7 @@ impl World {
             purged,
             coordinates: self.log_end(host),
             replication: self.channels(host, with(host.received)),
-            semi_sync: host.semi_sync.clone(),
+            semi_sync: self.semi_sync(host),
             settings: Settings {
                 log_bin: host.log_bin,
                 log_replica_updates: host.log_replica_updates,
@@ -384,6 +384,20 @@ impl World {
             restrictions: host.restrictions.clone(),
             heartbeat_age: host.source.as_ref().map(|_| host.lag),
         }
+    }
+
+    /// Who is taken from the record, or put below another one, acknowledges no more.
+    fn semi_sync(&self, host: &Host) -> SemiSync {
+        let mut semi_sync = host.semi_sync.clone();
+        let Some(record) = &self.view.record else { return semi_sync };
+        if !host.clients_told && semi_sync.clients > 0 {
+            semi_sync.clients = record.ackers.len() as u32;
+        }
+        let registered = record.ackers.contains(&host.instance) || host.instance == record.primary;
+        let acknowledges = registered || host.acknowledges_unregistered;
+        semi_sync.replica_enabled &= acknowledges;
+        semi_sync.replica_status &= acknowledges;
+        semi_sync
     }
 
     fn log_end(&self, host: &Host) -> Option<BinlogCoordinates> {

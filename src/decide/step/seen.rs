@@ -106,9 +106,7 @@ impl Step {
             }),
             Self::ArmSource { acks: 0, .. } => report.is_some_and(|report| !report.semi_sync.source_enabled),
             Self::ArmSource { acks, .. } => report.is_some_and(|report| {
-                report.semi_sync.source_enabled
-                    && report.semi_sync.after_sync
-                    && report.semi_sync.acks >= *acks
+                report.semi_sync.not_armed_for(*acks).is_none() && !report.semi_sync.replica_enabled
             }),
             Self::PointReplica { source, acker, .. } => {
                 report.is_some_and(|report| follows(report, source, *acker))

@@ -94,6 +94,7 @@ fn prepare(conn: &Connection, seen: &Standing, acker: bool) -> Vec<String> {
         sql.extend(side(conn, Side::Source, false));
     }
     sql.extend(side(conn, Side::Replica, acker));
+    sql.extend(conn.dialect().refuse_parted_history().map(str::to_owned));
     sql
 }
 

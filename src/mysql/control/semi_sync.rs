@@ -6,12 +6,10 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::{ControlError, named, side};
+use crate::model::report::SemiSync;
 use crate::mysql::client::{Answer, Connection};
 use crate::mysql::dialect::{SemiSyncWords, Side};
 use crate::mysql::parse;
-
-/// 49.7 days: MySQL's longest, and short enough for MariaDB to count in nanoseconds.
-const LONGEST_MS: u64 = u32::MAX as u64;
 
 /// How long one count of the ackers may take.
 const ANSWER: Duration = Duration::from_secs(1);
@@ -85,7 +83,7 @@ pub(super) async fn arm_source(
         server: named(conn),
         what: "no semi-sync; install the server's semi-sync plugin".to_owned(),
     };
-    let arm = words.arm(LONGEST_MS, counts.then_some(acks)).ok_or_else(unloaded)?;
+    let arm = words.arm(SemiSync::LONGEST_WAIT, counts.then_some(acks)).ok_or_else(unloaded)?;
     let enable = words.enable(Side::Source, true).ok_or_else(unloaded)?;
     let mut sql = Vec::from([arm, enable]);
     // The old replica side goes last: off it can only acknowledge less.
@@ -93,11 +91,12 @@ pub(super) async fn arm_source(
     sql.push(VARIABLES.to_owned());
     let rows = conn.query(&sql.join("; "), deadline).await?;
     let (seen, _) = parse::semi_sync(&rows, &[]);
-    let long = seen.timeout == Duration::from_millis(LONGEST_MS);
-    if seen.source_enabled && seen.after_sync && seen.acks >= acks && long && !seen.replica_enabled {
-        Ok(())
-    } else {
-        Err(ControlError::NoEffect { server: named(conn), what: format!("armed, and reads back {seen:?}") })
+    match seen.not_armed_for(acks) {
+        None if !seen.replica_enabled => Ok(()),
+        why => {
+            let why = why.unwrap_or_else(|| "it goes on acknowledging".to_owned());
+            Err(ControlError::NoEffect { server: named(conn), what: format!("armed for {acks}, and {why}") })
+        }
     }
 }
 

@@ -50,10 +50,10 @@ fn hostile_values_stay_inside_their_quotes() {
 #[test]
 fn semi_sync_words_of_either_generation() {
     let old = SemiSyncWords::of(["rpl_semi_sync_master_enabled", "rpl_semi_sync_slave_enabled"].into_iter());
-    let arm = old.arm(7, Some(2)).unwrap();
+    let arm = old.arm(Duration::from_millis(7), Some(2)).unwrap();
     assert!(arm.contains("master_wait_for_slave_count=2") && arm.contains("master_wait_no_slave=1"), "{arm}");
     let new = SemiSyncWords::of(["rpl_semi_sync_source_enabled"].into_iter());
-    assert!(new.arm(7, None).unwrap().contains("source_wait_no_replica=1"));
+    assert!(new.arm(Duration::from_millis(7), None).unwrap().contains("source_wait_no_replica=1"));
     assert_eq!(new.enable(Side::Replica, true), None);
     assert_eq!(today("Relay_Master_Log_File"), "relay_source_log_file");
 }
