@@ -13,10 +13,12 @@ use crate::model::ballot::Generation;
 use crate::model::events::EventsPolicy;
 use crate::mysql::control;
 
-/// A majority's lease, then the kernel, then the server.
+/// A majority's lease, then the kernel, then the server. One that was armed for `acks` acknowledgements in this recovery must be so still: a
+/// restart in between disarms it, and nothing else would tell.
 pub(super) async fn open(
     shared: &Shared,
     generation: Generation,
+    acks: u32,
     epoch: Option<u64>,
     deadline: Instant,
 ) -> Result<(), StepError> {
@@ -35,6 +37,9 @@ pub(super) async fn open(
     ordered?;
     let mut conn =
         conn.map_err(|error| StepError::unseen(&error.unseen, env.statement, error.to_string()))?;
+    let by = deadline.min(Instant::now() + env.statement);
+    // On the connection that opens it, while the voters answer.
+    control::refuse_unarmed(&mut conn, acks, by).await.map_err(|error| step_error(&error, env.statement))?;
     let gone = |shared: &Shared| matches!(shared.seen().process, ServerProcess::Gone(_));
     let decided =
         |shared: &Shared| holds(shared, generation) || !asks_for(shared, generation) || gone(shared);

@@ -76,14 +76,16 @@ pub(super) async fn by_hand(
     if role.generation() != Some(generation) {
         return Err(failed(format!("this host did not lead generation {generation}")));
     }
-    if let Some(arm) = arming(&membership) {
+    let arm = arming(&membership);
+    let acks = if arm.is_some() { membership.acks } else { 0 };
+    if let Some(arm) = arm {
         let env = shared.control_env().map_err(StepError::Failed)?;
         let mut conn =
             shared.spare.take(shared, deadline).await.map_err(|error| failed(error.to_string()))?;
         control::apply(&mut conn, &arm, &env).await.map_err(|error| failed(error.to_string()))?;
         shared.spare.give(conn).await;
     }
-    opening::open(shared, generation, Some(epoch), deadline).await?;
+    opening::open(shared, generation, acks, Some(epoch), deadline).await?;
     if membership.vip.is_some() {
         shared.order(Input::TakeVip { generation }).await?;
     }

@@ -122,7 +122,15 @@ async fn done(shared: &Arc<Shared>, request: &StepRequest, deadline: Instant) ->
         }
         // Reading it back is all.
         Step::Unmoved { .. } => Ok(Read::Server),
-        Step::Open { generation, .. } => open(shared, *generation, request.epoch, deadline).await.map(server),
+        Step::Open { generation, .. } => {
+            let acks = shared.armed_in(&token.recovery);
+            open(shared, *generation, acks, request.epoch, deadline).await.map(server)
+        }
+        Step::ArmSource { acks, .. } => {
+            sql(shared, step, deadline).await?;
+            shared.note_armed(&token.recovery, *acks);
+            Ok(Read::Server)
+        }
         Step::Admit { .. } => admit(shared, deadline).await.map(server),
         Step::StartServer { as_replica, drop_tail, .. } => {
             start(shared, StartAs::of(*as_replica, *drop_tail), deadline).await.map(server)
@@ -150,7 +158,6 @@ async fn done(shared: &Arc<Shared>, request: &StepRequest, deadline: Instant) ->
         Step::Exchange { .. } => exchange::exchange(shared, deadline).await.map(server),
         Step::Events { .. } => sql(shared, step, deadline).await.map(|()| Read::Events),
         Step::WaitApplied { .. }
-        | Step::ArmSource { .. }
         | Step::AckersAttached { .. }
         | Step::ForgetSource { .. }
         | Step::Furnish { .. }

@@ -71,7 +71,8 @@ impl BlockedHost for ThisHost {
     }
 
     async fn open(&self, generation: Generation, epoch: u64, deadline: Instant) -> Result<(), String> {
-        let opened = opening::open(&self.0, generation, Some(epoch), deadline).await;
+        // It was blocked as it served: nothing armed it in between.
+        let opened = opening::open(&self.0, generation, 0, Some(epoch), deadline).await;
         opened.map_err(|error| error.to_string())
     }
 

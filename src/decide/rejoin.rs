@@ -357,7 +357,10 @@ fn cannot_be_sent(of: Returned<'_>, home: &InstanceId, joins: bool) -> Option<St
             return Some(format!("{home} cannot send it what it lacks: {}", error.text));
         }
         if error.text.contains(REPLACED) {
-            return Some(format!("it has a transaction that {home} has not, and lacks others: {}", error.text));
+            return Some(format!(
+                "it has a transaction that {home} has not, and lacks others: {}",
+                error.text
+            ));
         }
     }
     let takes_its_own = report.identity.flavor == Flavor::MariaDb
@@ -377,8 +380,9 @@ fn refusal<'a>(home: &InstanceId, report: &'a Report) -> Option<&'a ThreadError>
 /// It was refused for what it has or lacks, and no source sends it anything before that is compared and mended: a receiver that was told
 /// so does not try again. It may have been well when it was pointed there, and have got the rest from its old source since.
 fn refused_for_history(home: &InstanceId, report: &Report) -> bool {
-    refusal(home, report)
-        .is_some_and(|error| PARTED.iter().chain([&TOO_OLD, &REPLACED]).any(|words| error.text.contains(words)))
+    refusal(home, report).is_some_and(|error| {
+        PARTED.iter().chain([&TOO_OLD, &REPLACED]).any(|words| error.text.contains(words))
+    })
 }
 
 fn is_applying(report: &Report) -> bool {

@@ -171,8 +171,10 @@ async fn stopping_a_receiver_of_a_frozen_source() {
 async fn a_parted_history_is_refused_where_gtid_sets_do_not_show_it() {
     let Some(Pair { primary, replica, mut p, mut r }) = pair(Flavor::MariaDb, false).await else { return };
     run(&mut r, "STOP SLAVE; RESET SLAVE ALL; SET GLOBAL read_only=0").await;
-    run(&mut r, "SET GLOBAL gtid_strict_mode=0; SET SESSION server_id=1; INSERT INTO t.t VALUES (90, 0)").await;
-    run(&mut p, "SET SESSION server_id=2; INSERT INTO t.t VALUES (10, 0); INSERT INTO t.t VALUES (11, 0)").await;
+    run(&mut r, "SET GLOBAL gtid_strict_mode=0; SET SESSION server_id=1; INSERT INTO t.t VALUES (90, 0)")
+        .await;
+    run(&mut p, "SET SESSION server_id=2; INSERT INTO t.t VALUES (10, 0); INSERT INTO t.t VALUES (11, 0)")
+        .await;
     run(&mut p, "SET SESSION server_id=1; INSERT INTO t.t VALUES (12, 0)").await;
     let (ahead, behind) = (look(&mut p).await.executed, look(&mut r).await.executed);
     assert!(behind.minus(&ahead).is_empty(), "{behind} beside {ahead}");

@@ -53,6 +53,8 @@ pub(crate) struct Host {
     pub(crate) turning: bool,
     /// The recovery that its agent last saw taken back.
     pub(crate) taken_back: String,
+    /// As its agent remembers: the recovery in which the server was armed last, and for how many acknowledgements.
+    pub(crate) armed: (String, u32),
     /// A manager's order left its replication standing; its agent forgets that when it restarts.
     pub(crate) stopped_by_order: bool,
     // The kernel.
@@ -86,6 +88,7 @@ impl Host {
             has_server,
             turning: false,
             taken_back: String::new(),
+            armed: (String::new(), 0),
             stopped_by_order: false,
             filter: Filter::Open,
             vip: None,
@@ -174,6 +177,7 @@ impl Sim {
     pub(crate) fn stop_agent(&mut self, h: usize) {
         (self.hosts[h].agent, self.hosts[h].turning) = (None, false);
         self.hosts[h].taken_back.clear();
+        self.hosts[h].armed = (String::new(), 0);
         self.hosts[h].stopped_by_order = false;
         self.hosts[h].life += 1;
     }

@@ -79,6 +79,14 @@ pub(crate) async fn agent_step(
             shared.act(|sim| sim.feed(h, Input::LoseVip)).map_err(|why| failed(why.to_string()))?;
         }
         Step::Open { generation, .. } => {
+            let disarmed = shared.act(|sim| {
+                let (recovery, acks) = &sim.hosts[h].armed;
+                *recovery == token.recovery && *acks > 0 && !sim.servers[h].semi_source
+            });
+            if disarmed {
+                shared.act(|sim| sim.count("restarted after it was armed"));
+                return Err(failed("its server was restarted since it was armed".to_owned()));
+            }
             let input = Input::Open { generation: *generation, epoch };
             shared.act(|sim| sim.feed(h, input)).map_err(|why| failed(why.to_string()))?;
             loop {
@@ -129,6 +137,10 @@ pub(crate) async fn agent_step(
             let done = sql(shared, h, life, step).await;
             shared.act(|sim| sim.hosts[h].turning &= sim.hosts[h].life != life);
             done?;
+        }
+        Step::ArmSource { acks, .. } => {
+            sql(shared, h, life, step).await?;
+            shared.act(|sim| sim.hosts[h].armed = (token.recovery.clone(), *acks));
         }
         _ => sql(shared, h, life, step).await?,
     }

@@ -33,6 +33,7 @@ pub use self::clone::{CloneOrder, clone, clone_progress, data_directory, end_clo
 pub use self::heartbeat::{HEARTBEAT_SCHEMA, write_heartbeat};
 pub use self::rewind::{Undo, begin_anew, reset, undo};
 pub use self::salvage::apply_salvage;
+pub use self::semi_sync::refuse_unarmed;
 
 /// What steps need beside themselves.
 #[derive(Debug, Clone)]
@@ -83,6 +84,11 @@ pub enum ControlError {
         "{sessions} session(s) of {server} wait for an acknowledgement; switching it off would let them commit unseen"
     )]
     WouldRelease { server: String, sessions: u32 },
+    #[error(
+        "{server} was armed, and is no more: {why}; its server was restarted, or somebody changed its settings; it is armed again at the \
+         next attempt"
+    )]
+    NotArmed { server: String, why: String },
     #[error("{server} cannot: {what}")]
     Unsupported { server: String, what: String },
     #[error("{server} took it without effect: {what}")]
@@ -110,6 +116,7 @@ impl ControlError {
             | Self::NotFed { .. }
             | Self::NotAttached { .. }
             | Self::WouldRelease { .. }
+            | Self::NotArmed { .. }
             | Self::NoEffect { .. }
             | Self::NotSql(_) => false,
         }
@@ -126,6 +133,7 @@ impl ControlError {
             | Self::NotFed { .. }
             | Self::NotAttached { .. }
             | Self::WouldRelease { .. }
+            | Self::NotArmed { .. }
             | Self::Unsupported { .. }
             | Self::NoEffect { .. }
             | Self::NotSql(_) => false,

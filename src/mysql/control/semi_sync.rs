@@ -100,6 +100,21 @@ pub(super) async fn arm_source(
     }
 }
 
+/// Refuses a source that is not armed for `acks` acknowledgements, unless that is none.
+///
+/// # Errors
+/// What is missing, or how asking failed by `deadline`.
+pub async fn refuse_unarmed(conn: &mut Connection, acks: u32, deadline: Instant) -> Result<(), ControlError> {
+    if acks == 0 {
+        return Ok(());
+    }
+    let rows = conn.query(VARIABLES, deadline).await?;
+    match parse::semi_sync(&rows, &[]).0.not_armed_for(acks) {
+        None => Ok(()),
+        Some(why) => Err(ControlError::NotArmed { server: named(conn), why }),
+    }
+}
+
 /// The source side off. This lets waiting commits return: asked for only where policy says so, never on a fenced server (H6).
 pub(super) async fn disarm_source(conn: &mut Connection, deadline: Instant) -> Result<(), ControlError> {
     words(conn, deadline).await?;
