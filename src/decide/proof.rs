@@ -59,9 +59,7 @@ pub(super) fn answered_alone(view: &ClusterView, record: &ClusterRecord, report:
     if !report.semi_sync.source_status {
         return Some("semi-sync was off".to_owned());
     }
-    let alone = view.of(&record.primary)?.answered_alone.as_ref()?;
-    let since = record.base.as_ref().is_some_and(|base| base.is_as_far_as(&alone.had));
-    (!since).then(|| {
+    view.answered_alone().map(|alone| {
         format!(
             "{} commit(s) were answered without an acknowledgement, such as after a KILL QUERY of a session that waited",
             alone.commits

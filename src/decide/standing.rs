@@ -5,23 +5,27 @@ use super::failover::Isolation;
 use super::verdict::{Action, Decision};
 use crate::model::instance::InstanceId;
 use crate::model::observation::Access;
+use crate::model::record::RecordChange;
 use crate::model::report::Report;
-use crate::model::standing::{AckerEvidence, Loss, Standing, loss_between};
+use crate::model::standing::{AckerEvidence, Known, Loss, Standing, loss_between};
 use crate::model::view::ClusterView;
 
-/// What the record is to say of its ackers, where it says something else now. It changes when an acker restarts or is level again, and
-/// when a failover is refused: never on the way of one, and not with every look.
-pub fn evidence_to_record(view: &ClusterView, decision: &Decision) -> Option<Vec<AckerEvidence>> {
+/// What the record is to say of the servers, where it says something else now. It changes when an acker restarts or is level again, when
+/// a failover is refused, and with what should never happen: never on the way of a failover, and not with every look.
+pub fn known_to_record(view: &ClusterView, decision: &Decision) -> Option<RecordChange> {
     let record = view.record.as_ref()?;
     let refused = match &decision.action {
         Action::Refuse { .. } => true,
         Action::Act(_) | Action::Rest | Action::Wait { .. } => false,
     };
-    let wanted: Vec<AckerEvidence> =
+    let ackers: Vec<AckerEvidence> =
         record.ackers.iter().filter_map(|acker| view.evidence(acker, refused)).collect();
-    let same = wanted.len() == record.ackers_proven.len()
-        && wanted.iter().all(|wanted| record.ackers_proven.iter().any(|told| told.says_the_same(wanted)));
-    (!same).then_some(wanted)
+    let (resets, answered_alone) = (view.resets(), view.answered_alone().cloned());
+    let same = ackers.len() == record.ackers_proven.len()
+        && ackers.iter().all(|wanted| record.ackers_proven.iter().any(|told| told.says_the_same(wanted)))
+        && resets == record.history_resets
+        && answered_alone == record.answered_alone;
+    (!same).then_some(RecordChange::Known(Known { ackers, resets, answered_alone }))
 }
 
 /// Why an acker does not tell what `primary` acknowledged; `None` where it does.

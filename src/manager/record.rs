@@ -6,7 +6,7 @@ use super::Part;
 use super::cluster_task::ClusterTask;
 use crate::clock;
 use crate::decide::Decision;
-use crate::decide::standing::evidence_to_record;
+use crate::decide::standing::known_to_record;
 use crate::execute::record::change_record;
 use crate::model::record::RecordChange;
 
@@ -43,10 +43,10 @@ impl ClusterTask {
         if !leads || failed || self.operations.is_running() {
             return;
         }
-        let Some(ackers) = evidence_to_record(&self.view, decision) else { return };
+        let Some(known) = known_to_record(&self.view, decision) else { return };
         self.evidence_failed_at = None;
-        if let Err(why) = self.amend(RecordChange::Proven { ackers }).await {
-            tracing::error!(cluster = %self.view.cluster.name, why, "what is known of the ackers could not be recorded");
+        if let Err(why) = self.amend(known).await {
+            tracing::error!(cluster = %self.view.cluster.name, why, "what is known of the servers could not be recorded");
             self.evidence_failed_at = Some(now);
         }
     }

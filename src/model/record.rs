@@ -8,7 +8,7 @@ use super::events::EventsWanted;
 use super::gtid::GtidSet;
 use super::instance::InstanceId;
 use super::overtaken::Recorded;
-use super::standing::AckerEvidence;
+use super::standing::{AckerEvidence, AnsweredAlone, KnownReset};
 use super::wishes::Wishes;
 
 mod change;
@@ -63,6 +63,12 @@ pub struct ClusterRecord {
     /// living primary before a failover rests on it.
     #[serde(default)]
     pub ackers_proven: Vec<AckerEvidence>,
+    /// Servers that were seen to have forgotten their own history, until that is mended.
+    #[serde(default)]
+    pub history_resets: Vec<KnownReset>,
+    /// Commits of the primary that were answered without an acknowledgement, until lossless is in force anew.
+    #[serde(default)]
+    pub answered_alone: Option<AnsweredAlone>,
     /// The record that the voters know of, where this one is older: nothing that it says of acknowledgements is relied on before a primary is
     /// registered again.
     #[serde(default)]
@@ -91,6 +97,8 @@ impl ClusterRecord {
             wishes: Wishes::default(),
             base: None,
             ackers_proven: Vec::new(),
+            history_resets: Vec::new(),
+            answered_alone: None,
             waived: None,
             since_waived: Vec::new(),
             outdated: None,

@@ -94,6 +94,24 @@ impl Doubt {
     }
 }
 
+/// What a manager has seen of the servers, and one that starts later cannot see any more.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// Which runs of the ackers' servers have lost nothing of what they acknowledged.
+    pub ackers: Vec<AckerEvidence>,
+    pub resets: Vec<KnownReset>,
+    /// Of the primary.
+    pub answered_alone: Option<AnsweredAlone>,
+}
+
+/// A server that was seen to have forgotten its own history.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownReset {
+    pub instance: InstanceId,
+    /// What it had executed before, which its binary log does not hold any more.
+    pub had: GtidSet,
+}
+
 /// Commits of a primary that its clients were told of, and that nobody acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AnsweredAlone {

@@ -19,7 +19,8 @@ use super::reached::{KnownIdentity, connected, has_heard};
 use super::record::ClusterRecord;
 use super::report::Report;
 use super::standing::{
-    AckerEvidence, AnsweredAlone, Doubt, Loss, RESTART_SLACK, ServerRun, Standing, has, loss_between,
+    AckerEvidence, AnsweredAlone, Doubt, KnownReset, Loss, RESTART_SLACK, ServerRun, Standing, has,
+    loss_between,
 };
 use super::time::Moment;
 
@@ -196,7 +197,17 @@ impl ClusterView {
         since: Moment,
         since_wall: DateTime<Utc>,
     ) -> Self {
-        let seen = cluster.members.iter().map(|member| (member.instance.clone(), Seen::default())).collect();
+        let seen = cluster.members.iter();
+        let mut seen: BTreeMap<InstanceId, Seen> =
+            seen.map(|member| (member.instance.clone(), Seen::default())).collect();
+        if let Some(record) = &record {
+            for known in &record.history_resets {
+                let reset = HistoryReset { at: since, had: known.had.clone() };
+                seen.entry(known.instance.clone()).and_modify(|seen| seen.reset = Some(reset));
+            }
+            let alone = record.answered_alone.clone();
+            seen.entry(record.primary.clone()).and_modify(|seen| seen.answered_alone = alone);
+        }
         Self {
             cluster,
             record,
@@ -394,6 +405,23 @@ impl ClusterView {
         let had = if refused && !told { Some(report.known()) } else { had };
         let statements = Some(report.replication_statements);
         Some(AckerEvidence { instance: instance.clone(), run, statements, had })
+    }
+
+    /// What was seen of the servers, beside the ackers, that a manager which starts later cannot see any more.
+    pub fn resets(&self) -> Vec<KnownReset> {
+        let reset = |(instance, seen): (&InstanceId, &Seen)| {
+            let had = seen.reset.as_ref()?.had.clone();
+            Some(KnownReset { instance: instance.clone(), had })
+        };
+        self.seen.iter().filter_map(reset).collect()
+    }
+
+    /// The primary's commits that were answered without an acknowledgement since lossless was last put in force.
+    pub fn answered_alone(&self) -> Option<&AnsweredAlone> {
+        let record = self.record.as_ref()?;
+        let alone = self.of(&record.primary)?.answered_alone.as_ref()?;
+        let based = record.base.as_ref().is_some_and(|base| base.is_as_far_as(&alone.had));
+        (!based).then_some(alone)
     }
 
     fn wall(&self, at: Moment) -> DateTime<Utc> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeZone, Utc};
 use mha::decide::decide;
 use mha::decide::failover::Isolation;
-use mha::decide::standing::evidence_to_record;
+use mha::decide::standing::known_to_record;
 use mha::decide::switchover::Surveys;
 use mha::model::ballot::{Ballot, Generation};
 use mha::model::binlog::BinlogCoordinates;
@@ -17,6 +17,7 @@ use mha::model::instance::{Flavor, Identity, InstanceId};
 use mha::model::intent::{Intents, SwitchoverAsk};
 use mha::model::observation::{Access, AgentStatus, Observation, Probe, Process, Unseen, Vantage};
 use mha::model::reach::Reach;
+use mha::model::record::ClusterRecord;
 use mha::model::report::{Replication, Report, SemiSync, Settings, ThreadError, ThreadState};
 use mha::model::time::Moment;
 use mha::model::view::{ClusterView, Granted};
@@ -92,9 +93,10 @@ impl World {
     /// What is known of the ackers goes into the record, as a manager writes it between two looks.
     pub(crate) fn keep_evidence(&mut self) {
         let decision = decide(&self.view, &self.intents, self.now, self.wall());
-        let proven = evidence_to_record(&self.view, &decision);
-        if let (Some(record), Some(proven)) = (&mut self.view.record, proven) {
-            record.ackers_proven = proven;
+        if let Some(known) = known_to_record(&self.view, &decision) {
+            let revision = self.view.record.as_ref().map_or(0, |record| record.revision);
+            let record = ClusterRecord::apply(self.view.record.as_ref(), &known, self.wall()).ok();
+            self.view.record = record.map(|record| ClusterRecord { revision, ..record });
         }
     }
 

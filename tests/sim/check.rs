@@ -393,7 +393,7 @@ impl Sim {
         }
         for s in (0..self.servers.len()).filter(|s| *s != p) {
             let instance = self.instance(s);
-            if record.wishes.stopped(&instance).is_some() {
+            if record.wishes.stopped(&instance).is_some() && !parked(s) {
                 return Some(format!("db{s} stays stopped"));
             }
             // Below whom it belongs; acknowledging where too few others would, it stays where it is needed.

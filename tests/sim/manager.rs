@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::join_all;
 use mha::decide::lease::bid::Bid;
 use mha::decide::plan::{Plan, PlanKind};
-use mha::decide::standing::evidence_to_record;
+use mha::decide::standing::known_to_record;
 use mha::decide::topology;
 use mha::decide::{Action, adopt, decide, prospect};
 use mha::execute::Outcome;
@@ -23,7 +23,6 @@ use mha::model::instance::InstanceId;
 use mha::model::intent::{FailoverAsk, Intents};
 use mha::model::overtaken::LedBefore;
 use mha::model::record::{ClusterRecord, RecordChange};
-use mha::model::standing::AckerEvidence;
 use mha::model::view::ClusterView;
 use mha::model::wishes::{Change, ReplicaAsk};
 use tokio::time::sleep;
@@ -201,7 +200,7 @@ impl Manager {
                     said = verdict;
                 }
                 let acts = matches!(decision.action, Action::Act(_));
-                let evidence = (!acts).then(|| evidence_to_record(&self.view, &decision)).flatten();
+                let known = (!acts).then(|| known_to_record(&self.view, &decision)).flatten();
                 match decision.action {
                     Action::Act(plan) => {
                         self.act(&plan).await;
@@ -210,8 +209,8 @@ impl Manager {
                     Action::Refuse { blockers } => self.shared.act(|sim| sim.note_refusal(&blockers)),
                     Action::Rest | Action::Wait { .. } => self.word().await,
                 }
-                if let Some(proven) = evidence {
-                    self.record_evidence(proven).await;
+                if let Some(known) = known {
+                    self.record_known(&known).await;
                 }
             }
             sleep(Duration::from_millis(250)).await;
@@ -245,15 +244,15 @@ impl Manager {
         }
     }
 
-    /// What is known of the ackers, for a manager that starts later.
-    async fn record_evidence(&self, ackers: Vec<AckerEvidence>) {
+    /// What is known of the servers, for a manager that starts later.
+    async fn record_known(&self, known: &RecordChange) {
         self.shared.awake(self.m).await;
         let world = SimWorld::new(self.shared.clone(), self.m);
         let at = self.shared.act(|sim| {
             sim.count("evidence of ackers recorded");
             wall(sim.t)
         });
-        if change_record(&world, &RecordChange::Proven { ackers }, at).await.is_err() {
+        if change_record(&world, known, at).await.is_err() {
             self.shared.act(|sim| sim.say("the evidence of ackers is not recorded".to_owned()));
         }
     }

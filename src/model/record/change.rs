@@ -11,7 +11,7 @@ use crate::model::extra::Remedy;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
 use crate::model::overtaken::Recorded;
-use crate::model::standing::AckerEvidence;
+use crate::model::standing::Known;
 use crate::model::wishes::Wish;
 
 /// So many automatic failovers are remembered.
@@ -35,8 +35,8 @@ pub enum RecordChange {
     ForgetRemedies { instances: Vec<InstanceId> },
     /// An operator has seen the automatic failovers: they count against the budget no more.
     AcknowledgeFailovers,
-    /// Which runs of the ackers' servers have lost nothing of what they acknowledged.
-    Proven { ackers: Vec<AckerEvidence> },
+    /// What the manager knows of the servers that one which starts later cannot see any more.
+    Known(Known),
     /// The votes of these hosts count no more: an operator vouches that they are destroyed. Of all others they do.
     Votes { without: Vec<String> },
     /// What is wanted of scheduled events; with none they are the operator's.
@@ -84,7 +84,7 @@ impl RecordChange {
             | Self::CallOffRebuild { .. }
             | Self::ForgetRemedies { .. }
             | Self::AcknowledgeFailovers
-            | Self::Proven { .. }
+            | Self::Known(_)
             | Self::Events { .. }
             | Self::Outdated { .. } => false,
         }
@@ -117,7 +117,7 @@ impl ClusterRecord {
                 | RecordChange::CallOffRebuild { .. }
                 | RecordChange::ForgetRemedies { .. }
                 | RecordChange::AcknowledgeFailovers
-                | RecordChange::Proven { .. }
+                | RecordChange::Known(_)
                 | RecordChange::Votes { .. }
                 | RecordChange::Events { .. }
                 | RecordChange::Outdated { .. },
@@ -145,7 +145,11 @@ impl ClusterRecord {
             }
             RecordChange::Outdated { known } => record.outdated = Some(*known),
             RecordChange::AcknowledgeFailovers => record.failovers.clear(),
-            RecordChange::Proven { ackers } => record.ackers_proven.clone_from(ackers),
+            RecordChange::Known(known) => {
+                record.ackers_proven.clone_from(&known.ackers);
+                record.history_resets.clone_from(&known.resets);
+                record.answered_alone.clone_from(&known.answered_alone);
+            }
             RecordChange::Votes { without } => record.without_vote.clone_from(without),
             RecordChange::Events { wanted } => record.events.clone_from(wanted),
         }
