@@ -21,9 +21,9 @@ use crate::model::view::{ClusterView, Seen};
 pub(super) enum Promise<'v> {
     /// It is on another host too: `lossless`, armed by all that is known.
     Lossless(&'v ClusterRecord),
-    /// Nothing beyond the primary: asynchronous, or a degraded span that is recorded.
+    /// Nothing beyond the primary: asynchronous, or lossless was given up and that is recorded, with no acknowledgement waited for.
     Local,
-    /// `lossless` is recorded, and the primary's last answer showed that it was not in force (F054).
+    /// `lossless` is recorded, and the primary's last answer showed that it was not in force (F054), or nobody can tell whether it was.
     Broken { record: &'v ClusterRecord, why: String },
 }
 
@@ -35,11 +35,12 @@ pub(super) fn promise(view: &ClusterView) -> Promise<'_> {
         let why = format!("{overtaken}, and it may have been given up meanwhile");
         return Promise::Broken { record, why };
     }
-    let Some(record) = view.record.as_ref().filter(|record| {
-        view.cluster.policy.durability == Durability::Lossless && record.acks > 0 && record.degraded.is_none()
-    }) else {
+    let Some(record) = view.record.as_ref().filter(|record| lossless && record.acks > 0) else {
         return Promise::Local;
     };
+    if let Some(degraded) = &record.degraded {
+        return Promise::Broken { record, why: degraded.why.clone() };
+    }
     // A read-only answer is older than its promotion: it says nothing of how it serves.
     let last = view.of(&record.primary).and_then(|seen| seen.last_report.as_ref());
     let broken = last.filter(|(_, report)| report.is_writable()).and_then(|(_, report)| {

@@ -249,16 +249,24 @@ pub(super) fn led_by_another(view: &ClusterView, intents: &Intents) -> Option<Pl
     };
     let acking = view.seen.iter().filter(|(instance, seen)| may_acknowledge(instance, seen));
     let acking = acking.map(|(instance, _)| instance.clone());
-    let known = record.degraded.as_ref().map(|degraded| degraded.why.clone());
     let serving = view.of(primary).and_then(Seen::report).filter(|report| report.is_writable());
-    let degraded =
-        serving.map_or(known, |report| found_degraded(record, report, primary, "whoever had it lead"));
+    let degraded = match serving {
+        Some(report) => found_degraded(record, report, primary, "whoever had it lead"),
+        None => Some(record.degraded.as_ref().map_or_else(
+            || format!("another manager had {primary} lead, and nobody can tell what its commits waited for"),
+            |degraded| degraded.why.clone(),
+        )),
+    };
     let register = Step::Register {
         primary: primary.clone(),
         generation,
         ackers: if record.acks == 0 { Vec::new() } else { acking.collect() },
-        acks: if degraded.is_some() && record.degraded.is_none() { 0 } else { record.acks },
-        degraded,
+        acks: if serving.is_some() && degraded.is_some() && record.degraded.is_none() {
+            0
+        } else {
+            record.acks
+        },
+        degraded: degraded.filter(|_| record.acks > 0 || record.degraded.is_some()),
     };
     let title = format!(
         "{primary} leads generation {generation} by a majority's word, {} with generation {} was recorded: that is recorded now",

@@ -197,8 +197,9 @@ impl Sim {
             self.pass_over(h);
         } else {
             let more = basis.stopped.iter().find(|(_, other)| self.has_more(h, other));
-            if let Some((other, _)) = more {
-                self.violate(format!("I3: db{h} opens, and stopped db{other} has more"));
+            if let Some((other, marks)) = more {
+                let (has, more) = (self.servers[h].marks, *marks);
+                self.violate(format!("I3: db{h} opens with {has:?}, and stopped db{other} has {more:?}"));
             }
         }
         self.count(match basis.proof {
@@ -366,8 +367,9 @@ impl Sim {
         if let Some(other) = (0..self.servers.len()).find(|s| *s != p && self.serves(*s)) {
             return Some(format!("db{other} takes writes beside db{p}"));
         }
-        let parked = |s: usize| record.parked.iter().any(|parked| parked.instance == self.instance(s));
-        let unparked: Vec<usize> = (0..self.servers.len()).filter(|s| *s != p && !parked(*s)).collect();
+        let is_parked = |of: &InstanceId| record.parked.iter().any(|parked| parked.instance == *of);
+        let unparked: Vec<usize> =
+            (0..self.servers.len()).filter(|s| *s != p && !is_parked(&self.instance(*s))).collect();
         // Those that nothing brings back but a person's word.
         let away = |sim: &mut Self, s: usize| sim.is_for_a_person(s, p) || sim.was_left_unknown(s);
         let left = unparked.into_iter().filter(|s| !away(self, *s)).count();
@@ -393,18 +395,16 @@ impl Sim {
         }
         for s in (0..self.servers.len()).filter(|s| *s != p) {
             let instance = self.instance(s);
-            if record.wishes.stopped(&instance).is_some() && !parked(s) {
+            if record.wishes.stopped(&instance).is_some() && !is_parked(&instance) {
                 return Some(format!("db{s} stays stopped"));
             }
             // Below whom it belongs; acknowledging where too few others would, it stays where it is needed.
             let below = record.wishes.source_of(&instance).map(|source| self.index(source));
-            let parked = |of: &InstanceId| record.parked.iter().any(|parked| parked.instance == *of);
             // Nor below one that is itself out of automatic hands, or follows nobody.
-            let is_there = |sim: &mut Self, s: usize| !parked(&sim.instance(s)) && !away(sim, s);
+            let is_there = |sim: &mut Self, s: usize| !is_parked(&sim.instance(s)) && !away(sim, s);
             let below = below.filter(|below| *below == p || is_there(self, *below));
             let below = below.filter(|_| !record.ackers.contains(&instance)).unwrap_or(p);
-            let parked = parked(&instance);
-            if parked || self.is_for_a_person(s, p) || self.was_left_unknown(s) {
+            if is_parked(&instance) || self.is_for_a_person(s, p) || self.was_left_unknown(s) {
                 continue;
             }
             let server = &self.servers[s];
