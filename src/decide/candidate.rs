@@ -411,14 +411,14 @@ pub(crate) fn is_passed_over(view: &ClusterView, instance: &InstanceId, seen: &S
     led_before(view, instance, seen) && !view.record.as_ref().is_some_and(acks)
 }
 
-/// The same, whether it is registered to acknowledge or not.
+/// The same, whether it is registered to acknowledge or not, and whether its server runs or not.
 pub(super) fn led_before(view: &ClusterView, instance: &InstanceId, seen: &Seen) -> bool {
     let Some(agent) = seen.agent_now().filter(|agent| agent.access == Access::Closed) else { return false };
     let Some(record) = view.record.as_ref().filter(|record| record.primary != *instance) else {
         return false;
     };
     agent.held.is_some_and(|held| held <= record.generation)
-        && seen.latest().is_some_and(|report| report.channel().is_none())
+        && seen.latest().is_none_or(|report| report.channel().is_none())
 }
 
 /// Everything that speaks against it.

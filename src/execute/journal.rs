@@ -147,6 +147,21 @@ impl Recovery {
         }
     }
 
+    /// The last stage of plans of that kind that was ever begun; one that was begun anew may not have got as far again.
+    pub fn furthest_stage(&self, kind: PlanKind) -> Option<usize> {
+        let stage = |entry: &Entry| match &entry.what {
+            What::Stage { plan, index, .. } if *plan == kind => Some(*index),
+            What::Accepted { .. }
+            | What::Stage { .. }
+            | What::Done { .. }
+            | What::Failed { .. }
+            | What::Undoing { .. }
+            | What::Refused { .. }
+            | What::Ended { .. } => None,
+        };
+        self.entries.iter().filter_map(stage).max()
+    }
+
     /// The newest stage of that plan that was begun.
     pub fn stage_begun(&self, kind: PlanKind) -> Option<usize> {
         self.entries.iter().rev().find_map(|entry| match &entry.what {

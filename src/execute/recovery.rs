@@ -105,11 +105,37 @@ pub async fn resume<W: World, J: Journal>(
                     OnDeath::GoOn | OnDeath::TakeBack => From::Stage(begun(first)),
                 };
                 let operation = Operation { view, plan: first, ask: recovery.ask.as_ref() };
-                carry_on(operation, from, Bounds::default(), token, world, journal).await?
+                let outcome = carry_on(operation, from, Bounds::default(), token, world, journal).await?;
+                match from {
+                    From::Stage(0) => take_back_earlier(outcome, recovery, token, world, journal).await?,
+                    From::Start | From::Stage(_) | From::Undoing(_) => outcome,
+                }
             }
         },
     };
     end(outcome, journal).await
+}
+
+/// An operation that was begun anew and is undone: what its dead manager had begun is taken back too, though this one did not get as far.
+async fn take_back_earlier<W: World, J: Journal>(
+    outcome: Outcome,
+    recovery: &Recovery,
+    token: &Token,
+    world: &W,
+    journal: &J,
+) -> Result<Outcome, J::Error> {
+    let Outcome::Undone { why, mut left } = outcome else { return Ok(outcome) };
+    let plans: Vec<&Plan> = recovery.plans().collect();
+    let mut begun: Vec<(&Plan, usize)> = Vec::new();
+    for plan in plans.into_iter().rev() {
+        begun.extend(recovery.furthest_stage(plan.kind).map(|index| (plan, index)));
+    }
+    for line in take_back(&begun, &BTreeSet::new(), token, world, journal).await? {
+        if !left.contains(&line) {
+            left.push(line);
+        }
+    }
+    Ok(Outcome::Undone { why, left })
 }
 
 /// Why nothing of it is continued or taken back, if so: it is not about the servers as they are now.

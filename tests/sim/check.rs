@@ -408,7 +408,12 @@ impl Sim {
                 continue;
             }
             let server = &self.servers[s];
-            let follows = server.up && server.source == Some(below) && server.stream.is_some() && server.sql;
+            // Where it belongs, and counted as an acker until the others have all that it had, which a slow link may put off for long.
+            let wanted = record.wishes.source_of(&instance).map(|source| self.index(source));
+            let follows = server.up
+                && (server.source == Some(below) || server.source == wanted && wanted.is_some())
+                && server.stream.is_some()
+                && server.sql;
             if !follows {
                 return Some(format!(
                     "db{s} is neither a replica nor parked: up {} source {:?} io {} sql {} connected {} error {} role {:?} filter {:?}",
