@@ -89,6 +89,12 @@ fn commits_wait(view: &ClusterView, record: &ClusterRecord) -> bool {
     })
 }
 
+/// They have waited for long.
+fn has_waited_alone(view: &ClusterView, record: &ClusterRecord) -> bool {
+    let waited = view.of(&record.primary).and_then(Seen::agent_now).and_then(|agent| agent.heartbeat_stuck);
+    commits_wait(view, record) && waited.is_some_and(|waited| waited >= view.cluster.policy.silence)
+}
+
 /// Why a plan that only parks does so.
 fn parking(plan: &Plan) -> Option<&str> {
     plan.steps().find_map(|step| if let Step::Park { why, .. } = step { Some(why.as_str()) } else { None })
@@ -288,10 +294,15 @@ fn compared(of: Returned<'_>, at: Standing, seen: &Seen, home: &InstanceId) -> O
         let own = seen
             .held_in_common_at
             .is_some_and(|then| view.of(&record.primary).is_some_and(|it| it.runs_since(then)));
-        if at.fenced && !own || at.under.is_wanted() || primary.semi_sync.waiting == 0 {
+        let unproven = at.fenced && !own;
+        if unproven && has_waited_alone(view, record) {
+            // Nobody else will acknowledge. What it has is saved and taken back, and comes again if the primary has it.
+            extra
+        } else if unproven || at.under.is_wanted() || primary.semi_sync.waiting == 0 {
             return None;
+        } else {
+            nothing()
         }
-        nothing()
     } else {
         extra
     };
