@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests: a failure is a panic that says where")]
 
+#[path = "replication/lossless.rs"]
+mod lossless;
 #[path = "replication/restrictions.rs"]
 mod restrictions;
 #[path = "replication/stopping.rs"]

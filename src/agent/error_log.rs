@@ -41,7 +41,7 @@ impl ErrorLog {
     pub(super) async fn said(self) -> String {
         let paths: Vec<String> = self.0.iter().map(|(path, _)| path.display().to_string()).collect();
         let read = spawn_blocking(move || {
-            self.0.iter().find_map(|(path, from)| errors(&tail(path, *from).unwrap_or_default()))
+            self.0.iter().find_map(|(path, from)| errors(&tail(path, *from, TAIL).unwrap_or_default()))
         });
         if let Ok(Some(errors)) = read.await {
             return format!("its error log: {errors}");
@@ -53,14 +53,32 @@ impl ErrorLog {
     }
 }
 
-fn tail(path: &Path, from: u64) -> std::io::Result<String> {
+/// What MySQL writes when it is asked to end: by `SHUTDOWN`, by `RESTART`, or by a signal.
+const SHUTDOWN: &str = "Received SHUTDOWN from user";
+/// What it writes when it has started.
+const STARTED: &str = "ready for connections";
+/// A shutdown is among so much of the log's end.
+const LAST_WORDS: u64 = 16 * 1024;
+
+/// Whether a MySQL server that has just ended was shut down in order.
+pub(super) async fn tells_of_a_shutdown(shared: &Shared) -> bool {
+    let Some(path) = shared.seen().error_log.clone().and_then(|(_, path)| path) else { return false };
+    let read = spawn_blocking(move || tail(&path, 0, LAST_WORDS).is_ok_and(|text| was_shut_down(&text)));
+    read.await.unwrap_or(false)
+}
+
+fn was_shut_down(log: &str) -> bool {
+    log.rfind(SHUTDOWN).is_some_and(|asked| log.rfind(STARTED).is_none_or(|started| started < asked))
+}
+
+fn tail(path: &Path, from: u64, most: u64) -> std::io::Result<String> {
     let mut file = File::open(path)?;
     let end = file.seek(SeekFrom::End(0))?;
     // A log that is shorter than before was rotated.
     let from = if from <= end { from } else { 0 };
-    file.seek(SeekFrom::Start(from.max(end.saturating_sub(TAIL))))?;
+    file.seek(SeekFrom::Start(from.max(end.saturating_sub(most))))?;
     let mut text = Vec::new();
-    file.take(TAIL).read_to_end(&mut text)?;
+    file.take(most).read_to_end(&mut text)?;
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
@@ -99,6 +117,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_orderly_end_is_told_from_a_crash() {
+        let started =
+            "[System] [MY-010931] [Server] /usr/sbin/mysqld: ready for connections. Version: '9.7.4'\n";
+        let ended = "[System] [MY-013172] [Server] Received SHUTDOWN from user <via user signal>. Shutting down mysqld\n";
+        assert!(was_shut_down(&format!("{started}{ended}")));
+        assert!(was_shut_down(ended));
+        assert!(!was_shut_down(&format!("{ended}{started}")));
+        assert!(!was_shut_down(started));
+    }
+
+    #[test]
     fn the_error_that_matters_is_told_not_that_it_gave_up() {
         let mariadb = "2026-11-28 7:00:00 0 [Note] Starting\n\
             2026-11-28 7:00:01 0 [ERROR] /usr/sbin/mariadbd: unknown variable 'no_such=1'\n\
@@ -120,10 +149,10 @@ mod tests {
         let path = folder.path().join("error.log");
         let old = "0 [ERROR] old\n";
         std::fs::write(&path, format!("{old}{}0 [ERROR] new\n", "0 [Note] x\n".repeat(20_000))).unwrap();
-        assert_eq!(errors(&tail(&path, old.len() as u64).unwrap()).as_deref(), Some("new"));
-        assert!(tail(&path, 0).unwrap().len() as u64 <= TAIL);
+        assert_eq!(errors(&tail(&path, old.len() as u64, TAIL).unwrap()).as_deref(), Some("new"));
+        assert!(tail(&path, 0, TAIL).unwrap().len() as u64 <= TAIL);
         // Rotated since.
         std::fs::write(&path, "0 [ERROR] fresh\n").unwrap();
-        assert_eq!(errors(&tail(&path, 1 << 30).unwrap()).as_deref(), Some("fresh"));
+        assert_eq!(errors(&tail(&path, 1 << 30, TAIL).unwrap()).as_deref(), Some("fresh"));
     }
 }

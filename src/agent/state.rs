@@ -89,6 +89,8 @@ pub struct Seen {
     pub threads_killed: bool,
     /// A manager's order left its replication standing.
     pub stopped_by_order: bool,
+    /// As [`AgentStatus::answered_at_shutdown`].
+    pub answered_at_shutdown: bool,
     /// Where its server writes its errors, if into a file, as the process of that number has said.
     pub error_log: Option<(u32, Option<PathBuf>)>,
     /// Why starting its server failed last, until it runs.
@@ -217,6 +219,7 @@ impl Shared {
             stops: Stops::default(),
             threads_killed: false,
             stopped_by_order: false,
+            answered_at_shutdown: false,
             error_log: None,
             start_failed: None,
             reach: BTreeMap::new(),
@@ -384,6 +387,7 @@ impl Shared {
             applier_waits: seen.applier_waits_since.map(|since| now.since(since)),
             threads_killed: seen.threads_killed,
             stopped_by_order: seen.stopped_by_order,
+            answered_at_shutdown: seen.answered_at_shutdown,
             start_failed: seen.start_failed.clone(),
             reach: self.reach(&seen, now),
         }

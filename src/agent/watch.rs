@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::error_log;
 use super::host::process::{Find, ProcessError, Watch, find};
 use super::host::service::Service;
 use super::lease_loop::Order;
@@ -73,6 +74,9 @@ pub(super) async fn run(shared: Arc<Shared>, found: ServerProcess) {
                 () = watch.ending() => {}
             }
             now = ServerProcess::Gone(clock::now());
+            // Before anybody hears that it is gone: a failover asks for it at once.
+            let answered = error_log::tells_of_a_shutdown(&shared).await;
+            shared.seen().answered_at_shutdown = answered;
             tracing::error!(pid = watch_pid(&shared), "the server's process has ended");
             shared.seen().ending = Some(Arc::clone(&watch));
             if shared.orders.send(Order::Server(now.clone())).await.is_err() {
@@ -85,7 +89,7 @@ pub(super) async fn run(shared: Arc<Shared>, found: ServerProcess) {
                 now = ServerProcess::Running(Arc::new(watch));
                 {
                     let mut seen = shared.seen();
-                    (seen.stopping, seen.leaving) = (false, None);
+                    (seen.stopping, seen.leaving, seen.answered_at_shutdown) = (false, None, false);
                 }
                 tracing::info!("the server's process is there");
                 if shared.orders.send(Order::Server(now.clone())).await.is_err() {

@@ -60,6 +60,11 @@ pub(super) fn answered_alone(view: &ClusterView, record: &ClusterRecord, report:
     if !report.semi_sync.source_status {
         return Some("semi-sync was off".to_owned());
     }
+    let waits = report.semi_sync.waiting > 0 || report.semi_sync.clients < record.acks;
+    let agent = view.of(&record.primary).and_then(Seen::agent_now);
+    if waits && agent.is_some_and(|agent| agent.answered_at_shutdown) {
+        return Some("it was shut down while commits waited, which answers them with OK".to_owned());
+    }
     view.answered_alone().map(|alone| {
         format!(
             "{} commit(s) were answered without an acknowledgement, such as after a KILL QUERY of a session that waited",

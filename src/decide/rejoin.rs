@@ -209,6 +209,8 @@ struct Standing {
     under: Under,
     /// It receives from where it belongs.
     follows: bool,
+    /// It receives, from wherever.
+    receives: bool,
     /// What somebody stopped by command stays where and as it is.
     stopped: bool,
     /// It was added by command, and does not take part yet.
@@ -229,6 +231,7 @@ impl Standing {
         let fenced = agent.access == Access::Closed;
         let follows =
             report.channel().is_some_and(|c| c.source == *home && c.receiver == ThreadState::Running);
+        let receives = report.channel().is_some_and(|channel| channel.receiver == ThreadState::Running);
         let astray = report
             .channel()
             .is_some_and(|channel| channel.source != *home && is_member(view, &channel.source));
@@ -266,12 +269,12 @@ impl Standing {
             && !report.channel().is_some_and(Replication::is_running);
         // Closed, it is due whether it replicates or not: a server that starts its threads by itself would stay closed for ever.
         let due = fenced || under.is_wanted() || (stands || asked) && !stopped;
-        Self { fenced, under, follows, stopped, joins, astray, due }
+        Self { fenced, under, follows, receives, stopped, joins, astray, due }
     }
 
-    /// One that follows moves on between two looks: what was found when both were compared counts.
+    /// One that receives moves on between two looks: what was found when both were compared counts.
     fn moves(self) -> bool {
-        self.follows && !self.fenced
+        self.receives && !self.fenced
     }
 }
 
@@ -448,10 +451,11 @@ fn restart(view: &ClusterView, record: &ClusterRecord, instance: &InstanceId, wh
 
 /// Its recovery drops what was never acknowledged only where all that was acknowledged is on another host too. MariaDB drops more than that: a
 /// commit is durable in the engine with the next one's prepare, up to a second after the client was told. Elsewhere everything is kept, and saved
-/// before it is set back.
+/// before it is set back; and so it is on one that never led, which has nothing that was not acknowledged.
 fn start_as_replica(view: &ClusterView, record: &ClusterRecord, instance: &InstanceId) -> Stage {
     let lossless = view.cluster.policy.durability == Durability::Lossless && record.acks > 0;
-    let drop_tail = lossless && record.doubt_about(instance).is_none();
+    let led = view.of(instance).and_then(Seen::agent_now).is_some_and(|agent| agent.held.is_some());
+    let drop_tail = lossless && led && record.doubt_about(instance).is_none();
     Stage::new("start", vec![Step::StartServer { instance: instance.clone(), as_replica: true, drop_tail }])
 }
 

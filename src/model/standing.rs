@@ -138,7 +138,9 @@ impl AnsweredAlone {
 
 /// What happened to a server between two of its answers, `elapsed` apart, that may have lost what it had received.
 pub fn loss_between(before: &Report, report: &Report, elapsed: Duration) -> Option<Loss> {
-    if may_have_restarted(before.uptime, report.uptime, elapsed) {
+    // A server tells its uptime by the wall clock, which may be set forward after it has started. It counts its statements from its start.
+    let counts_anew = report.replication_statements < before.replication_statements;
+    if counts_anew || may_have_restarted(before.uptime, report.uptime, elapsed) {
         return Some(Loss::Restarted);
     }
     (!still_has(report, before)).then_some(Loss::FellBack)

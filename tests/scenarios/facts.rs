@@ -209,6 +209,7 @@ fn server_is(host: &mut Host, fact: &[&str]) -> Done {
         ["semi-sync", "timeout", wait] => host.semi_sync.timeout = span(wait)?,
         ["semi-sync", "waits", "for", "nobody"] => host.semi_sync.waits_without_ackers = false,
         ["answered", n, "alone"] => host.semi_sync.unacknowledged += number::<u64>(n)?,
+        ["shut", "down", "while", "commits", "waited"] => host.answered_at_shutdown = true,
         ["after-commit"] => host.semi_sync.after_sync = false,
         ["disk", state @ ..] => host.disk = disk(state)?,
         ["ackers", n] => (host.semi_sync.clients, host.clients_told) = (number(n)?, true),

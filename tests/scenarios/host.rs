@@ -87,6 +87,7 @@ pub(crate) struct Host {
     pub(crate) threads_killed: bool,
     /// A manager's order stopped them, and none has started them since.
     pub(crate) stopped_by_order: bool,
+    pub(crate) answered_at_shutdown: bool,
     /// Why its agent could not start its server.
     pub(crate) start_failed: Option<String>,
     /// Where a receiver on this host is refused, and how.
@@ -156,6 +157,7 @@ impl Host {
             stop_hangs: None,
             threads_killed: false,
             stopped_by_order: false,
+            answered_at_shutdown: false,
             start_failed: None,
             refused_at: Vec::new(),
             commit_takes: None,

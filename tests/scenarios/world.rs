@@ -291,6 +291,7 @@ impl World {
             applier_waits: host.stop_hangs,
             threads_killed: host.threads_killed,
             stopped_by_order: host.stopped_by_order,
+            answered_at_shutdown: host.answered_at_shutdown,
             start_failed: host.start_failed.clone(),
             reach: self.reach(host),
         }

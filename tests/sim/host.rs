@@ -428,6 +428,7 @@ impl Sim {
             applier_waits: None,
             threads_killed: false,
             stopped_by_order: host.stopped_by_order,
+            answered_at_shutdown: false,
             start_failed: None,
             reach: Vec::new(),
         }

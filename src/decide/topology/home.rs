@@ -3,12 +3,15 @@
 
 use std::time::Duration;
 
+use super::is_lossless;
+use crate::decide::failover::acks_in_force;
+use crate::decide::restrictions;
 use crate::model::instance::InstanceId;
 use crate::model::observation::{Access, Process};
 use crate::model::record::ClusterRecord;
 use crate::model::report::{Replication, Report};
 use crate::model::time::Moment;
-use crate::model::view::ClusterView;
+use crate::model::view::{ClusterView, Seen};
 
 /// A source that returned is gone back to when its server has run for so long: one that dies again and again moves nobody.
 const STEADY: Duration = Duration::from_secs(30);
@@ -20,6 +23,9 @@ pub(in crate::decide) fn home(
     instance: &InstanceId,
     now: Moment,
 ) -> InstanceId {
+    if is_needed(view, record, instance) {
+        return record.primary.clone();
+    }
     let present = source_now(view, instance);
     let mut at = instance;
     // As many steps as there are members: wishes may have come to go in a circle when roles changed.
@@ -42,6 +48,27 @@ pub(in crate::decide) fn home(
         return record.primary.clone();
     }
     sibling(view, record, instance, now).unwrap_or_else(|| record.primary.clone())
+}
+
+/// Clients wait, or lossless is given up, for want of an acker, and this one could be one: its place below another replica can wait.
+fn is_needed(view: &ClusterView, record: &ClusterRecord, instance: &InstanceId) -> bool {
+    let primary = view.of(&record.primary).and_then(Seen::latest);
+    let acks = acks_in_force(view, primary) as usize;
+    let lacking = record.degraded.is_some()
+        || primary.is_some_and(|report| {
+            report.semi_sync.waiting > 0 && report.semi_sync.clients < report.semi_sync.acks
+        });
+    if !lacking || acks == 0 || !is_lossless(view) || record.wishes.source_of(instance).is_none() {
+        return false;
+    }
+    let able = |instance: &InstanceId| {
+        let parked = record.parked.iter().any(|parked| parked.instance == *instance);
+        let report = view.of(instance).and_then(Seen::latest);
+        !parked && report.is_some_and(|report| restrictions::may_acknowledge(view, instance, report))
+    };
+    let others = view.replicas().map(|(other, _)| other).filter(|other| *other != instance);
+    let others = others.filter(|other| record.wishes.source_of(other).is_none() && able(other)).count();
+    others < acks && able(instance)
 }
 
 /// Somebody replicates from it who would be moved.
