@@ -1,9 +1,11 @@
 //! What servers do with commits that wait for an acknowledgement, as decisions take it to be.
 
+use tokio::task::JoinSet;
+
 use super::*;
 
 /// A server that is armed, without an acker, and a session whose commit waits.
-async fn waiting(flavor: Flavor) -> Option<(Server, Connection, u64, tokio::task::JoinHandle<bool>)> {
+async fn waiting(flavor: Flavor) -> Option<(Server, Connection, u64, JoinSet<bool>)> {
     let server = Server::start(flavor, 1, &[]).await?;
     let mut conn = server.connect().await;
     run(&mut conn, "CREATE DATABASE t; CREATE TABLE t.t (id INT PRIMARY KEY)").await;
@@ -11,8 +13,8 @@ async fn waiting(flavor: Flavor) -> Option<(Server, Connection, u64, tokio::task
     let mut writer = server.connect().await;
     let rows = writer.query("SELECT CONNECTION_ID() AS id", within(5.0)).await.unwrap();
     let session = rows[0].number("id").unwrap();
-    let write =
-        tokio::spawn(async move { writer.query("INSERT INTO t.t VALUES (1)", within(20.0)).await.is_ok() });
+    let mut write = JoinSet::new();
+    write.spawn(async move { writer.query("INSERT INTO t.t VALUES (1)", within(20.0)).await.is_ok() });
     until(&mut conn, "waiter", |seen| seen.semi_sync.waiting == 1).await;
     Some((server, conn, session, write))
 }
@@ -20,17 +22,17 @@ async fn waiting(flavor: Flavor) -> Option<(Server, Connection, u64, tokio::task
 /// MariaDB answers a commit that waits with OK when somebody ends its statement, and counts it. MySQL goes on waiting.
 #[tokio::test]
 async fn a_killed_statement_is_answered_alone_on_mariadb_and_counted() {
-    let Some((_server, mut conn, session, write)) = waiting(Flavor::MariaDb).await else { return };
+    let Some((_server, mut conn, session, mut write)) = waiting(Flavor::MariaDb).await else { return };
     assert_eq!(look(&mut conn).await.semi_sync.unacknowledged, 0);
     run(&mut conn, &format!("KILL QUERY {session}")).await;
-    assert!(write.await.unwrap(), "its client saw an error");
+    assert!(write.join_next().await.unwrap().unwrap(), "its client saw an error");
     let seen = look(&mut conn).await;
     assert_eq!((seen.semi_sync.unacknowledged, seen.semi_sync.not_armed_for(1)), (1, None));
 
-    let Some((_server, mut conn, session, write)) = waiting(Flavor::MySql).await else { return };
+    let Some((_server, mut conn, session, mut write)) = waiting(Flavor::MySql).await else { return };
     run(&mut conn, &format!("KILL QUERY {session}")).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
-    assert!(!write.is_finished(), "MySQL ends the wait, too");
+    assert!(write.try_join_next().is_none(), "MySQL ends the wait, too");
     assert_eq!(look(&mut conn).await.semi_sync.waiting, 1);
 }
 
@@ -38,10 +40,10 @@ async fn a_killed_statement_is_answered_alone_on_mariadb_and_counted() {
 #[tokio::test]
 async fn a_shutdown_answers_what_waits_on_mysql() {
     for (flavor, answers) in [(Flavor::MySql, true), (Flavor::MariaDb, false)] {
-        let Some((server, _conn, _, write)) = waiting(flavor).await else { return };
+        let Some((server, _conn, _, mut write)) = waiting(flavor).await else { return };
         server.signal("-TERM");
-        assert_eq!(write.await.unwrap(), answers, "{flavor}");
-        let log = std::fs::read_to_string(server.data().join("log.err")).unwrap();
+        assert_eq!(write.join_next().await.unwrap().unwrap(), answers, "{flavor}");
+        let log = std::fs::read_to_string(server.data().parent().unwrap().join("log.err")).unwrap();
         assert_eq!(log.contains("Received SHUTDOWN from user"), answers, "{flavor}: {log}");
     }
 }
