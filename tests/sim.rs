@@ -17,6 +17,8 @@ mod basics;
 mod batch;
 #[path = "sim/block.rs"]
 mod block;
+#[path = "sim/by_hand.rs"]
+mod by_hand;
 #[path = "sim/check.rs"]
 mod check;
 #[path = "sim/extra.rs"]

@@ -64,6 +64,7 @@ impl Sim {
             } else {
                 self.dice.range(3_000, 16_000)
             };
+            self.somebody_acts();
             if let Some(beside) = self.lost_beside(&fault) {
                 self.hit(&beside);
                 self.after(lasts, Event::Mend(beside));

@@ -20,6 +20,7 @@ use mha::model::time::Moment;
 use tokio::sync::Notify;
 
 use super::basics::{Clock, Dice, Options, Planted};
+use super::by_hand::ByHand;
 use super::check::{Acked, Basis, Opened};
 use super::faults::Fault;
 use super::host::{Filter, Host};
@@ -33,6 +34,7 @@ use super::switchover::Switching;
 pub(crate) enum Event {
     Write,
     Connect(usize),
+    RestartedByHand(usize),
     Deliver {
         replica: usize,
         stream: u64,
@@ -163,6 +165,7 @@ pub(crate) struct Sim {
     pub(crate) directory: Option<tempfile::TempDir>,
     pub(crate) recoveries_made: usize,
     pub(crate) links: Links,
+    pub(crate) by_hand: ByHand,
 }
 
 /// Managers a run may have: the second lives on a copy of the first one's store.
@@ -196,6 +199,7 @@ impl Sim {
             cluster: cluster(&opts, all, &mut dice),
             manager_clock: Clock::new(&mut dice),
             links: Links::of(opts.seed, members),
+            by_hand: ByHand::of(opts.seed),
             opts,
             dice,
             t: 0,
@@ -339,6 +343,7 @@ impl Sim {
             Event::Compare { host, incarnation } => self.compare(host, incarnation),
             Event::ProcessSeen(h) => self.process_seen(h),
             Event::Strike => self.strike(),
+            Event::RestartedByHand(s) => self.restart_replication(s),
             Event::Hit(fault) => self.hit(&fault),
             Event::Mend(fault) => self.mend(&fault),
             Event::MendAll => self.mend_all(),
