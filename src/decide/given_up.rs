@@ -3,7 +3,7 @@
 use super::candidate::led_before;
 use crate::model::gtid::GtidSet;
 use crate::model::report::Report;
-use crate::model::view::ClusterView;
+use crate::model::view::{ClusterView, Seen};
 
 /// What a member has of that, by its `report`: written by one that led before, and not among what the recorded primary had when it began to
 /// lead. No promise is about it: clients were told nothing of it, or its loss was accepted and told then. So the recorded primary has not
@@ -13,7 +13,12 @@ pub(super) fn given_up(view: &ClusterView, report: &Report) -> GtidSet {
     let base = view.record.as_ref().and_then(|record| record.base.as_ref());
     let Some(base) = base else { return nothing };
     // One that is registered to acknowledge since speaks for what the recorded primary wrote, not for what it wrote itself.
-    let former = view.seen.iter().filter(|(instance, seen)| led_before(view, instance, seen));
+    // One that follows again led before, too.
+    let led = |seen: &Seen| {
+        let held = seen.agent_now().and_then(|agent| agent.held);
+        held.zip(view.record.as_ref()).is_some_and(|(held, record)| held < record.generation)
+    };
+    let former = view.seen.iter().filter(|(instance, seen)| led(seen) || led_before(view, instance, seen));
     let identities = former.filter_map(|(_, seen)| Some(&seen.last_report.as_ref()?.1.identity));
     let left = identities.map(|identity| report.known().written_by(identity));
     let left = left.fold(nothing, |all, set| all.try_union(&set).unwrap_or(all));
