@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::spawn_blocking;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::state::{ServerProcess, Shared};
 use crate::mysql::client::Connection;
@@ -53,22 +53,25 @@ impl ErrorLog {
     }
 }
 
-/// What MySQL writes when it is asked to end: by `SHUTDOWN`, by `RESTART`, or by a signal.
-const SHUTDOWN: &str = "Received SHUTDOWN from user";
+/// What MySQL writes when it is asked to end: by `SHUTDOWN` or a signal, and by `RESTART` (both texts are in the server of 9.7).
+const SHUTDOWN: [&str; 2] = ["Received SHUTDOWN from user", "Received RESTART from user"];
 /// What it writes when it has started.
 const STARTED: &str = "ready for connections";
-/// A shutdown is among so much of the log's end.
-const LAST_WORDS: u64 = 16 * 1024;
+/// A shutdown is among so much of the log's end: a line follows for each session that it ends.
+const LAST_WORDS: u64 = 256 * 1024;
+/// The disk of the log may be what killed the server: nobody waits longer for it.
+const READ_WITHIN: Duration = Duration::from_millis(50);
 
 /// Whether a MySQL server that has just ended was shut down in order.
 pub(super) async fn tells_of_a_shutdown(shared: &Shared) -> bool {
     let Some(path) = shared.seen().error_log.clone().and_then(|(_, path)| path) else { return false };
     let read = spawn_blocking(move || tail(&path, 0, LAST_WORDS).is_ok_and(|text| was_shut_down(&text)));
-    read.await.unwrap_or(false)
+    matches!(timeout(READ_WITHIN, read).await, Ok(Ok(true)))
 }
 
 fn was_shut_down(log: &str) -> bool {
-    log.rfind(SHUTDOWN).is_some_and(|asked| log.rfind(STARTED).is_none_or(|started| started < asked))
+    let asked = SHUTDOWN.iter().filter_map(|words| log.rfind(words)).max();
+    asked.is_some_and(|asked| log.rfind(STARTED).is_none_or(|started| started < asked))
 }
 
 fn tail(path: &Path, from: u64, most: u64) -> std::io::Result<String> {
@@ -123,6 +126,7 @@ mod tests {
         let ended = "[System] [MY-013172] [Server] Received SHUTDOWN from user <via user signal>. Shutting down mysqld\n";
         assert!(was_shut_down(&format!("{started}{ended}")));
         assert!(was_shut_down(ended));
+        assert!(was_shut_down("[System] [Server] Received RESTART from user root. Restarting mysqld\n"));
         assert!(!was_shut_down(&format!("{ended}{started}")));
         assert!(!was_shut_down(started));
     }

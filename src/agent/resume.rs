@@ -57,6 +57,22 @@ fn arming(membership: &Membership) -> Option<Step> {
     lossless.then(|| Step::ArmSource { instance: membership.instance.clone(), acks: membership.acks })
 }
 
+/// Arms the server for what its membership says before it leads again: it may have been restarted since it led. For how many acknowledgements.
+///
+/// # Errors
+/// Why it is not armed.
+pub(super) async fn arm_as_member(shared: &Shared, deadline: Instant) -> Result<u32, StepError> {
+    let Some(membership) = shared.seen().membership.clone() else { return Ok(0) };
+    let Some(arm) = arming(&membership) else { return Ok(0) };
+    let env = shared.control_env().map_err(StepError::Failed)?;
+    let conn = shared.spare.take(shared, deadline).await;
+    let mut conn = conn.map_err(|error| StepError::Failed(error.to_string()))?;
+    let armed = control::apply(&mut conn, &arm, &env).await;
+    shared.spare.give(conn).await;
+    armed.map_err(|error| StepError::Failed(error.to_string()))?;
+    Ok(membership.acks)
+}
+
 /// The operator's order, without a manager: armed, then opened by a majority's grants, then the address. What is given up is the
 /// comparison with the others; the voters' word is not.
 ///
@@ -76,15 +92,7 @@ pub(super) async fn by_hand(
     if role.generation() != Some(generation) {
         return Err(failed(format!("this host did not lead generation {generation}")));
     }
-    let arm = arming(&membership);
-    let acks = if arm.is_some() { membership.acks } else { 0 };
-    if let Some(arm) = arm {
-        let env = shared.control_env().map_err(StepError::Failed)?;
-        let mut conn =
-            shared.spare.take(shared, deadline).await.map_err(|error| failed(error.to_string()))?;
-        control::apply(&mut conn, &arm, &env).await.map_err(|error| failed(error.to_string()))?;
-        shared.spare.give(conn).await;
-    }
+    let acks = arm_as_member(shared, deadline).await?;
     opening::open(shared, generation, acks, Some(epoch), deadline).await?;
     if membership.vip.is_some() {
         shared.order(Input::TakeVip { generation }).await?;

@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use super::lease_loop::OrderError;
 use super::opening::{admit, open};
 use super::ports;
+use super::resume::arm_as_member;
 use super::sql::fresh_report;
 use super::start::StartAs;
 use super::state::{ServerProcess, Shared};
@@ -123,7 +124,10 @@ async fn done(shared: &Arc<Shared>, request: &StepRequest, deadline: Instant) ->
         // Reading it back is all.
         Step::Unmoved { .. } => Ok(Read::Server),
         Step::Open { generation, .. } => {
-            let acks = shared.armed_in(&token.recovery);
+            let acks = match token.back {
+                true => arm_as_member(shared, deadline).await?,
+                false => shared.armed_in(&token.recovery),
+            };
             open(shared, *generation, acks, request.epoch, deadline).await.map(server)
         }
         Step::ArmSource { acks, .. } => {

@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::lease_loop::terms;
 use super::opening;
+use super::resume::arm_as_member;
 use super::state::Shared;
 use super::voter::VoteError;
 use super::wire::{Claim, Claimed, Membership};
@@ -71,9 +72,11 @@ impl BlockedHost for ThisHost {
     }
 
     async fn open(&self, generation: Generation, epoch: u64, deadline: Instant) -> Result<(), String> {
-        // It was blocked as it served: nothing armed it in between.
-        let opened = opening::open(&self.0, generation, 0, Some(epoch), deadline).await;
-        opened.map_err(|error| error.to_string())
+        let opened = async {
+            let acks = arm_as_member(&self.0, deadline).await?;
+            opening::open(&self.0, generation, acks, Some(epoch), deadline).await
+        };
+        opened.await.map_err(|error| error.to_string())
     }
 
     async fn take_vip(&self, generation: Generation) -> Result<(), String> {

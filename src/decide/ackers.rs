@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::candidate::{Candidate, Ranking};
 use super::failover::acks_in_force;
 use super::plan::{Plan, PlanKind, Stage, Step};
-use super::proof::answered_alone;
+use super::proof::disarmed;
 use super::restrictions;
 use super::standing::holds_unapplied;
 use super::topology;
@@ -61,9 +61,8 @@ pub(super) fn rearm(view: &ClusterView, ranking: &Ranking, intents: &Intents, no
     let report = fresh(view, intents, primary)?;
     let given_up = record.degraded.as_ref().filter(|_| lossless).map(|degraded| degraded.why.clone());
     let found = lossless_record(view).filter(|_| report.is_writable());
-    let found = found.and_then(|record| answered_alone(view, record, report));
+    let found = found.and_then(|record| disarmed(view, record, view.of(primary)?));
     let title = found.as_ref().map(|why| format!("{primary} is armed again: {why}"));
-    let undo_arm = found.is_none();
     let why = given_up.or(found)?;
     let acks = acks_in_force(view, Some(report));
     let follows = |candidate: &&Candidate| {
@@ -91,9 +90,11 @@ pub(super) fn rearm(view: &ClusterView, ranking: &Ranking, intents: &Intents, no
         acker: true,
     });
     let arm = |acks| Step::ArmSource { instance: primary.clone(), acks };
+    // Where commits may wait already, as recorded, nothing lets them go.
+    let was_off = if record.acks == 0 { vec![arm(0)] } else { Vec::new() };
     let stages = vec![
         Stage::new("register", vec![register(record, ackers.clone(), record.acks, Some(why))]),
-        Stage::new("arm", vec![arm(acks)]).with_undo(if undo_arm { vec![arm(0)] } else { Vec::new() }),
+        Stage::new("arm", vec![arm(acks)]).with_undo(was_off),
         Stage::new("announce", announce.collect()),
         Stage::new("attach", vec![Step::AckersAttached { instance: primary.clone(), acks }]),
         Stage::new("lossless", vec![register(record, ackers, acks, None)]),

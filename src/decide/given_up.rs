@@ -2,6 +2,7 @@
 
 use super::candidate::led_before;
 use crate::model::gtid::GtidSet;
+use crate::model::instance::InstanceId;
 use crate::model::report::Report;
 use crate::model::view::{ClusterView, Seen};
 
@@ -12,13 +13,14 @@ pub(super) fn given_up(view: &ClusterView, report: &Report) -> GtidSet {
     let nothing = GtidSet::empty(report.identity.flavor);
     let base = view.record.as_ref().and_then(|record| record.base.as_ref());
     let Some(base) = base else { return nothing };
-    // One that is registered to acknowledge since speaks for what the recorded primary wrote, not for what it wrote itself.
-    // One that follows again led before, too.
-    let led = |seen: &Seen| {
+    // Also one that follows again: it acknowledges what the recorded primary writes, and that says nothing of what it wrote itself.
+    let led = |instance: &InstanceId, seen: &Seen| {
         let held = seen.agent_now().and_then(|agent| agent.held);
-        held.zip(view.record.as_ref()).is_some_and(|(held, record)| held < record.generation)
+        held.zip(view.record.as_ref())
+            .is_some_and(|(held, record)| held < record.generation && *instance != record.primary)
     };
-    let former = view.seen.iter().filter(|(instance, seen)| led(seen) || led_before(view, instance, seen));
+    let former =
+        view.seen.iter().filter(|(instance, seen)| led(instance, seen) || led_before(view, instance, seen));
     let identities = former.filter_map(|(_, seen)| Some(&seen.last_report.as_ref()?.1.identity));
     let left = identities.map(|identity| report.known().written_by(identity));
     let left = left.fold(nothing, |all, set| all.try_union(&set).unwrap_or(all));

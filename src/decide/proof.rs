@@ -1,6 +1,8 @@
 //! Whether the old primary can still acknowledge, and whether everything it acknowledged is known: the two questions before
 //! a promotion. Never answers "probably": what is not proven is a [`Blocker`].
 
+use std::time::Duration;
+
 use super::evidence::assumed_dead;
 use super::failover::{Isolation, next_generation};
 use super::guard::{Blocker, Missing};
@@ -41,58 +43,58 @@ pub(super) fn promise(view: &ClusterView) -> Promise<'_> {
     if let Some(degraded) = &record.degraded {
         return Promise::Broken { record, why: degraded.why.clone() };
     }
-    // A read-only answer is older than its promotion: it says nothing of how it serves.
-    let last = view.of(&record.primary).and_then(|seen| seen.last_report.as_ref());
-    let broken = last.filter(|(_, report)| report.is_writable()).and_then(|(_, report)| {
-        if view.of(&record.primary).is_some_and(|seen| seen.reset.is_some()) {
-            return Some("its history was reset, and replicas skip what they think they have".to_owned());
-        }
-        answered_alone(view, record, report).or_else(|| unknown_acker(view, record, report))
-    });
+    let Some(seen) = view.of(&record.primary) else { return Promise::Lossless(record) };
+    let broken = match &seen.reset {
+        Some(_) => Some("its history was reset, and replicas skip what they think they have".to_owned()),
+        None => disarmed(view, record, seen).or_else(|| unknown_acker(view, record, seen)),
+    };
     broken.map_or(Promise::Lossless(record), |why| Promise::Broken { record, why })
 }
 
-/// Why clients of the primary may have been told of rows that no acker has: it is not armed, or it answered without an acknowledgement.
-pub(super) fn answered_alone(view: &ClusterView, record: &ClusterRecord, report: &Report) -> Option<String> {
-    if let Some(why) = report.semi_sync.not_armed_for(record.acks) {
-        return Some(why);
-    }
-    if !report.semi_sync.source_status {
-        return Some("semi-sync was off".to_owned());
-    }
-    let waits = report.semi_sync.waiting > 0 || report.semi_sync.clients < record.acks;
-    let agent = view.of(&record.primary).and_then(Seen::agent_now);
-    if waits && agent.is_some_and(|agent| agent.answered_at_shutdown) {
-        return Some("it was shut down while commits waited, which answers them with OK".to_owned());
-    }
-    view.answered_alone().map(|alone| {
-        format!(
+/// Why clients of the primary may have been told of rows that no acker has: it is not armed, or it answered without an acknowledgement. By
+/// what it said when it last took writes: a read-only answer says nothing of how it served.
+pub(super) fn disarmed(view: &ClusterView, record: &ClusterRecord, primary: &Seen) -> Option<String> {
+    if let Some(alone) = view.answered_alone() {
+        return Some(format!(
             "{} commit(s) were answered without an acknowledgement, such as after a KILL QUERY of a session that waited",
             alone.commits
-        )
-    })
+        ));
+    }
+    let served = primary.served.as_ref()?;
+    if let Some(why) = served.not_armed_for(record.acks) {
+        return Some(why);
+    }
+    if !served.source_status {
+        return Some("semi-sync was off".to_owned());
+    }
+    let waits = served.waiting > 0 || served.clients < record.acks;
+    let shut_down = waits && primary.agent_now().is_some_and(|agent| agent.answered_at_shutdown);
+    shut_down.then(|| "it was shut down while commits waited, which answers them with OK".to_owned())
 }
 
+/// More ackers are connected than may be, for longer than one that connects anew is counted twice.
+const CROWDED: Duration = Duration::from_secs(1);
+
 /// Somebody acknowledges whom the record does not name: what it alone acknowledged is in no count of ours.
-fn unknown_acker(view: &ClusterView, record: &ClusterRecord, report: &Report) -> Option<String> {
-    let registered = |instance: &InstanceId| record.ackers.contains(instance);
+fn unknown_acker(view: &ClusterView, record: &ClusterRecord, primary: &Seen) -> Option<String> {
     // Whether it receives now does not matter: it did while the primary served.
     let acknowledges = |report: &Report| {
         report.semi_sync.replica_enabled
             && report.channel().is_some_and(|channel| channel.source == record.primary)
     };
-    let unregistered = view
-        .replicas()
-        .find(|(instance, seen)| !registered(instance) && seen.latest().is_some_and(acknowledges));
+    let unregistered = view.replicas().find(|(instance, seen)| {
+        !record.ackers.contains(instance) && seen.latest().is_some_and(acknowledges)
+    });
     if let Some((instance, _)) = unregistered {
         return Some(format!("{instance} acknowledges and is not registered"));
     }
-    // The stream of a member that is gone counts as connected until its host's kernel gives it up.
-    let may_be = |(instance, seen): &(&InstanceId, &Seen)| registered(instance) || seen.latest().is_none();
-    let members = view.replicas().filter(may_be).count();
-    let clients = report.semi_sync.clients as usize;
-    (clients > members).then(|| {
-        format!("{clients} ackers were connected to it, of which at most {members} are members; find the other one on {} with SHOW PROCESSLIST (\"Binlog Dump\")", record.primary)
+    let (since, (at, report)) = primary.crowded_since.zip(primary.last_report.as_ref())?;
+    (at.since(since) >= CROWDED).then(|| {
+        format!(
+            "{} ackers were connected to it, more than its members; find the other one on {} with SHOW PROCESSLIST (\"Binlog Dump\"), and switch \
+             semi-sync off there",
+            report.semi_sync.clients, record.primary
+        )
     })
 }
 
@@ -221,8 +223,8 @@ fn led_unseen(view: &ClusterView, record: &ClusterRecord) -> Option<Blocker> {
 /// What was acknowledged under an earlier primary is on this one, on those who acknowledge to it once they have caught up, and perhaps
 /// nowhere else: one that was registered a moment ago, or was away when it began to lead, speaks for nothing of it.
 fn before_it(view: &ClusterView, record: &ClusterRecord, target: &GtidSet) -> Option<Blocker> {
-    let base = record.base.as_ref().map(|base| view.without_foreign(base));
-    let base = base.filter(|base| !target.is_as_far_as(base))?;
+    let known = [&record.base, &view.proven_before].into_iter().flatten();
+    let base = known.map(|base| view.without_foreign(base)).find(|base| !target.is_as_far_as(base))?;
     Some(Blocker::BeforeIt { primary: record.primary.clone(), set: base.minus(target) })
 }
 

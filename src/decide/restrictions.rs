@@ -63,9 +63,10 @@ pub(super) fn keeps_from_acknowledging(
     (!found.is_empty()).then(|| format!("it is set to {}", listed(&found)))
 }
 
-/// Filters of its binary log, as last read.
+/// Filters of its binary log, as last read by this manager or one before it.
 pub(super) fn binlog_filters(seen: &Seen) -> &[Setting] {
-    seen.inventory.as_ref().map(|(_, inventory)| inventory.binlog_filters.as_slice()).unwrap_or_default()
+    let read = seen.inventory.as_ref().and_then(|(_, inventory)| inventory.binlog_filters.as_deref());
+    read.unwrap_or_default()
 }
 
 /// Why no client and no replica reaches its port, although the server runs. A look that failed is believed where no other host's probe

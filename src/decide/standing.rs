@@ -20,12 +20,14 @@ pub fn known_to_record(view: &ClusterView, decision: &Decision) -> Option<Record
     };
     let ackers: Vec<AckerEvidence> =
         record.ackers.iter().filter_map(|acker| view.evidence(acker, refused)).collect();
-    let (resets, answered_alone) = (view.resets(), view.answered_alone().cloned());
+    let (resets, filtered_logs) = (view.resets(), view.filtered_logs());
+    let answered_alone = view.answered_alone().cloned();
     let same = ackers.len() == record.ackers_proven.len()
         && ackers.iter().all(|wanted| record.ackers_proven.iter().any(|told| told.says_the_same(wanted)))
         && resets == record.history_resets
+        && filtered_logs == record.filtered_logs
         && answered_alone == record.answered_alone;
-    (!same).then_some(RecordChange::Known(Known { ackers, resets, answered_alone }))
+    (!same).then_some(RecordChange::Known(Known { ackers, resets, filtered_logs, answered_alone }))
 }
 
 /// Why an acker does not tell what `primary` acknowledged; `None` where it does.
@@ -38,7 +40,9 @@ pub(super) fn does_not_count(
     let Some(stopped) = isolation.stopped.get(acker) else {
         return Some(unstopped(view, isolation, acker));
     };
-    if let Some(standing) = view.doubt_of(acker) {
+    // What the statements of the very failover that is resumed may have thrown away is among what was proven before them.
+    let by_us = |loss| loss == Loss::Unseen && view.proven_before.is_some();
+    if let Some(standing) = view.doubt_of(acker).filter(|standing| !by_us(standing.loss)) {
         return Some(standing.to_string());
     }
     // What it answered after its receiver stopped is compared with what it had before. A dry run has no such answer.

@@ -87,11 +87,10 @@ fn unless_in_vain(action: Action, intents: &Intents, now: Moment) -> Action {
     }
 }
 
+/// It lets waiting commits go, and does nothing else; one that opens a server may disarm it too.
 fn gives_lossless_up(plan: &Plan) -> bool {
-    plan.stages
-        .iter()
-        .flat_map(|stage| &stage.steps)
-        .any(|step| matches!(step, Step::ArmSource { acks: 0, .. }))
+    let opens = plan.steps().any(|step| matches!(step, Step::Open { .. }));
+    !opens && plan.steps().any(|step| matches!(step, Step::ArmSource { acks: 0, .. }))
 }
 
 fn act(

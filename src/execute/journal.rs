@@ -9,6 +9,7 @@ use super::Outcome;
 use crate::decide::operation::completes_rejoin;
 use crate::decide::plan::{Plan, PlanKind, Step};
 use crate::model::cluster::ClusterName;
+use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
 use crate::model::intent::{FailoverAsk, is_about};
 use crate::model::time::{Moment, millis};
@@ -126,6 +127,19 @@ impl Recovery {
         self.entries.iter().filter_map(|entry| {
             let What::Accepted { plan } = &entry.what else { return None };
             Some(plan)
+        })
+    }
+
+    /// A failover whose second plan was accepted: what whoever leads must have, for it is all that was acknowledged. Not where it is being taken
+    /// back, for its ackers may hear the old primary again.
+    pub fn proven(&self) -> Option<&GtidSet> {
+        if self.kind != PlanKind::Isolate || self.was_undoing() {
+            return None;
+        }
+        let (plan, candidate) = (self.plan(PlanKind::Promote)?, self.candidate()?);
+        plan.steps().find_map(|step| {
+            let Step::WaitApplied { instance, set, .. } = step else { return None };
+            (instance == candidate).then_some(set)
         })
     }
 

@@ -75,6 +75,7 @@ pub async fn resume<W: World, J: Journal>(
     world: &W,
     journal: &J,
 ) -> Result<Outcome, J::Error> {
+    let view = &ClusterView { proven_before: recovery.proven().cloned(), ..view.clone() };
     let plans: Vec<&Plan> = recovery.plans().collect();
     let begun = |plan: &Plan| recovery.stage_begun(plan.kind).unwrap_or(0);
     if let Some(why) = ended_elsewhere(view, recovery) {
@@ -106,9 +107,11 @@ pub async fn resume<W: World, J: Journal>(
                 };
                 let operation = Operation { view, plan: first, ask: recovery.ask.as_ref() };
                 let outcome = carry_on(operation, from, Bounds::default(), token, world, journal).await?;
-                match from {
-                    From::Stage(0) => take_back_earlier(outcome, recovery, token, world, journal).await?,
-                    From::Start | From::Stage(_) | From::Undoing(_) => outcome,
+                match (on_death, from) {
+                    (OnDeath::Repeat, From::Stage(_)) => {
+                        take_back_earlier(outcome, recovery, token, world, journal).await?
+                    }
+                    _ => outcome,
                 }
             }
         },

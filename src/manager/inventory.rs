@@ -73,7 +73,7 @@ impl Reader {
         let Ok(mut connection) = opened else { return Some(()) };
         match inventory::binlog_filters(&mut connection, deadline).await {
             Ok(filters) => {
-                self.known.binlog_filters = filters;
+                self.known.binlog_filters = Some(filters);
                 (self.hung_at, self.last_why) = (None, None);
             }
             Err(error) if error.unseen == Unseen::HungAfterLogin => self.hung_at = Some(Instant::now()),

@@ -7,8 +7,8 @@ use super::restrictions::Setting;
 /// One reading.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inventory {
-    /// Filters of its binary log. They are set at its start, and never change while it runs.
-    pub binlog_filters: Vec<Setting>,
+    /// Filters of its binary log; `None` where nobody has read them. They are set at its start, and never change while it runs.
+    pub binlog_filters: Option<Vec<Setting>>,
     /// Tables whose engine knows no transactions; `None` where they could not be counted.
     pub tables: Option<PlainTables>,
 }

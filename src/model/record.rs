@@ -8,7 +8,7 @@ use super::events::EventsWanted;
 use super::gtid::GtidSet;
 use super::instance::InstanceId;
 use super::overtaken::Recorded;
-use super::standing::{AckerEvidence, AnsweredAlone, KnownReset};
+use super::standing::{AckerEvidence, AnsweredAlone, FilteredLog, KnownReset};
 use super::wishes::Wishes;
 
 mod change;
@@ -66,6 +66,9 @@ pub struct ClusterRecord {
     /// Servers that were seen to have forgotten their own history, until that is mended.
     #[serde(default)]
     pub history_resets: Vec<KnownReset>,
+    /// Servers whose binary log leaves something out, as last read.
+    #[serde(default)]
+    pub filtered_logs: Vec<FilteredLog>,
     /// Commits of the primary that were answered without an acknowledgement, until lossless is in force anew.
     #[serde(default)]
     pub answered_alone: Option<AnsweredAlone>,
@@ -98,6 +101,7 @@ impl ClusterRecord {
             base: None,
             ackers_proven: Vec::new(),
             history_resets: Vec::new(),
+            filtered_logs: Vec::new(),
             answered_alone: None,
             waived: None,
             since_waived: Vec::new(),

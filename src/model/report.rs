@@ -89,9 +89,9 @@ pub struct SemiSync {
     pub after_sync: bool,
     /// How long a commit waits before it falls back.
     pub timeout: Duration,
-    /// A commit waits also while no acker is connected (`…_wait_no_replica`).
+    /// A commit waits also while no acker is connected (`…_wait_no_replica`). `None`: an agent of an earlier version looked.
     #[serde(default)]
-    pub waits_without_ackers: bool,
+    pub waits_without_ackers: Option<bool>,
     /// a in force: `wait_for_replica_count`, 1 on MariaDB.
     pub acks: u32,
     /// Connected ackers.
@@ -120,7 +120,7 @@ impl SemiSync {
         if self.timeout < Self::LONGEST_WAIT {
             return Some(format!("its commits waited for no longer than {}", human(self.timeout)));
         }
-        if !self.waits_without_ackers {
+        if self.waits_without_ackers == Some(false) {
             return Some("its commits did not wait while no acker was connected".to_owned());
         }
         (self.acks < acks).then(|| format!("it waited for {} acknowledgement(s), not {acks}", self.acks))
@@ -147,9 +147,10 @@ pub struct Settings {
 pub struct Report {
     pub identity: Identity,
     pub uptime: Duration,
-    /// How many statements that start, stop, point or reset replication the server has executed since it started, whoever gave them.
+    /// How many statements the server has executed since it started that may throw received transactions away, whoever gave them: those that
+    /// point or reset replication, and on MariaDB those that start it. `None`: an agent of an earlier version looked.
     #[serde(default)]
-    pub replication_statements: u64,
+    pub replication_statements: Option<u64>,
     pub read_only: bool,
     /// MySQL's `super_read_only`; `None` where the server has none.
     pub super_read_only: Option<bool>,

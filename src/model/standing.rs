@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::gtid::GtidSet;
 use super::instance::InstanceId;
 use super::report::Report;
+use super::restrictions::Setting;
 use super::time::Moment;
 
 /// A server tells its uptime in whole seconds, and looks take time. A difference below this is no restart.
@@ -38,7 +39,7 @@ pub enum Loss {
     Restarted,
     /// Its server ran on, and has less than it was seen to have.
     FellBack,
-    /// Its server ran on, and somebody started, stopped, pointed or reset its replication while no manager looked.
+    /// Its server ran on, and somebody restarted, pointed or reset its replication while no manager looked.
     Unseen,
 }
 
@@ -100,6 +101,7 @@ pub struct Known {
     /// Which runs of the ackers' servers have lost nothing of what they acknowledged.
     pub ackers: Vec<AckerEvidence>,
     pub resets: Vec<KnownReset>,
+    pub filtered_logs: Vec<FilteredLog>,
     /// Of the primary.
     pub answered_alone: Option<AnsweredAlone>,
 }
@@ -110,6 +112,13 @@ pub struct KnownReset {
     pub instance: InstanceId,
     /// What it had executed before, which its binary log does not hold any more.
     pub had: GtidSet,
+}
+
+/// A server whose binary log leaves something out: who followed it would miss that. It may not be asked while a failover is due.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilteredLog {
+    pub instance: InstanceId,
+    pub filters: Vec<Setting>,
 }
 
 /// Commits of a primary that its clients were told of, and that nobody acknowledged.
@@ -139,7 +148,8 @@ impl AnsweredAlone {
 /// What happened to a server between two of its answers, `elapsed` apart, that may have lost what it had received.
 pub fn loss_between(before: &Report, report: &Report, elapsed: Duration) -> Option<Loss> {
     // A server tells its uptime by the wall clock, which may be set forward after it has started. It counts its statements from its start.
-    let counts_anew = report.replication_statements < before.replication_statements;
+    let counts = before.replication_statements.zip(report.replication_statements);
+    let counts_anew = counts.is_some_and(|(before, now)| now < before);
     if counts_anew || may_have_restarted(before.uptime, report.uptime, elapsed) {
         return Some(Loss::Restarted);
     }

@@ -17,10 +17,10 @@ use super::observation::{AgentSeen, AgentStatus, Observation, Probe, Process, Un
 use super::overtaken::LedBefore;
 use super::reached::{KnownIdentity, connected, has_heard};
 use super::record::ClusterRecord;
-use super::report::Report;
+use super::report::{Report, SemiSync};
 use super::standing::{
-    AckerEvidence, AnsweredAlone, Doubt, KnownReset, Loss, RESTART_SLACK, ServerRun, Standing, has,
-    loss_between,
+    AckerEvidence, AnsweredAlone, Doubt, FilteredLog, KnownReset, Loss, RESTART_SLACK, ServerRun, Standing,
+    has, loss_between,
 };
 use super::time::Moment;
 
@@ -70,6 +70,12 @@ pub struct Seen {
     /// It was seen to have forgotten its own history, and nothing has mended that since.
     #[serde(default)]
     pub reset: Option<HistoryReset>,
+    /// Both sides of semi-sync when it last took writes, until it replicates again.
+    #[serde(default)]
+    pub served: Option<SemiSync>,
+    /// As a primary: since when more ackers are connected to it than members may be.
+    #[serde(default)]
+    pub crowded_since: Option<Moment>,
     /// As a primary: commits that were answered without an acknowledgement, until lossless is in force anew.
     #[serde(default)]
     pub answered_alone: Option<AnsweredAlone>,
@@ -107,6 +113,11 @@ impl Seen {
             self.stream_moved_at = connected(report).then_some(at);
             let had = self.doubt.take().and_then(|doubt| doubt.had);
             self.doubt = Some(Doubt::unwatched(at, had));
+        }
+        if report.is_writable() {
+            self.served = Some(report.semi_sync.clone());
+        } else if report.channel().is_some() {
+            self.served = None;
         }
         self.last_report = Some((at, report.clone()));
     }
@@ -182,6 +193,10 @@ pub struct ClusterView {
     /// What the voters told this manager when it took the lead.
     #[serde(default)]
     pub led_before: LedBefore,
+    /// Where a failover of a dead manager is resumed: everything that was acknowledged is among this, as that one had proven before it pointed the
+    /// ackers elsewhere. The old primary has been cut from them since.
+    #[serde(default)]
+    pub proven_before: Option<GtidSet>,
     /// When this manager began to look: it acts only on evidence gathered since.
     pub since: Moment,
     /// The same moment on its wall clock: what is recorded for another manager is told by that.
@@ -205,6 +220,11 @@ impl ClusterView {
                 let reset = HistoryReset { at: since, had: known.had.clone() };
                 seen.entry(known.instance.clone()).and_modify(|seen| seen.reset = Some(reset));
             }
+            for log in &record.filtered_logs {
+                let binlog_filters = Some(log.filters.clone());
+                let inventory = Inventory { binlog_filters, ..Inventory::default() };
+                seen.entry(log.instance.clone()).and_modify(|seen| seen.inventory = Some((since, inventory)));
+            }
             let alone = record.answered_alone.clone();
             seen.entry(record.primary.clone()).and_modify(|seen| seen.answered_alone = alone);
         }
@@ -214,6 +234,7 @@ impl ClusterView {
             seen,
             grants: BTreeMap::new(),
             led_before: LedBefore::default(),
+            proven_before: None,
             since,
             since_wall,
         }
@@ -287,7 +308,11 @@ impl ClusterView {
             }
             return;
         }
+        let crowded = told.semi_sync.clients as usize > self.possible_ackers();
         let told = (*told_at, told.executed.clone());
+        if let Some(seen) = self.seen.get_mut(&primary) {
+            seen.crowded_since = crowded.then(|| seen.crowded_since.unwrap_or(told.0));
+        }
         for (_, seen) in self.seen.iter_mut().filter(|(other, _)| **other != primary) {
             let Some((at, report)) = &seen.last_report else { continue };
             if *at <= told.0 {
@@ -299,6 +324,15 @@ impl ClusterView {
             }
             seen.note_level(logged.as_ref());
         }
+    }
+
+    /// How many members may be connected to the primary as ackers. The stream of one that is gone counts as connected until its host's
+    /// kernel, or the primary's, gives it up.
+    fn possible_ackers(&self) -> usize {
+        let registered = |instance: &InstanceId| {
+            self.record.as_ref().is_some_and(|record| record.ackers.contains(instance))
+        };
+        self.replicas().filter(|(instance, seen)| registered(instance) || seen.latest().is_none()).count()
     }
 
     /// Domains that only the position of that server names. Such a position says where replication from another cluster goes on, or once
@@ -373,7 +407,9 @@ impl ClusterView {
         if had.is_some() {
             return Some(standing(Loss::FellBack, had));
         }
-        (evidence.statements != Some(report.replication_statements)).then(|| standing(Loss::Unseen, None))
+        let statements = evidence.statements.zip(report.replication_statements);
+        let none_since = statements.is_some_and(|(then, now)| then == now);
+        (!none_since).then(|| standing(Loss::Unseen, None))
     }
 
     fn evidence_of(&self, instance: &InstanceId) -> Option<&AckerEvidence> {
@@ -403,7 +439,7 @@ impl ClusterView {
         let had = recorded.and_then(|evidence| evidence.had);
         let told = had.as_ref().is_some_and(|had| had.is_as_far_as(&report.known()));
         let had = if refused && !told { Some(report.known()) } else { had };
-        let statements = Some(report.replication_statements);
+        let statements = report.replication_statements;
         Some(AckerEvidence { instance: instance.clone(), run, statements, had })
     }
 
@@ -414,6 +450,15 @@ impl ClusterView {
             Some(KnownReset { instance: instance.clone(), had })
         };
         self.seen.iter().filter_map(reset).collect()
+    }
+
+    /// Servers whose own binary log leaves something out.
+    pub fn filtered_logs(&self) -> Vec<FilteredLog> {
+        let filtered = |(instance, seen): (&InstanceId, &Seen)| {
+            let filters = seen.inventory.as_ref()?.1.binlog_filters.clone().filter(|it| !it.is_empty())?;
+            Some(FilteredLog { instance: instance.clone(), filters })
+        };
+        self.seen.iter().filter_map(filtered).collect()
     }
 
     /// The primary's commits that were answered without an acknowledgement since lossless was last put in force.
@@ -485,9 +530,11 @@ impl ClusterView {
 
     /// Takes in what was read of a server now and then.
     pub fn record_inventory(&mut self, of: &InstanceId, at: Moment, inventory: Inventory) {
-        if let Some(seen) = self.seen.get_mut(of) {
-            seen.inventory = Some((at, inventory));
-        }
+        let Some(seen) = self.seen.get_mut(of) else { return };
+        // What could not be read now is what it was before.
+        let before = seen.inventory.take().and_then(|(_, before)| before.binlog_filters);
+        let binlog_filters = inventory.binlog_filters.or(before);
+        seen.inventory = Some((at, Inventory { binlog_filters, ..inventory }));
     }
 
     /// An operator has said who leads: what was reset before is theirs to know.

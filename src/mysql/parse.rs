@@ -144,7 +144,7 @@ fn filters(row: &Record) -> Vec<Setting> {
 /// From [`Dialect::running`](super::dialect::Dialect::running).
 pub(super) struct Running {
     pub uptime: Duration,
-    pub replication_statements: u64,
+    pub replication_statements: Option<u64>,
     pub coordinates: Option<BinlogCoordinates>,
 }
 
@@ -160,7 +160,7 @@ pub(super) fn running(rows: &[Record]) -> Running {
     let counted = rows.iter().filter(|row| row.at(0).is_some_and(|name| name.starts_with("Com_")));
     Running {
         uptime: Duration::from_secs(number("Uptime").unwrap_or(0)),
-        replication_statements: counted.filter_map(|row| row.at(1)?.parse::<u64>().ok()).sum(),
+        replication_statements: Some(counted.filter_map(|row| row.at(1)?.parse::<u64>().ok()).sum()),
         coordinates: end,
     }
 }
@@ -264,7 +264,7 @@ pub(super) fn semi_sync(variables: &[Record], counters: &[Record]) -> (SemiSync,
         source_status: on("rpl_semi_sync_source_status"),
         after_sync: value("rpl_semi_sync_source_wait_point").eq_ignore_ascii_case("AFTER_SYNC"),
         timeout: Duration::from_millis(number("rpl_semi_sync_source_timeout")),
-        waits_without_ackers: on("rpl_semi_sync_source_wait_no_replica"),
+        waits_without_ackers: Some(on("rpl_semi_sync_source_wait_no_replica")),
         acks: match small("rpl_semi_sync_source_wait_for_replica_count") {
             0 => 1,
             count => count,

@@ -171,7 +171,7 @@ pub(crate) fn arm(world: &mut World, primary: &InstanceId) {
             source_status: leads && record.acks > 0,
             after_sync: true,
             timeout: SemiSync::LONGEST_WAIT,
-            waits_without_ackers: true,
+            waits_without_ackers: Some(true),
             acks: record.acks.max(1),
             clients: if leads { record.ackers.len() as u32 } else { 0 },
             replica_enabled: acks,

@@ -196,8 +196,10 @@ fn server_is(host: &mut Host, fact: &[&str]) -> Done {
         ["filtered"] => set(host, "replicate_do_db", "app")?,
         ["set", "nothing"] => {
             (host.filters, host.restrictions) = (Vec::new(), Restrictions::default());
-            host.inventory.binlog_filters.clear();
+            host.inventory.binlog_filters = Some(Vec::new());
         }
+        // The statement that tells the filters of a binary log hangs, such as on a full disk.
+        ["binlog", "filters", "not", "read"] => host.inventory.binlog_filters = None,
         ["set", name, "=", value @ ..] => set(host, name, &value.join(" "))?,
         ["no-binlog"] => host.log_bin = false,
         ["no-replica-updates"] => host.log_replica_updates = false,
@@ -207,7 +209,7 @@ fn server_is(host: &mut Host, fact: &[&str]) -> Done {
         ["semi-sync", "off"] => host.semi_sync.source_status = false,
         ["semi-sync", "on"] => host.semi_sync.source_enabled = true,
         ["semi-sync", "timeout", wait] => host.semi_sync.timeout = span(wait)?,
-        ["semi-sync", "waits", "for", "nobody"] => host.semi_sync.waits_without_ackers = false,
+        ["semi-sync", "waits", "for", "nobody"] => host.semi_sync.waits_without_ackers = Some(false),
         ["answered", n, "alone"] => host.semi_sync.unacknowledged += number::<u64>(n)?,
         ["shut", "down", "while", "commits", "waited"] => host.answered_at_shutdown = true,
         ["after-commit"] => host.semi_sync.after_sync = false,
@@ -226,7 +228,9 @@ fn server_is(host: &mut Host, fact: &[&str]) -> Done {
 fn set(host: &mut Host, name: &str, value: &str) -> Done {
     let setting = Setting::new(name, value);
     match name {
-        "binlog_do_db" | "binlog_ignore_db" => host.inventory.binlog_filters.push(setting),
+        "binlog_do_db" | "binlog_ignore_db" => {
+            host.inventory.binlog_filters.get_or_insert_default().push(setting);
+        }
         "skip_networking" | "bind_address" => host.restrictions.local_only = Some(setting),
         "offline_mode" => host.restrictions.offline = value == "ON",
         _ if name.starts_with("replicate_") && host.source.is_some() => host.filters.push(setting),

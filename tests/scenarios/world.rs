@@ -368,7 +368,7 @@ impl World {
                 port: host.instance.port,
             },
             uptime: self.now.since(host.started_at),
-            replication_statements: host.replication_statements,
+            replication_statements: Some(host.replication_statements),
             read_only: host.read_only,
             super_read_only: (self.flavor == Flavor::MySql).then_some(host.read_only),
             executed,

@@ -48,6 +48,7 @@ impl Sim {
         self.stop_io(s);
         self.servers[s].sql = false;
         self.servers[s].relay.clear();
+        self.servers[s].replication_statements += 1;
         self.start_sql(s);
         self.start_io(s);
     }

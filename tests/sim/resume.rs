@@ -65,6 +65,16 @@ pub(crate) fn at_every_command(fault: Option<Fault>, kind: PlanKind, change: imp
                 if run.told.died_at.is_none() {
                     break;
                 }
+                // The old primary does not come back before the story ends: what this one did itself must not keep the next from going on.
+                let waited_for = fault == Some(Fault::Power(0)) && kind == PlanKind::Isolate;
+                if waited_for && successor == Successor::SameStore {
+                    let after = run.told.opened_after.unwrap_or(u64::MAX);
+                    assert!(
+                        after < 12_000,
+                        "{about}: nobody leads before the old primary is back\n{}",
+                        trace()
+                    );
+                }
                 let lives = matches!(fate, Fate::AnswerLost | Fate::SentTwice);
                 let resumed = run.told.resumed.len();
                 let as_meant = match successor {

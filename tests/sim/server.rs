@@ -377,7 +377,7 @@ impl Sim {
 
     /// Either thread starts; with both stopped MariaDB throws the relay log away (N1).
     fn starting(&mut self, s: usize) {
-        self.servers[s].replication_statements += 1;
+        self.servers[s].replication_statements += u64::from(self.opts.flavor == Flavor::MariaDb);
         if self.opts.flavor == Flavor::MariaDb && !self.servers[s].io && !self.servers[s].sql {
             self.purge_relay(s);
         }
@@ -396,7 +396,6 @@ impl Sim {
     }
 
     pub(crate) fn stop_io(&mut self, s: usize) {
-        self.servers[s].replication_statements += 1;
         (self.servers[s].io, self.servers[s].io_error) = (false, false);
         self.servers[s].stream = None;
     }

@@ -458,6 +458,7 @@ impl Sim {
         }
         self.stop_io(s);
         self.servers[s].source = Some(source);
+        self.servers[s].replication_statements += 1;
         if self.purges_at_start() {
             self.purge_relay(s);
         }

@@ -9,7 +9,7 @@ use crate::decide::restrictions;
 use crate::model::instance::InstanceId;
 use crate::model::observation::{Access, Process};
 use crate::model::record::ClusterRecord;
-use crate::model::report::{Replication, Report};
+use crate::model::report::{Replication, Report, ThreadState};
 use crate::model::time::Moment;
 use crate::model::view::{ClusterView, Seen};
 
@@ -64,7 +64,11 @@ fn is_needed(view: &ClusterView, record: &ClusterRecord, instance: &InstanceId) 
     let able = |instance: &InstanceId| {
         let parked = record.parked.iter().any(|parked| parked.instance == *instance);
         let report = view.of(instance).and_then(Seen::latest);
-        !parked && report.is_some_and(|report| restrictions::may_acknowledge(view, instance, report))
+        let hears = |report: &Report| {
+            report.channel().is_some_and(|channel| channel.receiver == ThreadState::Running)
+                && restrictions::may_acknowledge(view, instance, report)
+        };
+        !parked && report.is_some_and(hears)
     };
     let others = view.replicas().map(|(other, _)| other).filter(|other| *other != instance);
     let others = others.filter(|other| record.wishes.source_of(other).is_none() && able(other)).count();

@@ -148,6 +148,7 @@ impl ClusterRecord {
             RecordChange::Known(known) => {
                 record.ackers_proven.clone_from(&known.ackers);
                 record.history_resets.clone_from(&known.resets);
+                record.filtered_logs.clone_from(&known.filtered_logs);
                 record.answered_alone.clone_from(&known.answered_alone);
             }
             RecordChange::Votes { without } => record.without_vote.clone_from(without),
@@ -172,6 +173,9 @@ impl ClusterRecord {
             self.failovers.drain(..excess);
         }
         // It is one span for as long as the promise does not hold, whatever else changes meanwhile.
+        if self.primary != new.primary {
+            self.answered_alone = None;
+        }
         self.degraded = new.degraded.as_ref().map(|why| match self.degraded.take() {
             Some(before) => before,
             None => Degraded { since: at, why: why.clone() },

@@ -28,18 +28,18 @@ impl Dialect {
         )
     }
 
-    /// How long the server runs, how often its replication was started, stopped, pointed or reset, and where its binlog ends where a
-    /// counter tells that without waiting for the log itself. MySQL counted under the older words before 8.0.26.
+    /// How long the server runs, how many statements were given that may throw received transactions away, and where its binlog ends where
+    /// a counter tells that without waiting for the log itself. Such are `CHANGE` and `RESET`, and on MariaDB `START` (N1). MySQL counted
+    /// under the older words before 8.0.26.
     pub const fn running(self) -> &'static str {
         match self.flavor {
             Flavor::MariaDb => {
                 "SHOW GLOBAL STATUS WHERE Variable_name IN ('Uptime', 'Binlog_snapshot_file', 'Binlog_snapshot_position', \
-                 'Com_start_slave', 'Com_start_all_slaves', 'Com_stop_slave', 'Com_stop_all_slaves', 'Com_change_master', \
-                 'Com_reset')"
+                 'Com_start_slave', 'Com_start_all_slaves', 'Com_change_master', 'Com_reset')"
             }
             Flavor::MySql => {
-                "SHOW GLOBAL STATUS WHERE Variable_name IN ('Uptime', 'Com_replica_start', 'Com_slave_start', 'Com_replica_stop', \
-                 'Com_slave_stop', 'Com_change_replication_source', 'Com_change_master', 'Com_reset')"
+                "SHOW GLOBAL STATUS WHERE Variable_name IN ('Uptime', 'Com_change_replication_source', 'Com_change_master', \
+                 'Com_reset')"
             }
         }
     }
