@@ -83,6 +83,8 @@ impl Sim {
             delay: Duration::ZERO,
             filters: Vec::new(),
         });
+        // It had run for long when the cluster was adopted.
+        let ran_before = if server.boot == 1 { 900_000 } else { 0 };
         Report {
             identity: Identity {
                 flavor,
@@ -93,7 +95,7 @@ impl Sim {
                 hostname: format!("db{s}"),
                 port: 3306,
             },
-            uptime: Duration::from_secs((self.t - server.booted_at) / 1_000),
+            uptime: Duration::from_secs((self.t - server.booted_at + ran_before) / 1_000),
             replication_statements: Some(server.replication_statements),
             read_only: server.read_only,
             super_read_only: None,
