@@ -163,13 +163,16 @@ pub fn isolate(view: &ClusterView, diagnosis: &Diagnosis, primary: &InstanceId) 
     let stopped = |instance: &InstanceId| {
         view.record.as_ref().is_some_and(|record| record.wishes.stopped(instance).is_some())
     };
+    // One that did not acknowledge before, such as for a filter, does not begin to now.
+    let registered =
+        |instance: &InstanceId| view.record.as_ref().is_some_and(|record| record.ackers.contains(instance));
     let undo = replicas
         .iter()
         .filter(|instance| !stopped(instance))
         .map(|instance| Step::PointReplica {
             instance: instance.clone(),
             source: primary.clone(),
-            acker: acking,
+            acker: acking && registered(instance),
         })
         .collect();
     if !steps.is_empty() {

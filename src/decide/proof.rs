@@ -68,7 +68,8 @@ pub(super) fn disarmed(view: &ClusterView, record: &ClusterRecord, primary: &See
         return Some("semi-sync was off".to_owned());
     }
     let waits = served.waiting > 0 || served.clients < record.acks;
-    let shut_down = waits && primary.agent_now().is_some_and(|agent| agent.answered_at_shutdown);
+    // Its agent may have ended with its host since it said so.
+    let shut_down = waits && primary.agent.as_ref().is_some_and(|said| said.status.answered_at_shutdown);
     shut_down.then(|| "it was shut down while commits waited, which answers them with OK".to_owned())
 }
 

@@ -130,17 +130,17 @@ impl Recovery {
         })
     }
 
-    /// A failover whose second plan was accepted: what whoever leads must have, for it is all that was acknowledged. Not where it is being taken
-    /// back, for its ackers may hear the old primary again.
+    /// A failover whose second plan was accepted by the word of its ackers: what whoever leads must have, for it is all that was acknowledged.
+    /// Not where only the log of the dead primary was to prove that, or nobody; and not where it is being taken back, for its ackers may
+    /// hear the old primary again.
     pub fn proven(&self) -> Option<&GtidSet> {
-        if self.kind != PlanKind::Isolate || self.was_undoing() {
+        let plan = self.plan(PlanKind::Promote).filter(|_| self.kind == PlanKind::Isolate)?;
+        let accepts_loss = self.ask.as_ref().is_some_and(|ask| ask.accept_loss);
+        let by_its_log = plan.steps().any(|step| matches!(step, Step::Salvage { required: true, .. }));
+        if accepts_loss || by_its_log || self.was_undoing() {
             return None;
         }
-        let (plan, candidate) = (self.plan(PlanKind::Promote)?, self.candidate()?);
-        plan.steps().find_map(|step| {
-            let Step::WaitApplied { instance, set, .. } = step else { return None };
-            (instance == candidate).then_some(set)
-        })
+        plan.steps().find_map(|step| if let Step::WaitApplied { set, .. } = step { Some(set) } else { None })
     }
 
     /// Whom it was to promote, once that was decided.

@@ -132,7 +132,7 @@ pub struct AnsweredAlone {
 impl AnsweredAlone {
     /// Between two answers of one run, both given by an armed source; with those counted `before`.
     pub(super) fn between(before: &Report, report: &Report, told: Option<Self>) -> Option<Self> {
-        if report.channel().is_some() {
+        if report.channel().is_some_and(|channel| !channel.is_stopped()) {
             return None;
         }
         let armed = |report: &Report| report.semi_sync.not_armed_for(1).is_none();
@@ -147,10 +147,11 @@ impl AnsweredAlone {
 
 /// What happened to a server between two of its answers, `elapsed` apart, that may have lost what it had received.
 pub fn loss_between(before: &Report, report: &Report, elapsed: Duration) -> Option<Loss> {
+    let same_run = before.connection.is_some() && before.connection == report.connection;
     // A server tells its uptime by the wall clock, which may be set forward after it has started. It counts its statements from its start.
     let counts = before.replication_statements.zip(report.replication_statements);
     let counts_anew = counts.is_some_and(|(before, now)| now < before);
-    if counts_anew || may_have_restarted(before.uptime, report.uptime, elapsed) {
+    if !same_run && (counts_anew || may_have_restarted(before.uptime, report.uptime, elapsed)) {
         return Some(Loss::Restarted);
     }
     (!still_has(report, before)).then_some(Loss::FellBack)

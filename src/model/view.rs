@@ -116,7 +116,7 @@ impl Seen {
         }
         if report.is_writable() {
             self.served = Some(report.semi_sync.clone());
-        } else if report.channel().is_some() {
+        } else if report.channel().is_some_and(|channel| !channel.is_stopped()) {
             self.served = None;
         }
         self.last_report = Some((at, report.clone()));

@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::FutureExt;
 use secrecy::SecretString;
@@ -83,7 +84,11 @@ pub struct Connection {
     pub(super) semi_sync: Option<SemiSyncWords>,
     /// What this server refused to answer, and is not asked again on this connection.
     pub(super) refused: Vec<Extra>,
+    /// No other connection of this process has it.
+    number: u64,
 }
+
+static OPENED: AtomicU64 = AtomicU64::new(0);
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -134,6 +139,7 @@ impl Connection {
             identity: unknown,
             semi_sync: None,
             refused: Vec::new(),
+            number: OPENED.fetch_add(1, Ordering::Relaxed),
         };
         let rows = this.query(INTRODUCTION, deadline).await?;
         this.identity = rows
@@ -145,6 +151,11 @@ impl Connection {
             return Err(ClientError::new(target, Unseen::WrongServer(other)));
         }
         Ok(this)
+    }
+
+    /// No other connection of this process has it: what is answered on one comes from one run of the server.
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
     /// Who answered.

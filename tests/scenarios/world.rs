@@ -367,6 +367,7 @@ impl World {
                 hostname: host.instance.host.clone(),
                 port: host.instance.port,
             },
+            connection: None,
             uptime: self.now.since(host.started_at),
             replication_statements: Some(host.replication_statements),
             read_only: host.read_only,

@@ -95,6 +95,7 @@ impl Sim {
                 hostname: format!("db{s}"),
                 port: 3306,
             },
+            connection: None,
             uptime: Duration::from_secs((self.t - server.booted_at + ran_before) / 1_000),
             replication_statements: Some(server.replication_statements),
             read_only: server.read_only,
