@@ -47,7 +47,8 @@ pub(super) fn does_not_count(
     }
     // What it answered after its receiver stopped is compared with what it had before. A dry run has no such answer.
     let (_, before) = seen.last_report.as_ref().filter(|_| seen.latest() != Some(stopped))?;
-    let loss = loss_between(before, stopped, std::time::Duration::ZERO)?;
+    let same_run = before.connection.is_some() && before.connection == stopped.connection;
+    let loss = loss_between(before, stopped, std::time::Duration::ZERO, same_run)?;
     let known = before.known();
     Some(Standing { loss, had: Some(&known).filter(|_| loss == Loss::FellBack), has: stopped }.to_string())
 }

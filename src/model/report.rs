@@ -146,8 +146,9 @@ pub struct Settings {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     pub identity: Identity,
-    /// Of this process, where it asked the server itself: two answers on one connection come from one run of the server.
-    #[serde(skip)]
+    /// On which connection it was answered; no two have the same number, whoever opened them. Two answers on one come from one run of the
+    /// server. `None`: an agent of an earlier version looked.
+    #[serde(default)]
     pub connection: Option<u64>,
     pub uptime: Duration,
     /// How many statements the server has executed since it started that may throw received transactions away, whoever gave them: those that

@@ -145,9 +145,9 @@ impl AnsweredAlone {
     }
 }
 
-/// What happened to a server between two of its answers, `elapsed` apart, that may have lost what it had received.
-pub fn loss_between(before: &Report, report: &Report, elapsed: Duration) -> Option<Loss> {
-    let same_run = before.connection.is_some() && before.connection == report.connection;
+/// What happened to a server between two of its answers, `elapsed` apart, that may have lost what it had received. `same_run`: a connection
+/// that answered at both times shows that it has not restarted.
+pub fn loss_between(before: &Report, report: &Report, elapsed: Duration, same_run: bool) -> Option<Loss> {
     // A server tells its uptime by the wall clock, which may be set forward after it has started. It counts its statements from its start.
     let counts = before.replication_statements.zip(report.replication_statements);
     let counts_anew = counts.is_some_and(|(before, now)| now < before);

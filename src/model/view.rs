@@ -79,6 +79,9 @@ pub struct Seen {
     /// As a primary: commits that were answered without an acknowledgement, until lossless is in force anew.
     #[serde(default)]
     pub answered_alone: Option<AnsweredAlone>,
+    /// Connections on which it has answered, with the first time: this manager's, and its agent's.
+    #[serde(skip)]
+    answered_on: Vec<(u64, Moment)>,
     /// The last answer to an own look, while later ones failed and nothing has explained another history since.
     #[serde(skip)]
     pub(super) answered_before: Option<Report>,
@@ -86,6 +89,9 @@ pub struct Seen {
     #[serde(default)]
     pub promotion_failed: Option<(Moment, String)>,
 }
+
+/// So many connections to one server are remembered.
+const CONNECTIONS_KEPT: usize = 8;
 
 impl Seen {
     /// Nobody has tried to hear its agent yet.
@@ -95,8 +101,23 @@ impl Seen {
 
     /// Takes in a new answer, noting what changed since the last one.
     fn take_report(&mut self, at: Moment, report: &Report) {
+        self.compare_runs(at, report);
+        if let Some(connection) = report.connection
+            && self.answered_on.iter().all(|(known, _)| *known != connection)
+        {
+            self.answered_on.push((connection, at));
+            let excess = self.answered_on.len().saturating_sub(CONNECTIONS_KEPT);
+            self.answered_on.drain(..excess);
+        }
+        self.last_report = Some((at, report.clone()));
+    }
+
+    fn compare_runs(&mut self, at: Moment, report: &Report) {
         if let Some((before_at, before)) = &self.last_report {
-            if let Some(loss) = loss_between(before, report, at.since(*before_at)) {
+            let answered_then =
+                |(known, first): &(u64, Moment)| report.connection == Some(*known) && first <= before_at;
+            let same_run = self.answered_on.iter().any(answered_then);
+            if let Some(loss) = loss_between(before, report, at.since(*before_at), same_run) {
                 self.doubt = Some(Doubt::after(self.doubt.take(), at, loss, before.known()));
             } else if self.doubt.as_ref().is_some_and(|doubt| doubt.was_an_older_look(at, report)) {
                 self.doubt = None;
@@ -119,7 +140,6 @@ impl Seen {
         } else if report.channel().is_some_and(|channel| !channel.is_stopped()) {
             self.served = None;
         }
-        self.last_report = Some((at, report.clone()));
     }
 
     /// It has all that it may have acknowledged, once it has what a living primary had after the doubt arose.

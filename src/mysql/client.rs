@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::FutureExt;
@@ -84,11 +85,15 @@ pub struct Connection {
     pub(super) semi_sync: Option<SemiSyncWords>,
     /// What this server refused to answer, and is not asked again on this connection.
     pub(super) refused: Vec<Extra>,
-    /// No other connection of this process has it.
-    number: u64,
+    /// No other connection has it, of this process or another one.
+    number: Option<u64>,
 }
 
-static OPENED: AtomicU64 = AtomicU64::new(0);
+/// The number of the next connection; the first one of a process is drawn. `None` where the kernel gives no random bytes.
+static NEXT: LazyLock<Option<AtomicU64>> = LazyLock::new(|| {
+    let drawn = crate::random::hex(8).ok()?;
+    u64::from_str_radix(&drawn, 16).ok().map(AtomicU64::new)
+});
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -139,7 +144,7 @@ impl Connection {
             identity: unknown,
             semi_sync: None,
             refused: Vec::new(),
-            number: OPENED.fetch_add(1, Ordering::Relaxed),
+            number: NEXT.as_ref().map(|next| next.fetch_add(1, Ordering::Relaxed)),
         };
         let rows = this.query(INTRODUCTION, deadline).await?;
         this.identity = rows
@@ -153,8 +158,8 @@ impl Connection {
         Ok(this)
     }
 
-    /// No other connection of this process has it: what is answered on one comes from one run of the server.
-    pub fn number(&self) -> u64 {
+    /// No other connection has it, of this process or another one: what is answered on one comes from one run of the server.
+    pub fn number(&self) -> Option<u64> {
         self.number
     }
 

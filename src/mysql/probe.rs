@@ -107,7 +107,7 @@ pub async fn report(conn: &mut Connection, deadline: Instant) -> Result<Report, 
     }
     Ok(Report {
         identity: conn.identity().clone(),
-        connection: Some(conn.number()),
+        connection: conn.number(),
         uptime: running.uptime,
         replication_statements: running.replication_statements,
         read_only: history.read_only,
