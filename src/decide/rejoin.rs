@@ -82,7 +82,7 @@ pub fn rejoin(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan
 }
 
 /// Commits wait at the primary, and too few ackers are connected.
-fn commits_wait(view: &ClusterView, record: &ClusterRecord) -> bool {
+pub(super) fn commits_wait(view: &ClusterView, record: &ClusterRecord) -> bool {
     view.of(&record.primary).and_then(Seen::latest).is_some_and(|report| {
         let semi_sync = &report.semi_sync;
         semi_sync.waiting > 0 && semi_sync.clients < semi_sync.acks

@@ -161,24 +161,9 @@ impl Recovery {
         }
     }
 
-    /// The last stage of plans of that kind that was ever begun; one that was begun anew may not have got as far again.
-    pub fn furthest_stage(&self, kind: PlanKind) -> Option<usize> {
-        let stage = |entry: &Entry| match &entry.what {
-            What::Stage { plan, index, .. } if *plan == kind => Some(*index),
-            What::Accepted { .. }
-            | What::Stage { .. }
-            | What::Done { .. }
-            | What::Failed { .. }
-            | What::Undoing { .. }
-            | What::Refused { .. }
-            | What::Ended { .. } => None,
-        };
-        self.entries.iter().filter_map(stage).max()
-    }
-
-    /// The newest stage of that plan that was begun.
-    pub fn stage_begun(&self, kind: PlanKind) -> Option<usize> {
-        self.entries.iter().rev().find_map(|entry| match &entry.what {
+    /// The stages of plans of that kind that were begun, in their order in time.
+    fn stages_begun(&self, kind: PlanKind) -> impl DoubleEndedIterator<Item = usize> {
+        self.entries.iter().filter_map(move |entry| match &entry.what {
             What::Stage { plan, index, .. } if *plan == kind => Some(*index),
             What::Accepted { .. }
             | What::Stage { .. }
@@ -188,6 +173,16 @@ impl Recovery {
             | What::Refused { .. }
             | What::Ended { .. } => None,
         })
+    }
+
+    /// The last stage of plans of that kind that was ever begun; one that was begun anew may not have got as far again.
+    pub fn furthest_stage(&self, kind: PlanKind) -> Option<usize> {
+        self.stages_begun(kind).max()
+    }
+
+    /// The newest stage of that plan that was begun.
+    pub fn stage_begun(&self, kind: PlanKind) -> Option<usize> {
+        self.stages_begun(kind).next_back()
     }
 
     /// Done, it leaves nothing to mend of whom it is about. A return that only starts a server, or takes it from the ackers, is half of one.

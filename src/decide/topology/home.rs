@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::is_lossless;
 use crate::decide::failover::acks_in_force;
+use crate::decide::rejoin::commits_wait;
 use crate::decide::restrictions;
 use crate::model::instance::InstanceId;
 use crate::model::observation::{Access, Process};
@@ -54,10 +55,7 @@ pub(in crate::decide) fn home(
 fn is_needed(view: &ClusterView, record: &ClusterRecord, instance: &InstanceId) -> bool {
     let primary = view.of(&record.primary).and_then(Seen::latest);
     let acks = acks_in_force(view, primary) as usize;
-    let lacking = record.degraded.is_some()
-        || primary.is_some_and(|report| {
-            report.semi_sync.waiting > 0 && report.semi_sync.clients < report.semi_sync.acks
-        });
+    let lacking = record.degraded.is_some() || commits_wait(view, record);
     if !lacking || acks == 0 || !is_lossless(view) || record.wishes.source_of(instance).is_none() {
         return false;
     }
