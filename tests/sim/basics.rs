@@ -81,7 +81,8 @@ pub(crate) enum Planted {
     OpenBeforeCatchUp,
     /// A replica is said to receive nothing more, and goes on.
     SkipStopReceiving,
-    /// Both threads are stopped and started, instead of the receiver only (N1).
+    /// Both threads are stopped and started, instead of the receiver only (N1), and the server does not count it: counted, the replica is
+    /// in doubt and no longer proves anything.
     StopBothThreads,
     /// The manager opens without waiting for what voters reported as granted.
     NoClaimWait,

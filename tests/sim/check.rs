@@ -1,5 +1,7 @@
 //! The invariants of reliability.md section 6, asked after every event, and what a run must come to once everything is mended.
 
+use std::collections::BTreeSet;
+
 use mha::decide::guard::Blocker;
 use mha::decide::plan::{Plan, PlanKind, Proof, Step};
 use mha::model::ballot::Generation;
@@ -201,6 +203,7 @@ impl Sim {
                 let (has, more) = (self.servers[h].marks, *marks);
                 self.violate(format!("I3: db{h} opens with {has:?}, and stopped db{other} has {more:?}"));
             }
+            self.pass_over(h);
         }
         self.count(match basis.proof {
             Proof::Fenced => "promoted: agent answered fenced",
@@ -218,10 +221,11 @@ impl Sim {
         }
     }
 
-    /// It leads without what others may have: that is errant from now on, wherever it is.
+    /// It leads without what others may have: that is errant from now on, wherever it is. What a client was told is kept never is.
     fn pass_over(&mut self, h: usize) {
         let marks = self.servers[h].marks;
-        let lacks = |tx: &Tx| self.txs[*tx].number > marks[self.txs[*tx].origin];
+        let told: BTreeSet<Tx> = self.acked.iter().filter(|ack| ack.proven).map(|ack| ack.tx).collect();
+        let lacks = |tx: &Tx| self.txs[*tx].number > marks[self.txs[*tx].origin] && !told.contains(tx);
         let lacked: Vec<Tx> = (0..self.txs.len()).filter(lacks).collect();
         self.passed_over.extend(lacked);
     }

@@ -387,9 +387,11 @@ impl Sim {
             return Ok(());
         }
         if self.planted(Planted::StopBothThreads) {
+            let counted = self.servers[s].replication_statements;
             self.stop_io(s);
             self.servers[s].sql = false;
             self.start_sql(s);
+            self.servers[s].replication_statements = counted;
             return Ok(());
         }
         let (io, unapplied) = (self.servers[s].io, !self.servers[s].relay.is_empty());
