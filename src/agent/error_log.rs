@@ -9,7 +9,9 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 
+use super::durable;
 use super::state::{ServerProcess, Shared};
+use crate::model::instance::Flavor;
 use crate::mysql::client::Connection;
 use crate::mysql::fault::plain;
 
@@ -62,11 +64,17 @@ const LAST_WORDS: u64 = 256 * 1024;
 /// The disk of the log may be what killed the server: nobody waits longer for it.
 const READ_WITHIN: Duration = Duration::from_millis(50);
 
-/// Whether a MySQL server that has just ended was shut down in order.
-pub(super) async fn tells_of_a_shutdown(shared: &Shared) -> bool {
-    let Some(path) = shared.seen().error_log.clone().and_then(|(_, path)| path) else { return false };
-    let read = spawn_blocking(move || tail(&path, 0, LAST_WORDS).is_ok_and(|text| was_shut_down(&text)));
-    matches!(timeout(READ_WITHIN, read).await, Ok(Ok(true)))
+/// Whether a server that has ended may have answered commits that waited for an acknowledgement: a MySQL server that was shut down in order
+/// has. Where its log is not known, or is not read in time, it may have been.
+pub(super) async fn may_have_answered(shared: &Shared) -> bool {
+    let known = shared.seen().last_identity;
+    if known.is_some_and(|(flavor, _)| flavor == Flavor::MariaDb) {
+        return false;
+    }
+    let Some(path) = shared.seen().error_log.clone().and_then(|(_, path)| path) else { return true };
+    let read = spawn_blocking(move || tail(&path, 0, LAST_WORDS));
+    let Ok(Ok(Ok(text))) = timeout(READ_WITHIN, read).await else { return true };
+    was_shut_down(&text)
 }
 
 fn was_shut_down(log: &str) -> bool {
@@ -112,7 +120,17 @@ pub(super) async fn learn(shared: &Arc<Shared>, conn: &mut Connection) {
     let Some(row) = rows.first() else { return };
     let (log, data) = (row.text_or_empty("log"), row.text_or_empty("data"));
     let path = (!log.is_empty() && log != "stderr").then(|| Path::new(data).join(log));
-    shared.seen().error_log = Some((pid, path));
+    let known = (pid, path);
+    shared.seen().error_log = Some(known.clone());
+    let file = known_path(shared);
+    if !matches!(spawn_blocking(move || durable::write(&file, &known)).await, Ok(Ok(()))) {
+        tracing::warn!("after a restart of the agent it is not known where a dead server wrote its errors");
+    }
+}
+
+/// Where it is remembered where the server writes its errors: the agent of a host that was shut down is asked after it has started again.
+pub(super) fn known_path(shared: &Shared) -> PathBuf {
+    shared.config.data_dir.join("error_log.json")
 }
 
 #[cfg(test)]

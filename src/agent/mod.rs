@@ -62,7 +62,7 @@ use self::host::listeners::ListenersError;
 use self::lease_loop::Keeper;
 use self::ports::Ports;
 pub(crate) use self::sql::mysql_tls;
-use self::state::Shared;
+use self::state::{ServerProcess, Shared};
 use self::voter::{VoteError, Votes};
 use crate::clock;
 use crate::config::AgentConfig;
@@ -118,10 +118,16 @@ pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<(), A
     let listener = listen(&shared).await?;
     if shared.config.server.is_some() {
         shared.seen().last_identity = durable::read(&poll::identity_path(&shared))?;
+        shared.seen().error_log = durable::read(&error_log::known_path(&shared))?;
         let saved = extra::known(&shared)?;
         shared.seen().extra = saved;
         rebuild::known(&shared)?;
         let found = watch::look(&shared).await;
+        if !matches!(found, ServerProcess::Running(_)) {
+            // Before anybody hears that it does not run.
+            let answered = error_log::may_have_answered(&shared).await;
+            shared.seen().answered_at_shutdown = answered;
+        }
         let keeper = Keeper::start(Arc::clone(&shared), found.clone()).await?;
         tracker.spawn(keeper.run(inbox));
         spawn(&shared, watch::run(Arc::clone(&shared), found));

@@ -75,7 +75,7 @@ pub(super) async fn run(shared: Arc<Shared>, found: ServerProcess) {
             }
             now = ServerProcess::Gone(clock::now());
             // Before anybody hears that it is gone: a failover asks for it at once.
-            let answered = error_log::tells_of_a_shutdown(&shared).await;
+            let answered = error_log::may_have_answered(&shared).await;
             shared.seen().answered_at_shutdown = answered;
             tracing::error!(pid = watch_pid(&shared), "the server's process has ended");
             shared.seen().ending = Some(Arc::clone(&watch));

@@ -180,7 +180,7 @@ pub(super) enum Command {
         #[arg(long, conflicts_with = "dry_run")]
         yes: bool,
     },
-    /// Give a parked member back into automatic hands.
+    /// Give a parked member back into automatic hands. You vouch for the rows of one that replicated with filters or passed over errors.
     Unpark {
         #[arg(value_name = "HOST")]
         instance: InstanceId,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::candidate::{Candidate, Ranking};
 use super::failover::acks_in_force;
 use super::plan::{Plan, PlanKind, Stage, Step};
-use super::proof::disarmed;
+use super::proof::{disarmed, unregistered};
 use super::restrictions;
 use super::standing::holds_unapplied;
 use super::topology;
@@ -105,16 +105,18 @@ pub(super) fn rearm(view: &ClusterView, ranking: &Ranking, intents: &Intents, no
 
 /// A registered acker that receives nothing any more acknowledges nothing, and every failover would wait for its word; one whose settings
 /// leave out or pass over something acknowledges what it may not have. It is kept from acknowledging, and is taken from the record once
-/// the others have all that it had.
+/// the others have all that it had. So is one that nobody registered, where its settings keep it from being registered.
 pub(super) fn retire(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan> {
     let record = lossless_record(view)?;
     fresh(view, intents, &record.primary)?;
-    record.ackers.iter().find_map(|acker| {
+    record.ackers.iter().chain(unregistered(view, record)).find_map(|acker| {
+        let registered = record.ackers.contains(acker);
         let report = fresh(view, intents, acker).filter(|_| answers(view, acker))?;
         let within = view.cluster.policy.statement;
         let follows = is_fed(report, &record.primary) && is_admitted(view, acker);
         let (deaf, why) = match restrictions::keeps_from_acknowledging(view, acker, report) {
             Some(why) if follows => (topology::mute(acker, &record.primary), why),
+            Some(_) | None if !registered => return None,
             // Not stopped by hand: it is led back as soon as its agent is heard.
             Some(_) | None if is_left(view, intents, acker) => return None,
             Some(_) | None => {
@@ -131,7 +133,8 @@ pub(super) fn retire(view: &ClusterView, intents: &Intents, now: Moment) -> Opti
         if others.iter().filter(sound).count() < record.acks as usize || intents.pause(acker, now).is_some() {
             return None;
         }
-        let [level, register] = topology::leaves_ackers(view, record, acker, within);
+        let level = topology::levels_ackers(view, record, acker, within);
+        let register = registered.then(|| topology::leaves_record(record, acker));
         let stages = std::iter::once(deaf).chain(level).chain(register).collect();
         let title = format!("{acker} is no acker any more: {why}");
         Some(Plan { kind: PlanKind::Rejoin, ..plan(view, title, stages) })

@@ -48,6 +48,8 @@ pub enum Against {
     BinlogFiltered(Vec<Setting>),
     /// It passes over errors when it applies: rows may be missing.
     SkipsErrors(Vec<Setting>),
+    /// It applied with these settings, which are set back: rows may be missing.
+    RowsLeftOut(Vec<Setting>),
     /// It has forgotten its own history, which was this.
     HistoryReset(GtidSet),
     /// A file of its binary log that a replica needs cannot be read.
@@ -97,6 +99,7 @@ impl fmt::Display for Against {
                 write!(f, "leaves transactions out of its binary log ({})", listed(by))
             }
             Self::SkipsErrors(by) => write!(f, "passes over errors when it applies ({})", listed(by)),
+            Self::RowsLeftOut(by) => write!(f, "may lack rows: it replicated with {}", listed(by)),
             Self::Unreachable(why) => write!(f, "cannot be reached by clients and replicas ({why})"),
             Self::HistoryReset(had) => write!(f, "has forgotten its own history, which was {had}"),
             Self::LogUnreadable(fault) => write!(f, "{fault}"),
@@ -165,6 +168,7 @@ impl Candidate {
             | Against::Filtered(_)
             | Against::BinlogFiltered(_)
             | Against::SkipsErrors(_)
+            | Against::RowsLeftOut(_)
             | Against::HistoryReset(_)
             | Against::LogUnreadable(_)
             | Against::Unreachable(_)
@@ -204,6 +208,7 @@ impl Candidate {
             | Against::Filtered(_)
             | Against::BinlogFiltered(_)
             | Against::SkipsErrors(_)
+            | Against::RowsLeftOut(_)
             | Against::NotReplicating
             | Against::Stopping
             | Against::Disk(_)

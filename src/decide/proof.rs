@@ -46,9 +46,22 @@ pub(super) fn promise(view: &ClusterView) -> Promise<'_> {
     let Some(seen) = view.of(&record.primary) else { return Promise::Lossless(record) };
     let broken = match &seen.reset {
         Some(_) => Some("its history was reset, and replicas skip what they think they have".to_owned()),
-        None => disarmed(view, record, seen).or_else(|| unknown_acker(view, record, seen)),
+        None => lapsed(view, record, seen),
     };
     broken.map_or(Promise::Lossless(record), |why| Promise::Broken { record, why })
+}
+
+/// What the record is to say of why the primary's acknowledgements prove nothing, beside what it has for that already.
+pub(super) fn lapse(view: &ClusterView) -> Option<String> {
+    let record = view.record.as_ref().filter(|record| record.acks > 0 && record.degraded.is_none())?;
+    let lossless = view.cluster.policy.durability == Durability::Lossless;
+    view.of(&record.primary).filter(|_| lossless).and_then(|seen| lapsed(view, record, seen))
+}
+
+/// By what this manager has seen, or the last one that saw the primary take writes.
+fn lapsed(view: &ClusterView, record: &ClusterRecord, primary: &Seen) -> Option<String> {
+    let told = record.lapse.clone().filter(|_| primary.served.is_none());
+    disarmed(view, record, primary).or_else(|| unknown_acker(view, record, primary)).or(told)
 }
 
 /// Why clients of the primary may have been told of rows that no acker has: it is not armed, or it answered without an acknowledgement. By
@@ -60,17 +73,35 @@ pub(super) fn disarmed(view: &ClusterView, record: &ClusterRecord, primary: &See
             alone.commits
         ));
     }
-    let served = primary.served.as_ref()?;
-    if let Some(why) = served.not_armed_for(record.acks) {
+    let served = primary.served.as_ref();
+    if let Some(why) = served.and_then(|served| served.not_armed_for(record.acks)) {
         return Some(why);
     }
-    if !served.source_status {
+    if served.is_some_and(|served| !served.source_status) {
         return Some("semi-sync was off".to_owned());
     }
-    let waits = served.waiting > 0 || served.clients < record.acks;
+    // Where this manager did not see it take writes, nobody knows whether commits waited.
+    let waits = served.is_none_or(|served| served.waiting > 0 || served.clients < record.acks);
     // Its agent may have ended with its host since it said so.
     let shut_down = waits && primary.agent.as_ref().is_some_and(|said| said.status.answered_at_shutdown);
-    shut_down.then(|| "it was shut down while commits waited, which answers them with OK".to_owned())
+    shut_down
+        .then(|| "it may have been shut down while commits waited, which answers them with OK".to_owned())
+}
+
+/// Members that acknowledge to the primary, and that the record does not name. Whether one receives now does not matter: it did while the
+/// primary served.
+pub(super) fn unregistered<'v>(
+    view: &'v ClusterView,
+    record: &'v ClusterRecord,
+) -> impl Iterator<Item = &'v InstanceId> {
+    let acknowledges = |report: &Report| {
+        report.semi_sync.replica_enabled
+            && report.channel().is_some_and(|channel| channel.source == record.primary)
+    };
+    let unregistered = view.replicas().filter(move |(instance, seen)| {
+        !record.ackers.contains(instance) && seen.latest().is_some_and(acknowledges)
+    });
+    unregistered.map(|(instance, _)| instance)
 }
 
 /// More ackers are connected than may be, for longer than one that connects anew is counted twice.
@@ -78,15 +109,7 @@ const CROWDED: Duration = Duration::from_secs(1);
 
 /// Somebody acknowledges whom the record does not name: what it alone acknowledged is in no count of ours.
 fn unknown_acker(view: &ClusterView, record: &ClusterRecord, primary: &Seen) -> Option<String> {
-    // Whether it receives now does not matter: it did while the primary served.
-    let acknowledges = |report: &Report| {
-        report.semi_sync.replica_enabled
-            && report.channel().is_some_and(|channel| channel.source == record.primary)
-    };
-    let unregistered = view.replicas().find(|(instance, seen)| {
-        !record.ackers.contains(instance) && seen.latest().is_some_and(acknowledges)
-    });
-    if let Some((instance, _)) = unregistered {
+    if let Some(instance) = unregistered(view, record).next() {
         return Some(format!("{instance} acknowledges and is not registered"));
     }
     let (since, (at, report)) = primary.crowded_since.zip(primary.last_report.as_ref())?;
@@ -224,7 +247,7 @@ fn led_unseen(view: &ClusterView, record: &ClusterRecord) -> Option<Blocker> {
 /// What was acknowledged under an earlier primary is on this one, on those who acknowledge to it once they have caught up, and perhaps
 /// nowhere else: one that was registered a moment ago, or was away when it began to lead, speaks for nothing of it.
 fn before_it(view: &ClusterView, record: &ClusterRecord, target: &GtidSet) -> Option<Blocker> {
-    let known = [&record.base, &view.proven_before].into_iter().flatten();
+    let known = [record.base.as_ref(), view.proven_before()].into_iter().flatten();
     let base = known.map(|base| view.without_foreign(base)).find(|base| !target.is_as_far_as(base))?;
     Some(Blocker::BeforeIt { primary: record.primary.clone(), set: base.minus(target) })
 }

@@ -23,12 +23,23 @@ pub(super) fn against(seen: &Seen, report: &Report) -> Vec<Against> {
     if !report.restrictions.skips.is_empty() {
         found.push(Against::SkipsErrors(report.restrictions.skips.clone()));
     }
+    let left_out = left_out_before(seen, report);
+    if !left_out.is_empty() {
+        found.push(Against::RowsLeftOut(left_out));
+    }
     if report.restrictions.offline {
         found.push(Against::Offline);
     }
     found.extend(seen.reset.as_ref().map(|reset| Against::HistoryReset(reset.had.clone())));
     found.extend(unreachable(seen, report).map(Against::Unreachable));
     found
+}
+
+/// Settings that left rows out while it applied, and that it does not have any more.
+fn left_out_before(seen: &Seen, report: &Report) -> Vec<Setting> {
+    let present = report.filters();
+    let set_back = |by: &&Setting| !present.contains(by) && !report.restrictions.skips.contains(by);
+    seen.rows_left_out_by.iter().filter(set_back).cloned().collect()
 }
 
 /// A replica that answers needs what its log cannot give any more.
@@ -60,7 +71,11 @@ pub(super) fn keeps_from_acknowledging(
     let mut found = report.filters();
     found.extend_from_slice(&report.restrictions.skips);
     found.extend_from_slice(binlog);
-    (!found.is_empty()).then(|| format!("it is set to {}", listed(&found)))
+    if !found.is_empty() {
+        return Some(format!("it is set to {}", listed(&found)));
+    }
+    let before = view.of(instance).map(|seen| left_out_before(seen, report)).unwrap_or_default();
+    (!before.is_empty()).then(|| format!("it may lack rows, for it replicated with {}", listed(&before)))
 }
 
 /// Filters of its binary log, as last read by this manager or one before it.
@@ -161,6 +176,14 @@ fn by_settings(instance: &InstanceId, seen: &Seen, report: &Report) -> Vec<Strin
             "{instance} passes over errors when it applies ({}): rows may be missing on it, so it does not lead; set it back, and compare \
              or rebuild it",
             listed(skips)
+        ));
+    }
+    let before = left_out_before(seen, report);
+    if !before.is_empty() {
+        found.push(format!(
+            "{instance} may lack rows whose transactions it has, for it replicated with {}: it does not lead and its acknowledgements do not count; \
+             run \"mhactl rejoin {instance} --how rebuild\", or compare its tables with the primary's and run \"mhactl unpark {instance}\"",
+            listed(&before)
         ));
     }
     if report.restrictions.offline {

@@ -2,6 +2,7 @@
 //! one of them does not count when it is asked what a dead primary acknowledged.
 
 use super::failover::Isolation;
+use super::proof::lapse;
 use super::verdict::{Action, Decision};
 use crate::model::instance::InstanceId;
 use crate::model::observation::Access;
@@ -21,13 +22,17 @@ pub fn known_to_record(view: &ClusterView, decision: &Decision) -> Option<Record
     let ackers: Vec<AckerEvidence> =
         record.ackers.iter().filter_map(|acker| view.evidence(acker, refused)).collect();
     let (resets, filtered_logs) = (view.resets(), view.filtered_logs());
-    let answered_alone = view.answered_alone().cloned();
+    let rows_left_out = view.rows_left_out();
+    let (answered_alone, lapse) = (view.answered_alone().cloned(), lapse(view));
     let same = ackers.len() == record.ackers_proven.len()
         && ackers.iter().all(|wanted| record.ackers_proven.iter().any(|told| told.says_the_same(wanted)))
         && resets == record.history_resets
         && filtered_logs == record.filtered_logs
-        && answered_alone == record.answered_alone;
-    (!same).then_some(RecordChange::Known(Known { ackers, resets, filtered_logs, answered_alone }))
+        && rows_left_out == record.rows_left_out
+        && answered_alone == record.answered_alone
+        && lapse.is_some() == record.lapse.is_some();
+    let known = Known { ackers, resets, filtered_logs, rows_left_out, answered_alone, lapse };
+    (!same).then_some(RecordChange::Known(known))
 }
 
 /// Why an acker does not tell what `primary` acknowledged; `None` where it does.
@@ -41,7 +46,7 @@ pub(super) fn does_not_count(
         return Some(unstopped(view, isolation, acker));
     };
     // What the statements of the very failover that is resumed may have thrown away is among what was proven before them.
-    let by_us = |loss| loss == Loss::Unseen && view.proven_before.is_some();
+    let by_us = |loss| loss == Loss::Unseen && view.proven_before().is_some();
     if let Some(standing) = view.doubt_of(acker).filter(|standing| !by_us(standing.loss)) {
         return Some(standing.to_string());
     }

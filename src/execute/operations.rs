@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Outcome;
 use super::journal::{Recovery, left_behind};
+use super::recovery::ended_elsewhere;
 use super::world::Token;
 use crate::decide::Action;
 use crate::decide::operation::{Conduct, begins_rebuild, completes_rejoin, subject_of};
@@ -67,6 +68,13 @@ pub fn recall_received(recoveries: &[Recovery], view: &mut ClusterView) {
         if let Step::WaitApplied { instance, set, .. } = step {
             view.recall_received(instance, set);
         }
+    }
+}
+
+/// Recalls what the failover that an earlier manager did not end had proven before it pointed the ackers elsewhere.
+pub fn recall_proven(unfinished: &Recovery, view: &mut ClusterView) {
+    if let Some(proven) = unfinished.proven().filter(|_| ended_elsewhere(view, unfinished).is_none()) {
+        view.recall_proven(&unfinished.about, proven);
     }
 }
 

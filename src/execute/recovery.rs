@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::journal::{Journal, Recovery, What};
+use super::operations::recall_proven;
 use super::world::{Token, World};
 use super::{Bounds, Finished, From, Outcome, Scope, run, run_within, take_back};
 use crate::decide::lint::lint;
@@ -75,7 +76,9 @@ pub async fn resume<W: World, J: Journal>(
     world: &W,
     journal: &J,
 ) -> Result<Outcome, J::Error> {
-    let view = &ClusterView { proven_before: recovery.proven().cloned(), ..view.clone() };
+    let mut view = view.clone();
+    recall_proven(recovery, &mut view);
+    let view = &view;
     let plans: Vec<&Plan> = recovery.plans().collect();
     let begun = |plan: &Plan| recovery.stage_begun(plan.kind).unwrap_or(0);
     if let Some(why) = ended_elsewhere(view, recovery) {
@@ -142,7 +145,7 @@ async fn take_back_earlier<W: World, J: Journal>(
 }
 
 /// Why nothing of it is continued or taken back, if so: it is not about the servers as they are now.
-fn ended_elsewhere(view: &ClusterView, recovery: &Recovery) -> Option<String> {
+pub(super) fn ended_elsewhere(view: &ClusterView, recovery: &Recovery) -> Option<String> {
     const ENDED: &str = "nothing of it is continued or taken back";
     if let Some(overtaken) = view.overtaken() {
         return Some(format!("{overtaken}: {ENDED}"));

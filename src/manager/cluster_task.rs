@@ -28,7 +28,7 @@ use crate::decide::{Action, Decision, adopt, decide};
 use crate::execute::compose::Composed;
 use crate::execute::journal::Recovery;
 use crate::execute::operations::{
-    Operations, REMEMBERED, recall_left_behind, recall_received, recovery_of, token_of,
+    Operations, REMEMBERED, recall_left_behind, recall_proven, recall_received, recovery_of, token_of,
 };
 use crate::execute::recovery::Operation;
 use crate::execute::world::Token;
@@ -281,6 +281,7 @@ impl ClusterTask {
         };
         let Some(recovery) = unfinished.filter(|_| !self.operations.is_running()) else { return };
         tracing::warn!(cluster = %self.view.cluster.name, recovery = recovery.id, "an earlier manager left this unfinished; going on");
+        recall_proven(&recovery, &mut self.view);
         self.spawn(recovery.clone(), move |view, token, _, world, journal| async move {
             recovery::resume(&view, &recovery, &token, &world, &journal).await
         });

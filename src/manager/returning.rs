@@ -148,7 +148,9 @@ impl ClusterTask {
             }
             Err(Not::Yet(_) | Not::Ever(_)) => {}
         }
-        self.give_back(instance, How::Auto, None).await
+        self.give_back(instance, How::Auto, None).await?;
+        self.view.trust_rows(instance);
+        Ok(())
     }
 
     fn has_saved(&self, instance: &InstanceId) -> bool {

@@ -246,8 +246,8 @@ pub struct AgentStatus {
     /// that manager may be gone with its journal.
     #[serde(default)]
     pub stopped_by_order: bool,
-    /// Its server was shut down in order, as its error log says, and has not run since. MySQL then answers commits that wait for an
-    /// acknowledgement with OK (tried on 9.7); MariaDB ends their connections.
+    /// Its server was shut down in order, as its error log says or does not rule out, and has not run since. MySQL then answers commits that
+    /// wait for an acknowledgement with OK (tried on 9.7); MariaDB ends their connections.
     #[serde(default)]
     pub answered_at_shutdown: bool,
     /// Why starting its server failed last, while it does not run.

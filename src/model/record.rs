@@ -8,7 +8,7 @@ use super::events::EventsWanted;
 use super::gtid::GtidSet;
 use super::instance::InstanceId;
 use super::overtaken::Recorded;
-use super::standing::{AckerEvidence, AnsweredAlone, FilteredLog, KnownReset};
+use super::standing::{AckerEvidence, AnsweredAlone, FilteredLog, KnownReset, RowsLeftOut};
 use super::wishes::Wishes;
 
 mod change;
@@ -69,9 +69,16 @@ pub struct ClusterRecord {
     /// Servers whose binary log leaves something out, as last read.
     #[serde(default)]
     pub filtered_logs: Vec<FilteredLog>,
+    /// Replicas that may lack rows whose transactions they have, until their data is replaced or an operator has looked.
+    #[serde(default)]
+    pub rows_left_out: Vec<RowsLeftOut>,
     /// Commits of the primary that were answered without an acknowledgement, until lossless is in force anew.
     #[serde(default)]
     pub answered_alone: Option<AnsweredAlone>,
+    /// Why the primary's acknowledgements did not prove that another server has the row, when a manager last saw it take writes. It counts for
+    /// a manager that has not seen the primary take writes itself.
+    #[serde(default)]
+    pub lapse: Option<String>,
     /// The record that the voters know of, where this one is older: nothing that it says of acknowledgements is relied on before a primary is
     /// registered again.
     #[serde(default)]
@@ -102,7 +109,9 @@ impl ClusterRecord {
             ackers_proven: Vec::new(),
             history_resets: Vec::new(),
             filtered_logs: Vec::new(),
+            rows_left_out: Vec::new(),
             answered_alone: None,
+            lapse: None,
             waived: None,
             since_waived: Vec::new(),
             outdated: None,

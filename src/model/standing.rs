@@ -104,6 +104,9 @@ pub struct Known {
     pub filtered_logs: Vec<FilteredLog>,
     /// Of the primary.
     pub answered_alone: Option<AnsweredAlone>,
+    pub rows_left_out: Vec<RowsLeftOut>,
+    /// Why the primary's acknowledgements did not prove that another server has the row, when it last took writes.
+    pub lapse: Option<String>,
 }
 
 /// A server that was seen to have forgotten its own history.
@@ -119,6 +122,14 @@ pub struct KnownReset {
 pub struct FilteredLog {
     pub instance: InstanceId,
     pub filters: Vec<Setting>,
+}
+
+/// A replica that was seen applying with settings that leave rows out or pass over errors, since its data was last replaced. Its GTID set
+/// names transactions whose rows it may lack, so that nothing that can be read later shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowsLeftOut {
+    pub instance: InstanceId,
+    pub by: Vec<Setting>,
 }
 
 /// Commits of a primary that its clients were told of, and that nobody acknowledged.

@@ -13,14 +13,16 @@ use super::gtid::GtidSet;
 use super::history::HistoryReset;
 use super::instance::InstanceId;
 use super::inventory::Inventory;
+use super::job::Phase;
 use super::observation::{AgentSeen, AgentStatus, Observation, Probe, Process, Unseen, Vantage};
 use super::overtaken::LedBefore;
 use super::reached::{KnownIdentity, connected, has_heard};
 use super::record::ClusterRecord;
-use super::report::{Report, SemiSync};
+use super::report::{Report, SemiSync, ThreadState};
+use super::restrictions::Setting;
 use super::standing::{
-    AckerEvidence, AnsweredAlone, Doubt, FilteredLog, KnownReset, Loss, RESTART_SLACK, ServerRun, Standing,
-    has, loss_between,
+    AckerEvidence, AnsweredAlone, Doubt, FilteredLog, KnownReset, Loss, RESTART_SLACK, RowsLeftOut,
+    ServerRun, Standing, has, loss_between,
 };
 use super::time::Moment;
 
@@ -70,6 +72,10 @@ pub struct Seen {
     /// It was seen to have forgotten its own history, and nothing has mended that since.
     #[serde(default)]
     pub reset: Option<HistoryReset>,
+    /// Settings with which it was seen applying, and that leave rows out or pass over errors; until its data is replaced or an operator has
+    /// looked.
+    #[serde(default)]
+    pub rows_left_out_by: Vec<Setting>,
     /// Both sides of semi-sync when it last took writes, until it replicates again.
     #[serde(default)]
     pub served: Option<SemiSync>,
@@ -90,6 +96,9 @@ pub struct Seen {
     pub promotion_failed: Option<(Moment, String)>,
 }
 
+/// So many settings of one server that leave rows out are remembered.
+const LEFT_OUT_KEPT: usize = 8;
+
 /// So many connections to one server are remembered.
 const CONNECTIONS_KEPT: usize = 8;
 
@@ -102,6 +111,7 @@ impl Seen {
     /// Takes in a new answer, noting what changed since the last one.
     fn take_report(&mut self, at: Moment, report: &Report) {
         self.compare_runs(at, report);
+        self.note_rows_left_out(report);
         if let Some(connection) = report.connection
             && self.answered_on.iter().all(|(known, _)| *known != connection)
         {
@@ -139,6 +149,18 @@ impl Seen {
             self.served = Some(report.semi_sync.clone());
         } else if report.channel().is_some_and(|channel| !channel.is_stopped()) {
             self.served = None;
+        }
+    }
+
+    fn note_rows_left_out(&mut self, report: &Report) {
+        if report.channel().is_none_or(|channel| channel.applier == ThreadState::Stopped) {
+            return;
+        }
+        for setting in report.filters().into_iter().chain(report.restrictions.skips.iter().cloned()) {
+            let known = self.rows_left_out_by.contains(&setting);
+            if !known && self.rows_left_out_by.len() < LEFT_OUT_KEPT {
+                self.rows_left_out_by.push(setting);
+            }
         }
     }
 
@@ -213,10 +235,10 @@ pub struct ClusterView {
     /// What the voters told this manager when it took the lead.
     #[serde(default)]
     pub led_before: LedBefore,
-    /// Where a failover of a dead manager is resumed: everything that was acknowledged is among this, as that one had proven before it pointed the
-    /// ackers elsewhere. The old primary has been cut from them since.
+    /// The primary whose failover a dead manager had begun. Everything that it acknowledged before this manager looked is among the set, as that
+    /// one had proven before it pointed the ackers elsewhere.
     #[serde(default)]
-    pub proven_before: Option<GtidSet>,
+    pub recalled: Option<(InstanceId, GtidSet)>,
     /// When this manager began to look: it acts only on evidence gathered since.
     pub since: Moment,
     /// The same moment on its wall clock: what is recorded for another manager is told by that.
@@ -245,6 +267,10 @@ impl ClusterView {
                 let inventory = Inventory { binlog_filters, ..Inventory::default() };
                 seen.entry(log.instance.clone()).and_modify(|seen| seen.inventory = Some((since, inventory)));
             }
+            for left_out in &record.rows_left_out {
+                let by = left_out.by.clone();
+                seen.entry(left_out.instance.clone()).and_modify(|seen| seen.rows_left_out_by = by);
+            }
             let alone = record.answered_alone.clone();
             seen.entry(record.primary.clone()).and_modify(|seen| seen.answered_alone = alone);
         }
@@ -254,7 +280,7 @@ impl ClusterView {
             seen,
             grants: BTreeMap::new(),
             led_before: LedBefore::default(),
-            proven_before: None,
+            recalled: None,
             since,
             since_wall,
         }
@@ -313,6 +339,7 @@ impl ClusterView {
     /// After a new report of `instance`: what the others have that the primary, asked later, has not, and who is level again.
     fn compare(&mut self, instance: &InstanceId) {
         self.trust_newcomer(instance);
+        self.trust_proven(instance);
         let Some(primary) = self.primary().cloned() else { return };
         // Sets are long: they are copied only where something is compared with them.
         if *instance != primary && self.of(instance).is_none_or(|seen| seen.doubt.is_none()) {
@@ -401,6 +428,29 @@ impl ClusterView {
         };
     }
 
+    /// An earlier manager proved that everything acknowledged by `primary` is among `set`, and then cut the ackers from it. Who has all of that
+    /// has lost nothing before this manager looked, whatever the statements of that failover did to its replication; its server runs on since.
+    pub fn recall_proven(&mut self, primary: &InstanceId, set: &GtidSet) {
+        self.recalled = Some((primary.clone(), set.clone()));
+        let members: Vec<InstanceId> = self.seen.keys().cloned().collect();
+        members.iter().for_each(|instance| self.trust_proven(instance));
+    }
+
+    /// What an earlier manager had proven of the present primary.
+    pub fn proven_before(&self) -> Option<&GtidSet> {
+        self.recalled.as_ref().filter(|(primary, _)| self.primary() == Some(primary)).map(|(_, set)| set)
+    }
+
+    fn trust_proven(&mut self, instance: &InstanceId) {
+        let Some(set) = self.proven_before() else { return };
+        let standing = self.doubt_of(instance);
+        if standing.is_some_and(|standing| standing.loss == Loss::Unseen && has(standing.has, set))
+            && let Some(seen) = self.seen.get_mut(instance)
+        {
+            seen.doubt = None;
+        }
+    }
+
     /// A server that is no acker when this manager first sees it has acknowledged nothing that it could have lost.
     fn trust_newcomer(&mut self, instance: &InstanceId) {
         let registered = self.record.as_ref().is_some_and(|record| record.ackers.contains(instance));
@@ -481,6 +531,23 @@ impl ClusterView {
         self.seen.iter().filter_map(filtered).collect()
     }
 
+    /// Replicas that may lack rows whose transactions they have.
+    pub fn rows_left_out(&self) -> Vec<RowsLeftOut> {
+        let left_out = self.seen.iter().filter(|(_, seen)| !seen.rows_left_out_by.is_empty());
+        let named = |(instance, seen): (&InstanceId, &Seen)| RowsLeftOut {
+            instance: instance.clone(),
+            by: seen.rows_left_out_by.clone(),
+        };
+        left_out.map(named).collect()
+    }
+
+    /// An operator vouches for the rows of that server.
+    pub fn trust_rows(&mut self, instance: &InstanceId) {
+        if let Some(seen) = self.seen.get_mut(instance) {
+            seen.rows_left_out_by.clear();
+        }
+    }
+
     /// The primary's commits that were answered without an acknowledgement since lossless was last put in force.
     pub fn answered_alone(&self) -> Option<&AnsweredAlone> {
         let record = self.record.as_ref()?;
@@ -500,6 +567,9 @@ impl ClusterView {
             self.leave_out_foreign(instance, report);
         }
         let Some(seen) = self.seen.get_mut(instance) else { return };
+        if status.job.as_ref().is_some_and(|job| job.is_rebuild() && job.phase == Phase::Exchanged) {
+            seen.rows_left_out_by.clear();
+        }
         if let Ok(report) = &status.server {
             let asked_at = at.back(status.server_age);
             // What another server said under this name is nothing to compare with.

@@ -87,6 +87,7 @@ pub(crate) fn perform(world: &mut Option<World>, line: &str) -> Done {
             Ok(())
         }
         ["manager", "restarts"] => manager_restarts(world),
+        ["earlier", "manager", "proved", name, n] => earlier_manager_proved(world, name, n),
         ["forget"] => forget(world),
         ["isolated", rest @ ..] => isolated(world, rest),
         ["operator", "asks", "failover", rest @ ..] => asks_failover(world, rest),
@@ -205,6 +206,16 @@ fn policy(world: &mut World, words: &[&str]) -> Done {
         }
         _ => return Err("unknown policy".to_owned()),
     }
+    Ok(())
+}
+
+/// `earlier manager proved db1 100`: everything db1 acknowledged is among its first 100 transactions, as the failover shows that the manager
+/// before this one did not end.
+fn earlier_manager_proved(world: &mut World, name: &str, n: &str) -> Done {
+    let count = number(n)?;
+    let server = world.host(name)?.id;
+    let proven = world.set(&[world.numbers(server, count)]);
+    world.view.recall_proven(&instance(name)?, &proven);
     Ok(())
 }
 

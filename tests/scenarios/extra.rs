@@ -112,6 +112,9 @@ pub(crate) fn asks(world: &mut World, words: &[&str]) -> Done {
 /// `operator asks unpark db3`
 pub(crate) fn asks_unpark(world: &mut World, instance: InstanceId) -> Done {
     let no = rejoin::not_parked(&world.view, &instance);
+    if no.is_none() {
+        world.view.trust_rows(&instance);
+    }
     world.answer = Some(no.unwrap_or_else(|| "given back".to_owned()));
     Ok(())
 }

@@ -13,7 +13,7 @@ use mha::decide::{Action, adopt, decide, prospect};
 use mha::execute::Outcome;
 use mha::execute::journal::{Entry, Journal, Recovery, What};
 use mha::execute::operations::{
-    Operations, REMEMBERED, recall_left_behind, recall_received, recovery_of, token_of,
+    Operations, REMEMBERED, recall_left_behind, recall_proven, recall_received, recovery_of, token_of,
 };
 use mha::execute::record::{RecordError, change_record};
 use mha::execute::recovery::{self, Operation};
@@ -169,6 +169,7 @@ impl Manager {
         let unfinished = self.shared.act(|sim| sim.stores[self.m].unfinished().cloned());
         self.remember_left();
         if let Some(recovery) = unfinished {
+            recall_proven(&recovery, &mut self.view);
             self.resume(&recovery).await;
         }
         let mut round = 0_u64;

@@ -31,14 +31,16 @@ impl fmt::Display for Not {
     }
 }
 
-/// Why a member cannot be given back into automatic hands: it is in them already. `None` where it is parked.
+/// Why a member cannot be given back into automatic hands: it is in them already. `None` where it is parked, and where it may lack rows
+/// and an operator vouches for them.
 pub fn not_parked(view: &ClusterView, instance: &InstanceId) -> Option<String> {
     if let Some(stranger) = view.cluster.stranger(instance) {
         return Some(format!("{stranger}; name one of them"));
     }
     let parked = view.record.iter().flat_map(|record| &record.parked).map(|parked| parked.instance.clone());
     let parked: Vec<InstanceId> = parked.collect();
-    let no = !parked.contains(instance);
+    let vouched = view.of(instance).is_some_and(|seen| !seen.rows_left_out_by.is_empty());
+    let no = !parked.contains(instance) && !vouched;
     no.then(|| format!("{instance} is not parked, it is in automatic hands; parked: {}", names(&parked)))
 }
 

@@ -139,6 +139,17 @@ pub(in crate::decide) fn leaves_ackers(
     if !record.ackers.contains(instance) {
         return [Vec::new(), Vec::new()];
     }
+    let level = levels_ackers(view, record, instance, within);
+    [level.into_iter().collect(), vec![leaves_record(record, instance)]]
+}
+
+/// The other ackers get all that the primary has now; nothing where none hears it.
+pub(in crate::decide) fn levels_ackers(
+    view: &ClusterView,
+    record: &ClusterRecord,
+    instance: &InstanceId,
+    within: Duration,
+) -> Option<Stage> {
     let level: Vec<Step> = ackers_beside(view, record, instance)
         .into_iter()
         .map(|acker| Step::KeepUp {
@@ -148,9 +159,12 @@ pub(in crate::decide) fn leaves_ackers(
             within,
         })
         .collect();
+    (!level.is_empty()).then(|| Stage::new("level", level))
+}
+
+pub(in crate::decide) fn leaves_record(record: &ClusterRecord, instance: &InstanceId) -> Stage {
     let ackers = record.ackers.iter().filter(|acker| *acker != instance).cloned().collect();
-    let level = if level.is_empty() { Vec::new() } else { vec![Stage::new("level", level)] };
-    [level, vec![Stage::new("register", vec![register(record, ackers)])]]
+    Stage::new("register", vec![register(record, ackers)])
 }
 
 /// The larger number is recorded, then it acknowledges.

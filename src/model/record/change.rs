@@ -150,6 +150,8 @@ impl ClusterRecord {
                 record.history_resets.clone_from(&known.resets);
                 record.filtered_logs.clone_from(&known.filtered_logs);
                 record.answered_alone.clone_from(&known.answered_alone);
+                record.rows_left_out.clone_from(&known.rows_left_out);
+                record.lapse.clone_from(&known.lapse);
             }
             RecordChange::Votes { without } => record.without_vote.clone_from(without),
             RecordChange::Events { wanted } => record.events.clone_from(wanted),
@@ -174,7 +176,7 @@ impl ClusterRecord {
         }
         // It is one span for as long as the promise does not hold, whatever else changes meanwhile.
         if self.primary != new.primary {
-            self.answered_alone = None;
+            (self.answered_alone, self.lapse) = (None, None);
         }
         self.degraded = new.degraded.as_ref().map(|why| match self.degraded.take() {
             Some(before) => before,
