@@ -26,3 +26,4 @@ mod serving;
 pub mod store;
 pub mod telemetry;
 mod tls;
+mod vital;

@@ -67,6 +67,7 @@ use self::voter::{VoteError, Votes};
 use crate::clock;
 use crate::config::AgentConfig;
 use crate::serving;
+use crate::vital::vital;
 
 /// Orders that may wait for the keeper.
 const ORDERS: usize = 256;
@@ -129,7 +130,7 @@ pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<(), A
             shared.seen().answered_at_shutdown = answered;
         }
         let keeper = Keeper::start(Arc::clone(&shared), found.clone()).await?;
-        tracker.spawn(keeper.run(inbox));
+        tracker.spawn(vital("lease", keeper.run(inbox)));
         spawn(&shared, watch::run(Arc::clone(&shared), found));
         spawn(&shared, watch::warn_of_sockets(Arc::clone(&shared)));
         spawn(&shared, ports::run(Arc::clone(&shared)));
@@ -160,7 +161,7 @@ pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<(), A
 
 fn spawn(shared: &Shared, work: impl Future<Output = ()> + Send + 'static) {
     let cancel = shared.cancel.clone();
-    shared.tracker.spawn(async move { cancel.run_until_cancelled(work).await });
+    shared.tracker.spawn(vital("agent", async move { cancel.run_until_cancelled(work).await }));
 }
 
 fn make_directory(path: &Path) -> Result<(), AgentError> {

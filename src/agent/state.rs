@@ -357,6 +357,7 @@ impl Shared {
             boot_id: self.boot_id.clone(),
             ballot: promised.ballot,
             generation: promised.generation,
+            accepted_for: promised.holder,
             held,
             fenced,
             epoch: seen.kept.epoch,

@@ -18,6 +18,7 @@ use crate::decide::lease::relearn::Relearn;
 use crate::decide::lease::voter::{Claim, Claimed, Led, Persist, Promises, Renew, Renewed, Voter};
 use crate::model::ballot::{Ballot, Generation};
 use crate::model::cluster::ClusterName;
+use crate::model::instance::InstanceId;
 use crate::model::overtaken::Recorded;
 
 /// Clusters one host votes for, at most.
@@ -41,6 +42,8 @@ pub enum VoteError {
 pub struct Promised {
     pub ballot: Ballot,
     pub generation: Generation,
+    /// Whose that generation is.
+    pub holder: Option<InstanceId>,
     pub granted_ago: Option<Duration>,
 }
 
@@ -132,8 +135,8 @@ impl Votes {
     pub fn promised(&self, cluster: &ClusterName) -> Promised {
         let voters = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(voter) = voters.get(cluster) else { return Promised::default() };
-        let Promises { ballot, generation, .. } = voter.promises().clone();
-        Promised { ballot, generation, granted_ago: voter.granted_ago(clock::now()) }
+        let Promises { ballot, generation, holder, .. } = voter.promises().clone();
+        Promised { ballot, generation, holder, granted_ago: voter.granted_ago(clock::now()) }
     }
 
     /// A member says who votes.
@@ -216,7 +219,6 @@ fn put_aside(path: &Path) -> Result<Promises, DurableError> {
 mod tests {
     use super::*;
     use crate::decide::plan::Proof;
-    use crate::model::instance::InstanceId;
 
     fn orders() -> ClusterName {
         ClusterName("orders".to_owned())

@@ -78,7 +78,7 @@ pub(super) enum Command {
         /// Promote this one, or nobody.
         #[arg(long, value_name = "HOST")]
         to: Option<InstanceId>,
-        /// Go on although acknowledged rows may be lost; the plan names which.
+        /// Promote although acknowledged transactions may be lost; the plan says which are known to be, and the most it can be.
         #[arg(long)]
         accept_loss: bool,
         /// You vouch that the old primary cannot take writes: powered off, or cut from every client.
@@ -151,7 +151,7 @@ pub(super) enum Command {
     /// The votes of destroyed hosts count no more, or those of hosts that are back do again.
     Votes {
         cluster: Option<String>,
-        /// Hosts that are back, with an empty data directory of their agent.
+        /// Hosts that are back, with nothing left of what their agents had voted (see the README).
         #[arg(long, value_name = "HOST,HOST", value_delimiter = ',', required = true)]
         back: Vec<String>,
     },
@@ -163,7 +163,7 @@ pub(super) enum Command {
         instance: InstanceId,
         #[arg(long)]
         cluster: Option<String>,
-        /// auto: as the configuration says; flashback: put the rows only it has back as they were; park: leave it alone; rebuild:
+        /// auto: as the configuration says; flashback: undo the transactions only it has, which stay saved in a file on its host; park: leave it alone; rebuild:
         /// replace its data by a copy of a healthy server's.
         #[arg(long, default_value = "auto", value_parser = how)]
         how: How,

@@ -412,6 +412,7 @@ impl Desk {
         for (index, plan) in proposal.plans.iter().enumerate() {
             let note = if index == 0 { String::new() } else { format!("\n{note}") };
             parts.push(format!("{note}\n{plan}"));
+            parts.extend(plan.basis.iter().map(|why| format!("  because {why}")));
         }
         if !proposal.blockers.is_empty() {
             parts.push(format!("\n{}", self.screen.paint(Tone::Bad, "in the way:")));

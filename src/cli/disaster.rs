@@ -51,7 +51,7 @@ async fn recover(
         desk.screen.print(&desk.proposed(&proposal, "if nothing more arrives:"));
         desk.screen.print(&format!(
             "\nThe votes of {hosts} are taken away first: those that are left decide alone. If one of them ran on, it could take writes \
-             too. Before it is ever started again, remove the data directory of its agent; then run \"mhactl votes --back HOST\"."
+             too. Before it is ever started again, save \"extra\" in its agent's data directory and remove the rest of that directory; then run \"mhactl votes --back HOST\"."
         ));
     }
     if request.dry_run {

@@ -63,7 +63,9 @@ pub(super) fn rearm(view: &ClusterView, ranking: &Ranking, intents: &Intents, no
     let found = lossless_record(view).filter(|_| report.is_writable());
     let found = found.and_then(|record| disarmed(view, record, view.of(primary)?));
     let title = found.as_ref().map(|why| format!("{primary} is armed again: {why}"));
-    let why = given_up.or(found)?;
+    let never = lossless && record.acks == 0 && record.degraded.is_none();
+    let never = never.then(|| "lossless is configured, and was not put in force yet".to_owned());
+    let why = given_up.or(found).or(never)?;
     let acks = acks_in_force(view, Some(report));
     let follows = |candidate: &&Candidate| {
         candidate.can_acknowledge()
@@ -111,6 +113,9 @@ pub(super) fn retire(view: &ClusterView, intents: &Intents, now: Moment) -> Opti
     fresh(view, intents, &record.primary)?;
     record.ackers.iter().chain(unregistered(view, record)).find_map(|acker| {
         let registered = record.ackers.contains(acker);
+        if view.cluster.member(acker).is_none() {
+            return leaves_configuration(view, record, acker);
+        }
         let report = fresh(view, intents, acker).filter(|_| answers(view, acker))?;
         let within = view.cluster.policy.statement;
         let follows = is_fed(report, &record.primary) && is_admitted(view, acker);
@@ -139,6 +144,17 @@ pub(super) fn retire(view: &ClusterView, intents: &Intents, now: Moment) -> Opti
         let title = format!("{acker} is no acker any more: {why}");
         Some(Plan { kind: PlanKind::Rejoin, ..plan(view, title, stages) })
     })
+}
+
+/// An acker that the configuration does not name any more is asked nothing: the others get all that the primary has, which is the least that
+/// any primary after it must have, and then it is taken from the record.
+fn leaves_configuration(view: &ClusterView, record: &ClusterRecord, acker: &InstanceId) -> Option<Plan> {
+    if topology::ackers_beside(view, record, acker).len() < record.acks as usize {
+        return None;
+    }
+    let level = topology::levels_ackers(view, record, acker, view.cluster.policy.statement);
+    let stages = level.into_iter().chain([topology::leaves_record(record, acker)]).collect();
+    Some(plan(view, format!("{acker} is no acker any more: it is not in the configuration"), stages))
 }
 
 fn answers(view: &ClusterView, instance: &InstanceId) -> bool {

@@ -114,7 +114,8 @@ fn chosen(Returned { view, record, instance, .. }: Returned<'_>) -> (Remedy, Str
 fn parked(Returned { instance, .. }: Returned<'_>, saved: &Saved, why: &str) -> String {
     let how = match saved.obstacle {
         None => format!(
-            "\"mhactl rejoin {instance} --how flashback\" puts their rows back, with --dry-run it shows them"
+            "\"mhactl rejoin {instance} --dry-run\" shows them; \"mhactl rejoin {instance} --how flashback\" undoes them on {instance}, so that \
+             they are in that file alone: bring rows that clients rely on over to the primary first"
         ),
         Some(_) => format!(
             "\"mhactl rejoin {instance} --dry-run\" shows them, with --how rebuild its data is replaced by a copy of another's; or bring \

@@ -41,6 +41,8 @@ pub enum Blocker {
     NotInForce { primary: InstanceId, why: String },
     /// `lossless`: voters have accepted a generation after the recorded one, and a member that does not answer may have led it.
     MayHaveLed { instance: InstanceId, known: Generation, recorded: Generation },
+    /// The agent of a member says that its server has led since the record was written.
+    HasLed { instance: InstanceId, held: Generation, recorded: Generation },
     /// Too few voters can answer: nobody would get a lease.
     NoMajority { have: usize, needed: usize, silent: Vec<String> },
     /// Another server takes writes by somebody else's hand.
@@ -125,6 +127,11 @@ impl fmt::Display for Blocker {
             Self::MayHaveLed { instance, known, recorded } => write!(
                 f,
                 "acknowledged rows may be missing: voters know generation {known}, {recorded} is recorded, and no word comes from the agent on {instance}, whose server may have led since; bring its host back, or accept the loss with \"mhactl failover --accept-loss\""
+            ),
+            Self::HasLed { instance, held, recorded } => write!(
+                f,
+                "acknowledged rows may be lost: {instance} has led generation {held} since, by its agent, and this manager's record ends with {recorded}; \
+                 run \"mhactl adopt\" with the server whose history is the right one, or accept the loss with \"mhactl failover --accept-loss\""
             ),
             Self::NoMajority { have, needed, silent } => write!(
                 f,

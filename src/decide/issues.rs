@@ -60,7 +60,7 @@ pub(crate) fn issues(view: &ClusterView, now: Moment) -> Vec<String> {
     if let Some(record) = &view.record {
         if !record.without_vote.is_empty() {
             found.push(format!(
-                "without a vote, as destroyed: {}; when such a host is back, with an empty agent's directory, run \"mhactl votes --back HOST\"",
+                "without a vote, as destroyed: {}; when such a host is back, and nothing but \"extra\" is left in its agent's data directory, run \"mhactl votes --back HOST\"",
                 record.without_vote.join(", ")
             ));
         }

@@ -7,6 +7,7 @@ use super::evidence::assumed_dead;
 use super::failover::{Isolation, next_generation};
 use super::guard::{Blocker, Missing};
 use super::plan::Proof;
+use super::reopen::was_accepted_for;
 use super::standing::does_not_count;
 use crate::model::ballot::Generation;
 use crate::model::gtid::GtidSet;
@@ -115,8 +116,8 @@ fn unknown_acker(view: &ClusterView, record: &ClusterRecord, primary: &Seen) -> 
     let (since, (at, report)) = primary.crowded_since.zip(primary.last_report.as_ref())?;
     (at.since(since) >= CROWDED).then(|| {
         format!(
-            "{} ackers were connected to it, more than its members; find the other one on {} with SHOW PROCESSLIST (\"Binlog Dump\"), and switch \
-             semi-sync off there",
+            "{} ackers were connected to it, more than its members; find the address of the other one with SHOW PROCESSLIST on {} (\"Binlog Dump\"), and \
+             switch semi-sync off on that replica, not on the primary",
             report.semi_sync.clients, record.primary
         )
     })
@@ -133,7 +134,7 @@ pub(super) fn proof(
     }
     let unfenced = match acks_are_fenced(view, isolation) {
         Ok(()) if !view.cluster.policy.fenced_reads => return Ok(Proof::AckFence),
-        Ok(()) => "reads = \"fenced\" asks for more than stopped ackers".to_owned(),
+        Ok(()) => "fenced_reads = true asks that the old primary answers no reads either, and stopped ackers do not show that".to_owned(),
         Err(why) => why,
     };
     if !view.cluster.voters.is_empty() {
@@ -229,12 +230,18 @@ pub(super) fn completeness(
     Err(before.unwrap_or(Blocker::Incomplete { heard, missing, needed, acks: record.acks }))
 }
 
-/// Voters know a generation that is not recorded: a claim that came to nothing, or a reign that this manager did not see, such as that of a
+/// A member has led a later generation than the recorded one, for another manager: what it acknowledged is in no count of this one. Or voters
+/// know a generation that is not recorded: a claim that came to nothing, or a reign that this manager did not see, such as that of a
 /// blocked primary that its agent took back. Who does not answer may have had it, and have acknowledged with other ackers.
 fn led_unseen(view: &ClusterView, record: &ClusterRecord) -> Option<Blocker> {
+    let led_later = view.replicas().find_map(|(instance, seen)| {
+        let held = seen.agent_now()?.held.filter(|held| *held > record.generation)?;
+        was_accepted_for(view, held, instance).filter(|own| *own)?;
+        Some(Blocker::HasLed { instance: instance.clone(), held, recorded: record.generation })
+    });
     let next = next_generation(view);
-    if next == record.generation.next() {
-        return None;
+    if led_later.is_some() || next == record.generation.next() {
+        return led_later;
     }
     let silent = view.cluster.members.iter().filter(|member| member.agent.is_some()).find(|member| {
         member.instance != record.primary

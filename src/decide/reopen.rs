@@ -163,7 +163,8 @@ fn is_replaced(view: &ClusterView, record: &ClusterRecord, source: &InstanceId) 
 
 fn reopen_plan(view: &ClusterView, record: &ClusterRecord, report: &Report, generation: Generation) -> Plan {
     let primary = &record.primary;
-    let acks = if record.acks == 0 { 0 } else { acks_in_force(view, Some(report)) };
+    // No fewer than recorded: a failover counts on that.
+    let acks = if record.acks == 0 { 0 } else { acks_in_force(view, Some(report)).max(record.acks) };
     let open = Step::Open { instance: primary.clone(), generation };
     let mut stages = Vec::new();
     if report.channel().is_some_and(|channel| channel.receiver != ThreadState::Stopped) {
@@ -198,17 +199,30 @@ fn reopen_plan(view: &ClusterView, record: &ClusterRecord, report: &Report, gene
 /// been let in after it.
 fn is_the_voters_last(view: &ClusterView, generation: Generation) -> bool {
     let Some(needed) = view.cluster.majority() else { return false };
-    let hosts = view.cluster.voters.iter().map(|voter| voter.host.as_str());
-    let known: Vec<Generation> = hosts.filter_map(|host| known_by(view, host)).collect();
+    let known: Vec<Generation> = accepted(view).map(|(known, _)| known).collect();
     known.iter().all(|known| *known <= generation)
         && known.iter().filter(|known| **known == generation).count() >= needed
 }
 
-/// The highest generation that the voter on `host` has accepted, by its newest word.
-fn known_by(view: &ClusterView, host: &str) -> Option<Generation> {
-    let here = view.cluster.members.iter().filter(|member| member.instance.host == host);
-    let said = here.filter_map(|member| Some(view.of(&member.instance)?.agent_now()?.generation)).max();
-    said.or_else(|| view.grants.get(host).map(|granted| granted.generation))
+/// Whether the voters that have accepted that generation say that it is `instance`'s; `None` where none of them is heard to say whose it is.
+pub(super) fn was_accepted_for(
+    view: &ClusterView,
+    generation: Generation,
+    instance: &InstanceId,
+) -> Option<bool> {
+    let holders = accepted(view).filter(|(known, _)| *known == generation).filter_map(|(_, holder)| holder);
+    holders.map(|holder| holder == instance).reduce(|all, this| all && this)
+}
+
+/// The highest generation that each voter has accepted, by its newest word, and for whom where it says so.
+fn accepted(view: &ClusterView) -> impl Iterator<Item = (Generation, Option<&InstanceId>)> {
+    view.cluster.voters.iter().filter_map(|voter| {
+        let here = view.cluster.members.iter().filter(|member| member.instance.host == voter.host);
+        let agents = here.filter_map(|member| view.of(&member.instance)?.agent_now());
+        let said = agents.max_by_key(|agent| agent.generation);
+        said.map(|agent| (agent.generation, agent.accepted_for.as_ref()))
+            .or_else(|| view.grants.get(&voter.host).map(|granted| (granted.generation, None)))
+    })
 }
 
 /// Who serves by a later generation than the recorded one, or would if its server ran: a majority of voters gave it that, and gives it
@@ -220,14 +234,16 @@ pub(crate) fn led_since(view: &ClusterView) -> Option<(InstanceId, Generation)> 
 
 fn led_later(view: &ClusterView, believed: impl Fn(&Seen) -> bool) -> Option<(&InstanceId, Generation)> {
     let record = view.record.as_ref()?;
-    let leads = |seen: &Seen| {
+    let leads = |instance: &InstanceId, seen: &Seen| {
         let agent = seen.agent_now().filter(|_| believed(seen))?;
         let open = matches!(agent.access, Access::Held { .. }) && seen.latest()?.is_writable();
-        // Neither fenced nor superseded: it asks for that lease, or will when its server runs again.
-        let led = |held: Generation| agent.fenced.is_none() && is_the_voters_last(view, held);
+        // Nobody was let in after it. One that is fenced says which generation it is fenced for: only the voters tell whether it led that, and
+        // that a failover which another manager did not end has fenced it.
+        let its_own = |held| was_accepted_for(view, held, instance).unwrap_or(agent.fenced.is_none());
+        let led = |held: Generation| is_the_voters_last(view, held) && its_own(held);
         agent.held.filter(|held| *held > record.generation && (open || led(*held)))
     };
-    let leading = view.seen.iter().filter_map(|(instance, seen)| Some((instance, leads(seen)?)));
+    let leading = view.seen.iter().filter_map(|(instance, seen)| Some((instance, leads(instance, seen)?)));
     leading.max_by_key(|(_, generation)| *generation)
 }
 
@@ -244,8 +260,9 @@ pub(super) fn led_by_another(view: &ClusterView, intents: &Intents) -> Option<Pl
     };
     // Those that were its ackers before may be again, though nobody sees it now.
     let may_acknowledge = |instance: &InstanceId, seen: &Seen| {
-        instance != primary
-            && (record.ackers.contains(instance) || *instance == record.primary || follows(seen))
+        let silent = seen.latest().is_none();
+        let known = record.ackers.contains(instance) || *instance == record.primary;
+        instance != primary && (known || silent || follows(seen))
     };
     let acking = view.seen.iter().filter(|(instance, seen)| may_acknowledge(instance, seen));
     let acking = acking.map(|(instance, _)| instance.clone());
@@ -290,7 +307,8 @@ pub(super) fn confirmed(view: &ClusterView, intents: &Intents) -> Option<Plan> {
     };
     let mut ackers = record.ackers.clone();
     if record.acks > 0 {
-        let more = view.replicas().filter(|(_, seen)| seen.latest().is_some_and(follows));
+        // Who does not answer may acknowledge too; it is taken from the record when it is seen not to.
+        let more = view.replicas().filter(|(_, seen)| seen.latest().is_none_or(follows));
         let more: Vec<InstanceId> =
             more.map(|(instance, _)| instance.clone()).filter(|it| !ackers.contains(it)).collect();
         ackers.extend(more);

@@ -1,14 +1,16 @@
 //! Which ackers still have everything that they acknowledged: what the record is to say of that for a manager that starts later, and why
 //! one of them does not count when it is asked what a dead primary acknowledged.
 
+use std::time::Duration;
+
 use super::failover::Isolation;
 use super::proof::lapse;
 use super::verdict::{Action, Decision};
 use crate::model::instance::InstanceId;
 use crate::model::observation::Access;
 use crate::model::record::RecordChange;
-use crate::model::report::Report;
-use crate::model::standing::{AckerEvidence, Known, Loss, Standing, loss_between};
+use crate::model::report::{Report, ThreadState};
+use crate::model::standing::{AckerEvidence, Between, Known, Loss, Standing, loss_between};
 use crate::model::view::ClusterView;
 
 /// What the record is to say of the servers, where it says something else now. It changes when an acker restarts or is level again, when
@@ -41,7 +43,9 @@ pub(super) fn does_not_count(
     isolation: &Isolation,
     acker: &InstanceId,
 ) -> Option<String> {
-    let seen = view.of(acker)?;
+    let Some(seen) = view.of(acker) else {
+        return Some("it is not in the configuration any more, so nobody can ask what it has".to_owned());
+    };
     let Some(stopped) = isolation.stopped.get(acker) else {
         return Some(unstopped(view, isolation, acker));
     };
@@ -51,9 +55,15 @@ pub(super) fn does_not_count(
         return Some(standing.to_string());
     }
     // What it answered after its receiver stopped is compared with what it had before. A dry run has no such answer.
-    let (_, before) = seen.last_report.as_ref().filter(|_| seen.latest() != Some(stopped))?;
-    let same_run = before.connection.is_some() && before.connection == stopped.connection;
-    let loss = loss_between(before, stopped, std::time::Duration::ZERO, same_run)?;
+    let (at, before) = seen.last_report.as_ref().filter(|_| seen.latest() != Some(stopped))?;
+    // An applier that stood was started with it.
+    let stood = before.channel().is_none_or(|channel| channel.applier == ThreadState::Stopped);
+    let between = Between {
+        elapsed: Duration::ZERO,
+        same_run: before.connection.is_some() && before.connection == stopped.connection,
+        ours: stood || view.own_statements.ended_since(*at),
+    };
+    let loss = loss_between(before, stopped, between)?;
     let known = before.known();
     Some(Standing { loss, had: Some(&known).filter(|_| loss == Loss::FellBack), has: stopped }.to_string())
 }
@@ -75,7 +85,6 @@ fn unstopped(view: &ClusterView, isolation: &Isolation, acker: &InstanceId) -> S
 
 /// It answers, and has received what it has not applied while its applier stands: that is lost if somebody restarts its replication.
 pub(super) fn holds_unapplied(report: &Report) -> Option<u64> {
-    use crate::model::report::ThreadState;
     let channel = report.channel().filter(|channel| channel.applier == ThreadState::Stopped)?;
     let waiting = channel.received.minus(&report.executed).count();
     (waiting > 0).then_some(waiting)

@@ -274,6 +274,7 @@ fn unplanned(
         | Blocker::NotEligible { .. }
         | Blocker::NotInForce { .. }
         | Blocker::MayHaveLed { .. }
+        | Blocker::HasLed { .. }
         | Blocker::NotAdopted { .. }
         | Blocker::NotDead { .. }
         | Blocker::NoMajority { .. }

@@ -39,6 +39,7 @@ use crate::model::record::RecordChange;
 use crate::model::time::Moment;
 use crate::model::view::{ClusterView, Granted, Seen};
 use crate::store::{RecoveryJournal, Store};
+use crate::vital::vital;
 
 /// Time passes for decisions at least this often, whatever else happens.
 const TICK: Duration = Duration::from_millis(100);
@@ -249,7 +250,7 @@ impl ClusterTask {
     pub(super) fn take_lead(&self, after: Duration) {
         let (leadership, events, stop) =
             (Arc::clone(&self.leadership), self.own_events.clone(), self.stop.clone());
-        self.tracker.spawn(async move {
+        self.tracker.spawn(vital("lead", async move {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(after) => {}
@@ -266,7 +267,7 @@ impl ClusterTask {
                     () = tokio::time::sleep(Duration::from_millis(500)) => {}
                 }
             }
-        });
+        }));
     }
 
     /// Goes on with what an earlier manager had begun.
@@ -336,19 +337,21 @@ impl ClusterTask {
         let about = recovery.about.clone();
         let token = token_of(&recovery, self.leadership.ballot());
         let abort = self.operations.begun(&recovery);
+        self.view.own_statements.begin();
         let journal = RecoveryJournal::new(self.store.clone(), recovery, self.recovery.clone());
         let world = Composed::new(Arc::clone(&self.world));
         let work = run(self.view.clone(), token, abort, world, journal);
         let events = self.own_events.clone();
-        self.tracker.spawn(async move {
+        self.tracker.spawn(vital("recovery", async move {
             let outcome = work.await.map_err(|error| error.to_string());
             // A loop that has ended wants no news.
             let _ = events.send(Event::Ended { about, outcome }).await;
-        });
+        }));
     }
 
     async fn ended(&mut self, about: &InstanceId, outcome: Result<Outcome, String>, now: Moment) {
         self.view.forget_events();
+        self.view.own_statements.end(now);
         self.read_record().await;
         let ended = self.recovery.borrow().clone();
         if let Some(ended) = &ended {

@@ -49,6 +49,7 @@ use crate::model::intent::Intents;
 use crate::model::view::ClusterView;
 use crate::notify::Notifier;
 use crate::store::{Store, StoreError};
+use crate::vital::vital;
 
 /// Why a manager that has not asked the voters yet does not lead.
 const JUST_STARTED: &str = "just started";
@@ -163,7 +164,7 @@ async fn start_cluster(config: &ClusterConfig, common: &Arc<Common>) -> Result<C
         record_read_at: 0,
         last_told: String::new(),
     };
-    tracker.spawn(task.run());
+    tracker.spawn(vital("cluster", task.run()));
     tracker.spawn(teller::follow(shown.clone(), followed.clone(), notifier.clone(), stop.clone()));
     Ok(ClusterHandle::new(cluster.name, shown, followed, own_events))
 }

@@ -1,9 +1,15 @@
 //! Hosts that are destroyed vote no more, by an operator's word: without a majority of voters nobody could lead. The word is in the
 //! record until it is taken back; every manager and agent counts by it.
 
+use std::time::Duration;
+
 use super::cluster_task::ClusterTask;
+use crate::clock;
 use crate::model::record::RecordChange;
 use crate::model::view::Seen;
+
+/// A host that answered as a voter so long ago is not destroyed. While a primary is not heard, each is asked twice a second.
+const HEARD_WITHIN: Duration = Duration::from_secs(5);
 
 impl ClusterTask {
     /// Takes the vote of `destroyed` hosts away, and gives that of hosts that are `back` again. Answers what the votes are then.
@@ -28,7 +34,10 @@ impl ClusterTask {
         let is_heard = |host: &String| {
             let mut members = self.view.cluster.members.iter();
             let member = members.find(|member| member.instance.host == *host);
-            member.and_then(|member| self.view.of(&member.instance)).and_then(Seen::agent_now).is_some()
+            let agent = member.and_then(|member| self.view.of(&member.instance)).and_then(Seen::agent_now);
+            // A witness is no member: it is heard where it is asked to look at the primary.
+            let voted = self.view.grants.get(host).map(|granted| clock::now().since(granted.at));
+            agent.is_some() || voted.is_some_and(|age| age <= HEARD_WITHIN)
         };
         if let Some(heard) = destroyed.iter().find(|host| is_heard(host)) {
             return Err(format!(

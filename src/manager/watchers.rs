@@ -23,6 +23,7 @@ use crate::model::observation::{Observation, Unseen};
 use crate::model::time::Moment;
 use crate::model::verdict::Verdict;
 use crate::model::view::{ClusterView, Seen};
+use crate::vital::vital;
 
 /// Between two rounds of probes from other hosts.
 const PROBE_EVERY: Duration = Duration::from_millis(400);
@@ -57,9 +58,10 @@ impl Watchers {
         for one in &watched {
             let (nudge, reconnected) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
             let bells = (Arc::clone(&nudge), Arc::clone(&reconnected));
-            tracker.spawn(monitor::watch(one.clone(), events.clone(), bells, stop.clone()));
-            tracker.spawn(inventory::watch(one.clone(), events.clone(), reconnected, stop.clone()));
-            tracker.spawn(scheduled::watch(one.clone(), events.clone(), stop.clone()));
+            tracker.spawn(vital("look", monitor::watch(one.clone(), events.clone(), bells, stop.clone())));
+            let inventory = inventory::watch(one.clone(), events.clone(), reconnected, stop.clone());
+            tracker.spawn(vital("inventory", inventory));
+            tracker.spawn(vital("events", scheduled::watch(one.clone(), events.clone(), stop.clone())));
             nudges.insert(one.instance.clone(), nudge);
         }
         let watched = watched.into_iter().map(|one| (one.instance.clone(), one)).collect();
@@ -116,13 +118,10 @@ impl Watchers {
     fn close_look(&self, instance: &InstanceId) -> Option<CancellationToken> {
         let (watched, nudge) = (self.watched.get(instance)?, self.nudges.get(instance)?);
         let end = self.stop.child_token();
-        self.tracker.spawn(monitor::ping(watched.clone(), Arc::clone(nudge), end.clone()));
-        self.tracker.spawn(monitor::sentinel(
-            watched.clone(),
-            self.events.clone(),
-            Arc::clone(nudge),
-            end.clone(),
-        ));
+        self.tracker.spawn(vital("ping", monitor::ping(watched.clone(), Arc::clone(nudge), end.clone())));
+        let sentinel =
+            monitor::sentinel(watched.clone(), self.events.clone(), Arc::clone(nudge), end.clone());
+        self.tracker.spawn(vital("sentinel", sentinel));
         Some(end)
     }
 
@@ -134,7 +133,7 @@ impl Watchers {
         for (host, lookout) in self.lookouts.iter().filter(|(host, _)| **host != primary.host) {
             let (cluster, primary) = (self.cluster.clone(), primary.clone());
             let probing = agents::probe(lookout.clone(), host.clone(), cluster, primary, self.events.clone());
-            self.tracker.spawn(probing);
+            self.tracker.spawn(vital("probe", probing));
         }
     }
 }

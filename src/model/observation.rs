@@ -189,6 +189,9 @@ pub struct AgentStatus {
     /// Highest ballot and generation it durably accepted as a voter.
     pub ballot: Ballot,
     pub generation: Generation,
+    /// To whom that generation belongs, as it accepted it as a voter.
+    #[serde(default)]
+    pub accepted_for: Option<InstanceId>,
     /// The generation whose lease it holds or last held.
     pub held: Option<Generation>,
     /// The generation it was durably fenced for: until it is told to open, it asks for no lease. Being closed alone proves

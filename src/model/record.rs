@@ -121,7 +121,7 @@ impl ClusterRecord {
 
     /// Whether acknowledgements promise something else than before, once this is recorded: another primary's, or of more hosts.
     pub fn promises_anew(&self, primary: &InstanceId, acks: u32, degraded: bool) -> bool {
-        self.primary != *primary || self.degraded.is_some() && !degraded || self.acks == 0 && acks > 0
+        self.primary != *primary || self.degraded.is_some() && !degraded || acks > self.acks
     }
 
     /// Whose own log may hold what a client was told is kept, before `primary` is recorded with these ackers. An operator's word
@@ -134,9 +134,11 @@ impl ClusterRecord {
         (acks, degraded): (u32, bool),
         automatic: bool,
     ) {
+        // Where another manager has led since, its ackers are guessed, and nobody knows what it accepted.
+        let ackers = if self.outdated.is_some() { &[] } else { ackers };
         self.doubted
             .retain(|doubted| !ackers.contains(doubted) && (doubted != primary || degraded || acks == 0));
-        let unsure = !automatic || self.degraded.is_some();
+        let unsure = !automatic || self.degraded.is_some() || self.outdated.is_some();
         let left = (self.primary != *primary && unsure).then(|| self.primary.clone());
         let here = degraded.then(|| primary.clone());
         if left.is_some() {

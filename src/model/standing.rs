@@ -39,8 +39,49 @@ pub enum Loss {
     Restarted,
     /// Its server ran on, and has less than it was seen to have.
     FellBack,
-    /// Its server ran on, and somebody restarted, pointed or reset its replication while no manager looked.
+    /// Its server ran on, and somebody restarted, pointed or reset its replication: what came and went between two looks was seen by nobody.
+    Touched,
+    /// The same while no manager looked.
     Unseen,
+}
+
+/// What is known of the time between two answers of one server.
+#[derive(Debug, Clone, Copy)]
+pub struct Between {
+    pub elapsed: Duration,
+    /// A connection that answered at both times shows that it has not restarted.
+    pub same_run: bool,
+    /// Statements that were counted meanwhile may be this manager's own, which throw nothing away.
+    pub ours: bool,
+}
+
+/// When this manager itself may have given statements.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnStatements {
+    running: bool,
+    until: Option<Moment>,
+}
+
+impl OwnStatements {
+    /// An operation runs from now on.
+    pub fn begin(&mut self) {
+        self.running = true;
+    }
+
+    /// It has ended.
+    pub fn end(&mut self, now: Moment) {
+        (self.running, self.until) = (false, Some(now));
+    }
+
+    /// Some may have been given after a look at `then`, and before now.
+    pub fn may_be_since(&self, then: Moment) -> bool {
+        self.running || self.ended_since(then)
+    }
+
+    /// The same of operations that have ended.
+    pub fn ended_since(&self, then: Moment) -> bool {
+        self.until.is_some_and(|until| then <= until)
+    }
 }
 
 /// Why a server may lack what it acknowledged.
@@ -66,7 +107,7 @@ impl Doubt {
     /// be proven again.
     pub(super) fn after(before: Option<Self>, since: Moment, loss: Loss, had: GtidSet) -> Self {
         let Some(before) = before else { return Self { since, loss, had: Some(had), to_reach: None } };
-        let loss = if loss == Loss::FellBack { before.loss } else { loss };
+        let loss = if matches!(loss, Loss::FellBack | Loss::Touched) { before.loss } else { loss };
         let had = before.had.and_then(|known| known.try_union(&had).ok()).unwrap_or(had);
         Self { since, loss, had: Some(had), to_reach: None }
     }
@@ -156,23 +197,28 @@ impl AnsweredAlone {
     }
 }
 
-/// What happened to a server between two of its answers, `elapsed` apart, that may have lost what it had received. `same_run`: a connection
-/// that answered at both times shows that it has not restarted.
-pub fn loss_between(before: &Report, report: &Report, elapsed: Duration, same_run: bool) -> Option<Loss> {
+/// What happened to a server between two of its answers that may have lost what it had received.
+pub fn loss_between(before: &Report, report: &Report, between: Between) -> Option<Loss> {
+    let Between { elapsed, same_run, ours } = between;
     // A server tells its uptime by the wall clock, which may be set forward after it has started. It counts its statements from its start.
     let counts = before.replication_statements.zip(report.replication_statements);
     let counts_anew = counts.is_some_and(|(before, now)| now < before);
     if !same_run && (counts_anew || may_have_restarted(before.uptime, report.uptime, elapsed)) {
         return Some(Loss::Restarted);
     }
-    (!still_has(report, before)).then_some(Loss::FellBack)
+    if !still_has(report, before) {
+        return Some(Loss::FellBack);
+    }
+    let given = counts.is_some_and(|(before, now)| now > before) && report.channel().is_some();
+    (given && !ours).then_some(Loss::Touched)
 }
 
 /// Two uptimes tell a restart between them only where the first one is longer than the slack. A server that had just started may have
 /// started once more, so that one counts as restarted until its second uptime rules that out.
 fn may_have_restarted(before: Duration, after: Duration, elapsed: Duration) -> bool {
     let had_just_started = before <= RESTART_SLACK + WHOLE_SECOND;
-    after + RESTART_SLACK < before + elapsed || had_just_started && after <= elapsed + RESTART_SLACK
+    after.saturating_add(RESTART_SLACK) < before.saturating_add(elapsed)
+        || had_just_started && after <= elapsed.saturating_add(RESTART_SLACK)
 }
 
 /// Sets are long, and most looks find a server that only went forward: nothing is copied for one.
@@ -255,6 +301,9 @@ impl fmt::Display for Standing<'_> {
             }
             Loss::Restarted => "its server restarted and may have lost what it had received",
             Loss::FellBack => "its replication was restarted or reset, which threw received transactions away",
+            Loss::Touched => {
+                "somebody restarted, pointed or reset its replication, which may have thrown received transactions away"
+            }
             Loss::Unseen => {
                 "its replication was restarted, pointed or reset while no manager looked, which may have thrown received transactions away"
             }

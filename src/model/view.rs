@@ -21,8 +21,8 @@ use super::record::ClusterRecord;
 use super::report::{Report, SemiSync, ThreadState};
 use super::restrictions::Setting;
 use super::standing::{
-    AckerEvidence, AnsweredAlone, Doubt, FilteredLog, KnownReset, Loss, RESTART_SLACK, RowsLeftOut,
-    ServerRun, Standing, has, loss_between,
+    AckerEvidence, AnsweredAlone, Between, Doubt, FilteredLog, KnownReset, Loss, OwnStatements,
+    RESTART_SLACK, RowsLeftOut, ServerRun, Standing, has, loss_between,
 };
 use super::time::Moment;
 
@@ -109,8 +109,8 @@ impl Seen {
     }
 
     /// Takes in a new answer, noting what changed since the last one.
-    fn take_report(&mut self, at: Moment, report: &Report) {
-        self.compare_runs(at, report);
+    fn take_report(&mut self, at: Moment, report: &Report, own: OwnStatements) {
+        self.compare_runs(at, report, own);
         self.note_rows_left_out(report);
         if let Some(connection) = report.connection
             && self.answered_on.iter().all(|(known, _)| *known != connection)
@@ -122,12 +122,14 @@ impl Seen {
         self.last_report = Some((at, report.clone()));
     }
 
-    fn compare_runs(&mut self, at: Moment, report: &Report) {
+    fn compare_runs(&mut self, at: Moment, report: &Report, own: OwnStatements) {
         if let Some((before_at, before)) = &self.last_report {
             let answered_then =
                 |(known, first): &(u64, Moment)| report.connection == Some(*known) && first <= before_at;
             let same_run = self.answered_on.iter().any(answered_then);
-            if let Some(loss) = loss_between(before, report, at.since(*before_at), same_run) {
+            let between =
+                Between { elapsed: at.since(*before_at), same_run, ours: own.may_be_since(*before_at) };
+            if let Some(loss) = loss_between(before, report, between) {
                 self.doubt = Some(Doubt::after(self.doubt.take(), at, loss, before.known()));
             } else if self.doubt.as_ref().is_some_and(|doubt| doubt.was_an_older_look(at, report)) {
                 self.doubt = None;
@@ -174,7 +176,8 @@ impl Seen {
 
     /// The run of its server that answered last, `at` on the manager's wall clock.
     fn run(&self, at: DateTime<Utc>, report: &Report) -> ServerRun {
-        let started_at = at - TimeDelta::from_std(report.uptime).unwrap_or_default();
+        let uptime = TimeDelta::from_std(report.uptime).unwrap_or_default();
+        let started_at = at.checked_sub_signed(uptime).unwrap_or(at);
         let pid = self.agent_now().and_then(|agent| match agent.process {
             Process::Running { pid, .. } => Some(pid),
             Process::Gone { .. } | Process::Unknown { .. } => None,
@@ -239,6 +242,9 @@ pub struct ClusterView {
     /// one had proven before it pointed the ackers elsewhere.
     #[serde(default)]
     pub recalled: Option<(InstanceId, GtidSet)>,
+    /// When this manager's operations gave statements to servers.
+    #[serde(default)]
+    pub own_statements: OwnStatements,
     /// When this manager began to look: it acts only on evidence gathered since.
     pub since: Moment,
     /// The same moment on its wall clock: what is recorded for another manager is told by that.
@@ -281,6 +287,7 @@ impl ClusterView {
             grants: BTreeMap::new(),
             led_before: LedBefore::default(),
             recalled: None,
+            own_statements: OwnStatements::default(),
             since,
             since_wall,
         }
@@ -325,7 +332,7 @@ impl ClusterView {
         seen.note_history(&look);
         match &look.seen {
             Ok(report) => {
-                seen.take_report(look.at, report);
+                seen.take_report(look.at, report, self.own_statements);
                 seen.failing_since = None;
             }
             Err(_) => {
@@ -355,10 +362,16 @@ impl ClusterView {
             }
             return;
         }
-        let crowded = told.semi_sync.clients as usize > self.possible_ackers();
+        let clients = told.semi_sync.clients as usize;
+        let (crowded, explained) = (clients > self.possible_ackers(), clients <= self.connected_ackers());
         let told = (*told_at, told.executed.clone());
         if let Some(seen) = self.seen.get_mut(&primary) {
-            seen.crowded_since = crowded.then(|| seen.crowded_since.unwrap_or(told.0));
+            // One that nobody knows is still there when a registered one has lost its connection.
+            seen.crowded_since = match (crowded, explained) {
+                (true, _) => Some(seen.crowded_since.unwrap_or(told.0)),
+                (false, true) => None,
+                (false, false) => seen.crowded_since,
+            };
         }
         for (_, seen) in self.seen.iter_mut().filter(|(other, _)| **other != primary) {
             let Some((at, report)) = &seen.last_report else { continue };
@@ -380,6 +393,18 @@ impl ClusterView {
             self.record.as_ref().is_some_and(|record| record.ackers.contains(instance))
         };
         self.replicas().filter(|(instance, seen)| registered(instance) || seen.latest().is_none()).count()
+    }
+
+    /// How many registered members say that they hear the primary.
+    fn connected_ackers(&self) -> usize {
+        let Some(record) = &self.record else { return 0 };
+        let hears = |acker: &&InstanceId| {
+            let channel = self.of(acker).and_then(Seen::latest).and_then(Report::channel);
+            channel.is_some_and(|channel| {
+                channel.source == record.primary && channel.receiver == ThreadState::Running
+            })
+        };
+        record.ackers.iter().filter(hears).count()
     }
 
     /// Domains that only the position of that server names. Such a position says where replication from another cluster goes on, or once
@@ -557,7 +582,8 @@ impl ClusterView {
     }
 
     fn wall(&self, at: Moment) -> DateTime<Utc> {
-        self.since_wall + TimeDelta::from_std(at.since(self.since)).unwrap_or_default()
+        let elapsed = TimeDelta::from_std(at.since(self.since)).unwrap_or_default();
+        self.since_wall.checked_add_signed(elapsed).unwrap_or(self.since_wall)
     }
 
     /// Takes in one agent's word.
@@ -575,7 +601,7 @@ impl ClusterView {
             // What another server said under this name is nothing to compare with.
             seen.last_report.take_if(|(_, last)| !last.identity.is_same_server(&report.identity));
             if seen.last_report.as_ref().is_none_or(|(when, _)| *when <= asked_at) {
-                seen.take_report(asked_at, report);
+                seen.take_report(asked_at, report, self.own_statements);
             }
         }
         let heard = seen.agent.as_ref().filter(|_| seen.agent_lost_at.is_none());

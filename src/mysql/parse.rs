@@ -148,6 +148,9 @@ pub(super) struct Running {
     pub coordinates: Option<BinlogCoordinates>,
 }
 
+/// No server runs for longer, in seconds: a hundred years.
+const LONGEST_RUN: u64 = 100 * 365 * 24 * 3_600;
+
 /// From [`Dialect::running`](super::dialect::Dialect::running); a counter that this version does not have counts nothing.
 pub(super) fn running(rows: &[Record]) -> Running {
     let value = |name: &str| {
@@ -158,9 +161,12 @@ pub(super) fn running(rows: &[Record]) -> Running {
     let end = value("Binlog_snapshot_file").zip(number("Binlog_snapshot_position"));
     let end = end.and_then(|(file, position)| BinlogCoordinates::new(file, position).ok());
     let counted = rows.iter().filter(|row| row.at(0).is_some_and(|name| name.starts_with("Com_")));
+    let counts = counted.filter_map(|row| row.at(1)?.parse::<u64>().ok());
+    // A server whose clock was set back after it had started tells the difference without a sign.
+    let uptime = number("Uptime").filter(|seconds| *seconds < LONGEST_RUN);
     Running {
-        uptime: Duration::from_secs(number("Uptime").unwrap_or(0)),
-        replication_statements: Some(counted.filter_map(|row| row.at(1)?.parse::<u64>().ok()).sum()),
+        uptime: Duration::from_secs(uptime.unwrap_or(0)),
+        replication_statements: Some(counts.fold(0, u64::saturating_add)),
         coordinates: end,
     }
 }

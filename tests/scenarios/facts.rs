@@ -179,6 +179,10 @@ fn server_is(host: &mut Host, fact: &[&str]) -> Done {
         }
         ["purged", n] => host.purged = number(n)?,
         ["knows", "generation", n] => host.accepted = Generation(number(n)?),
+        ["knows", "generation", n, "of", name] => {
+            (host.accepted, host.accepted_for) = (Generation(number(n)?), Some(instance(name)?));
+        }
+        ["fenced", "for", "generation", n] => host.fenced = Some(Generation(number(n)?)),
         ["has", "no", "vip"] => host.has_vip = false,
         ["led", "generation", n] => host.led = Some(Generation(number(n)?)),
         ["receiver", "stopped", error @ ..] => {

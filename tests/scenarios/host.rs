@@ -71,6 +71,8 @@ pub(crate) struct Host {
     pub(crate) acknowledges_unregistered: bool,
     /// A generation it accepted as a voter beyond the recorded one, and one its agent has led.
     pub(crate) accepted: Generation,
+    pub(crate) accepted_for: Option<InstanceId>,
+    pub(crate) fenced: Option<Generation>,
     pub(crate) led: Option<Generation>,
     pub(crate) has_vip: bool,
     pub(crate) heartbeat_stuck_since: Option<Moment>,
@@ -147,6 +149,8 @@ impl Host {
             clients_told: false,
             acknowledges_unregistered: false,
             accepted: Generation(0),
+            accepted_for: None,
+            fenced: None,
             led: None,
             has_vip: true,
             heartbeat_stuck_since: None,

@@ -314,7 +314,9 @@ impl Sim {
                 Blocker::JustUndone { .. } => self.count("refused: just undone"),
                 Blocker::NoMajority { .. } => self.count("refused: no majority"),
                 Blocker::SecondWriter { .. } => self.count("refused: second writer"),
-                Blocker::MayHaveLed { .. } => self.count("refused: another may have led"),
+                Blocker::MayHaveLed { .. } | Blocker::HasLed { .. } => {
+                    self.count("refused: another may have led")
+                }
                 Blocker::NotInForce { .. } => self.count("refused: lossless not in force"),
                 Blocker::Mode(_)
                 | Blocker::ManyAtOnce { .. }

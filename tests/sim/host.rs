@@ -395,6 +395,7 @@ impl Sim {
             boot_id: host.boot.to_string(),
             ballot: host.promises.ballot.clone(),
             generation: host.promises.generation,
+            accepted_for: host.promises.holder.clone(),
             held: role.generation(),
             fenced: match role {
                 Role::Fenced { generation } => Some(generation),

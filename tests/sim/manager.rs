@@ -283,6 +283,7 @@ impl Manager {
     /// Sees a stored recovery through; meanwhile the cluster is looked at and decided about, as without it.
     pub(crate) async fn carry_out(&mut self, recovery: &Recovery, plan: &Plan) {
         let abort = self.operations.begun(recovery);
+        self.view.own_statements.begin();
         self.call_off_now_and_then(&abort, plan.kind);
         let (token, world, journal) = self.tools(recovery);
         let view = self.view.clone();
@@ -361,6 +362,7 @@ impl Manager {
             sim.say(format!("m{} resumes: {}", self.m, recovery.title));
         });
         self.operations.begun(recovery);
+        self.view.own_statements.begin();
         let (token, world, journal) = self.tools(recovery);
         let view = self.view.clone();
         let outcome = self.beside(recovery::resume(&view, recovery, &token, &world, &journal)).await;
@@ -396,6 +398,7 @@ impl Manager {
             }
             (sim.now_of_manager(), ended, sim.stores[self.m].record.clone())
         });
+        self.view.own_statements.end(now);
         ended.note_promotion(&mut self.view, outcome.trouble(), now);
         let change = self.operations.ended(&ended, &outcome, record.as_ref(), &mut self.intents, now);
         if let Some(change) = change {

@@ -30,8 +30,14 @@ where
                 automatic: token.automatic,
                 base: None,
             };
-            if registration.starts_new_guarantee(self.primitives.record().await?.as_ref()) {
-                registration.base = self.base(primary).await;
+            let before = self.primitives.record().await?;
+            if registration.needs_base(before.as_ref()) {
+                let armed =
+                    self.context.armed(primary).filter(|_| registration.promises_anew(before.as_ref()));
+                registration.base = match armed {
+                    Some(armed) => Some(armed),
+                    None => self.base(primary, *acks > 0 && degraded.is_none()).await?,
+                };
             }
             RecordChange::Register(Box::new(registration))
         } else if let Step::Park { instance, why } = step {
@@ -45,18 +51,16 @@ where
         Ok(Evidence { record: Some(record), ..Evidence::default() })
     }
 
-    /// What `primary` had when it was armed in this recovery; what it has now where that is not known.
-    async fn base(&self, primary: &InstanceId) -> Option<GtidSet> {
-        if let Some(armed) = self.context.armed(primary) {
-            return Some(armed);
-        }
+    /// What `primary` has now. Where it is `needed`, nothing is recorded without it: a failover would not ask for what is only there.
+    async fn base(&self, primary: &InstanceId, needed: bool) -> Result<Option<GtidSet>, StepError> {
         let deadline = Instant::now() + self.primitives.cluster().policy.statement;
         let look = async { self.primitives.session(primary, deadline).await?.report(deadline).await };
         match look.await {
-            Ok(report) => Some(report.executed),
+            Ok(report) => Ok(Some(report.executed)),
+            Err(error) if needed => Err(error),
             Err(error) => {
                 tracing::warn!(%primary, %error, "what it had when it began to lead is not known");
-                None
+                Ok(None)
             }
         }
     }

@@ -58,13 +58,23 @@ pub struct Registration {
     pub degraded: Option<String>,
     /// No operator asked for it: a change of primary counts against the budget.
     pub automatic: bool,
-    /// What the primary had when it was armed; used only where [`Registration::starts_new_guarantee`].
+    /// What the primary had when it was armed, or by now; used only where [`Registration::needs_base`].
     pub base: Option<GtidSet>,
 }
 
 impl Registration {
-    /// Whether acknowledgements promise something else once this is recorded, so that a new base is needed.
-    pub fn starts_new_guarantee(&self, before: Option<&ClusterRecord>) -> bool {
+    /// Whether what was acknowledged before this is recorded may be on fewer of its ackers than its number of acknowledgements says: these promise
+    /// something else from then on, an acker leaves, or another manager may have recorded others meanwhile.
+    pub fn needs_base(&self, before: Option<&ClusterRecord>) -> bool {
+        let others = before.is_some_and(|before| {
+            let leaves = before.ackers.iter().any(|acker| !self.ackers.contains(acker));
+            self.acks > 0 && (leaves || before.outdated.is_some())
+        });
+        others || self.promises_anew(before)
+    }
+
+    /// Whether acknowledgements promise something else once this is recorded.
+    pub fn promises_anew(&self, before: Option<&ClusterRecord>) -> bool {
         before.is_none_or(|before| before.promises_anew(&self.primary, self.acks, self.degraded.is_some()))
     }
 }
@@ -165,7 +175,7 @@ impl ClusterRecord {
     }
 
     fn register(&mut self, before: Option<&Self>, new: &Registration, at: DateTime<Utc>) {
-        if new.starts_new_guarantee(before) {
+        if new.needs_base(before) {
             self.base.clone_from(&new.base);
         }
         self.note_doubt(&new.primary, &new.ackers, (new.acks, new.degraded.is_some()), new.automatic);

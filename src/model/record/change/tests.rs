@@ -93,6 +93,16 @@ fn a_base_is_replaced_only_where_acknowledgements_promise_something_else() {
     assert_eq!(unkept.base, set("0-1-100"));
     assert_eq!(later(&unkept, degraded), set("0-1-100"), "still degraded");
     assert_eq!(later(&unkept, leads("db1", 1, &["db2"])), set("0-1-200"), "lossless again");
+    let fewer = leads("db1", 1, &["db2", "db3"]);
+    let both = registered(Some(&adopted()), fewer, 15);
+    let left = Registration { base: set("0-1-150"), ..leads("db1", 1, &["db3"]) };
+    assert_eq!(
+        registered(Some(&both), left, 20).base,
+        set("0-1-150"),
+        "what the one that left had is on the primary"
+    );
+    let more = Registration { acks: 2, base: set("0-1-160"), ..leads("db1", 1, &["db2", "db3"]) };
+    assert_eq!(registered(Some(&both), more, 20).base, set("0-1-160"), "what one acknowledged is not on two");
     let unknown = registered(Some(&unkept), Registration { base: None, ..leads("db1", 1, &["db2"]) }, 30);
     assert_eq!(unknown.base, None, "nobody could tell");
 }
