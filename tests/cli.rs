@@ -159,7 +159,7 @@ async fn a_disaster_is_vouched_for_in_words() {
     let heard = |what: &str| desk.heard.lock().unwrap().iter().filter(|ask| ask.contains(what)).count();
     let (code, out, err) = run(&api.url, &begin).await;
     assert!(code != 0 && err.contains("\"db1 db2 destroyed\""), "{err}");
-    assert!(out.contains("remove the data directory of its agent"), "{out}");
+    assert!(out.contains("remove the rest of that directory"), "{out}");
     for words in ["yes", "db1 destroyed"] {
         let (code, _, _) = run(&api.url, &[&begin[..], &["--confirm", words]].concat()).await;
         assert_ne!(code, 0, "{words}");
