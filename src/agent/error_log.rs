@@ -65,21 +65,32 @@ const LAST_WORDS: u64 = 256 * 1024;
 const READ_WITHIN: Duration = Duration::from_millis(50);
 
 /// Whether a server that has ended may have answered commits that waited for an acknowledgement: a MySQL server that was shut down in order
-/// has. Where its log is not known, or is not read in time, it may have been.
-pub(super) async fn may_have_answered(shared: &Shared) -> bool {
+/// has. Where its log is not known, or is not read in time, it may have been; what is read later is taken in then.
+pub(super) async fn may_have_answered(shared: &Arc<Shared>) -> bool {
     let known = shared.seen().last_identity;
     if known.is_some_and(|(flavor, _)| flavor == Flavor::MariaDb) {
         return false;
     }
     let Some(path) = shared.seen().error_log.clone().and_then(|(_, path)| path) else { return true };
-    let read = spawn_blocking(move || tail(&path, 0, LAST_WORDS));
-    let Ok(Ok(Ok(text))) = timeout(READ_WITHIN, read).await else { return true };
-    was_shut_down(&text)
+    let mut read = spawn_blocking(move || {
+        tail(&path, 0, LAST_WORDS).map_or(true, |text| may_have_been_shut_down(&text))
+    });
+    if let Ok(told) = timeout(READ_WITHIN, &mut read).await {
+        return told.unwrap_or(true);
+    }
+    let later = Arc::clone(shared);
+    shared.start(async move {
+        if matches!(read.await, Ok(false)) {
+            later.seen().answered_at_shutdown = false;
+        }
+    });
+    true
 }
 
-fn was_shut_down(log: &str) -> bool {
+/// A log that tells neither of a start nor of a shutdown was rotated, or is too long.
+fn may_have_been_shut_down(log: &str) -> bool {
     let asked = SHUTDOWN.iter().filter_map(|words| log.rfind(words)).max();
-    asked.is_some_and(|asked| log.rfind(STARTED).is_none_or(|started| started < asked))
+    log.rfind(STARTED).is_none_or(|started| asked.is_some_and(|asked| started < asked))
 }
 
 fn tail(path: &Path, from: u64, most: u64) -> std::io::Result<String> {
@@ -128,9 +139,17 @@ pub(super) async fn learn(shared: &Arc<Shared>, conn: &mut Connection) {
     }
 }
 
-/// Where it is remembered where the server writes its errors: the agent of a host that was shut down is asked after it has started again.
-pub(super) fn known_path(shared: &Shared) -> PathBuf {
+fn known_path(shared: &Shared) -> PathBuf {
     shared.config.data_dir.join("error_log.json")
+}
+
+/// Where a server that does not run wrote its errors, as remembered: the agent of a host that was shut down is asked after it has started
+/// again. A server that runs is asked anew.
+pub(super) fn recall(shared: &Shared) {
+    match durable::read(&known_path(shared)) {
+        Ok(known) => shared.seen().error_log = known,
+        Err(error) => tracing::warn!(%error, "where the server writes its errors is not known"),
+    }
 }
 
 #[cfg(test)]
@@ -142,11 +161,14 @@ mod tests {
         let started =
             "[System] [MY-010931] [Server] /usr/sbin/mysqld: ready for connections. Version: '9.7.4'\n";
         let ended = "[System] [MY-013172] [Server] Received SHUTDOWN from user <via user signal>. Shutting down mysqld\n";
-        assert!(was_shut_down(&format!("{started}{ended}")));
-        assert!(was_shut_down(ended));
-        assert!(was_shut_down("[System] [Server] Received RESTART from user root. Restarting mysqld\n"));
-        assert!(!was_shut_down(&format!("{ended}{started}")));
-        assert!(!was_shut_down(started));
+        assert!(may_have_been_shut_down(&format!("{started}{ended}")));
+        assert!(may_have_been_shut_down(ended));
+        assert!(may_have_been_shut_down(
+            "[System] [Server] Received RESTART from user root. Restarting mysqld\n"
+        ));
+        assert!(!may_have_been_shut_down(&format!("{ended}{started}")));
+        assert!(!may_have_been_shut_down(started));
+        assert!(may_have_been_shut_down("[Note] [Server] Aborted connection 7\n"), "rotated");
     }
 
     #[test]

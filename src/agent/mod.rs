@@ -119,13 +119,13 @@ pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<(), A
     let listener = listen(&shared).await?;
     if shared.config.server.is_some() {
         shared.seen().last_identity = durable::read(&poll::identity_path(&shared))?;
-        shared.seen().error_log = durable::read(&error_log::known_path(&shared))?;
         let saved = extra::known(&shared)?;
         shared.seen().extra = saved;
         rebuild::known(&shared)?;
         let found = watch::look(&shared).await;
         if !matches!(found, ServerProcess::Running(_)) {
             // Before anybody hears that it does not run.
+            error_log::recall(&shared);
             let answered = error_log::may_have_answered(&shared).await;
             shared.seen().answered_at_shutdown = answered;
         }

@@ -86,7 +86,8 @@ fn start(arguments: &Arguments) -> anyhow::Result<()> {
     // Two threads: one that hangs in the kernel does not hold up the lease.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
-        .max_blocking_threads(8)
+        // Lookups of names that nobody answers hold theirs for seconds, and the packet filter needs one within half a second.
+        .max_blocking_threads(64)
         .enable_all()
         .build()
         .context("starting the runtime")?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::candidate::{Candidate, Ranking};
 use super::failover::acks_in_force;
 use super::plan::{Plan, PlanKind, Stage, Step};
-use super::proof::{disarmed, unregistered};
+use super::proof::{disarmed, lapsed_before, unregistered};
 use super::restrictions;
 use super::standing::holds_unapplied;
 use super::topology;
@@ -44,6 +44,31 @@ pub(super) fn degrade(view: &ClusterView, intents: &Intents, now: Moment) -> Opt
     Some(plan(view, format!("lossless is given up until an acker is back: {why}"), stages))
 }
 
+/// Fewer acknowledgements are configured than recorded: that is recorded first, so that a failover never counts on more than are waited for.
+pub(super) fn lower(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan> {
+    let record = lossless_record(view)?;
+    let primary = &record.primary;
+    let report = fresh(view, intents, primary).filter(|report| report.is_writable())?;
+    let acks = acks_in_force(view, Some(report));
+    if acks == 0 || acks >= record.acks || intents.pause(primary, now).is_some() {
+        return None;
+    }
+    let fewer = Step::Register {
+        primary: primary.clone(),
+        generation: record.generation,
+        ackers: record.ackers.clone(),
+        acks,
+        degraded: None,
+    };
+    let arm = |acks| Step::ArmSource { instance: primary.clone(), acks };
+    let stages = vec![Stage::new("record", vec![fewer]), Stage::new("arm", vec![arm(acks)])];
+    Some(plan(
+        view,
+        format!("{primary} waits for {acks} acknowledgement(s), {} were recorded", record.acks),
+        stages,
+    ))
+}
+
 /// How long commits have waited, by its agent; by the manager's own eyes where there is none.
 fn waited(seen: &Seen, now: Moment) -> Duration {
     match seen.agent_now() {
@@ -52,7 +77,7 @@ fn waited(seen: &Seen, now: Moment) -> Duration {
     }
 }
 
-/// Lossless was given up, or was found not to be in force, and enough replicas follow that can acknowledge. What the primary has by then is
+/// Lossless was given up, or was found not to be in force, or is newly configured, and enough replicas follow that can acknowledge. What the primary has by then is
 /// the base of the new promise.
 pub(super) fn rearm(view: &ClusterView, ranking: &Ranking, intents: &Intents, now: Moment) -> Option<Plan> {
     let record = view.record.as_ref()?;
@@ -62,9 +87,12 @@ pub(super) fn rearm(view: &ClusterView, ranking: &Ranking, intents: &Intents, no
     let given_up = record.degraded.as_ref().filter(|_| lossless).map(|degraded| degraded.why.clone());
     let found = lossless_record(view).filter(|_| report.is_writable());
     let found = found.and_then(|record| disarmed(view, record, view.of(primary)?));
+    let lapsed = lapsed_before(view, primary).filter(|_| report.is_writable());
+    let found = found.or(lapsed);
     let title = found.as_ref().map(|why| format!("{primary} is armed again: {why}"));
     let never = lossless && record.acks == 0 && record.degraded.is_none();
     let never = never.then(|| "lossless is configured, and was not put in force yet".to_owned());
+    let title = title.or_else(|| never.as_ref().map(|why| format!("{primary} is armed: {why}")));
     let why = given_up.or(found).or(never)?;
     let acks = acks_in_force(view, Some(report));
     let follows = |candidate: &&Candidate| {
@@ -114,7 +142,7 @@ pub(super) fn retire(view: &ClusterView, intents: &Intents, now: Moment) -> Opti
     record.ackers.iter().chain(unregistered(view, record)).find_map(|acker| {
         let registered = record.ackers.contains(acker);
         if view.cluster.member(acker).is_none() {
-            return leaves_configuration(view, record, acker);
+            return leaves_configuration(view, record, intents, (acker, now));
         }
         let report = fresh(view, intents, acker).filter(|_| answers(view, acker))?;
         let within = view.cluster.policy.statement;
@@ -138,9 +166,11 @@ pub(super) fn retire(view: &ClusterView, intents: &Intents, now: Moment) -> Opti
         if others.iter().filter(sound).count() < record.acks as usize || intents.pause(acker, now).is_some() {
             return None;
         }
+        // One that nobody registered is counted first: until the others have what it has acknowledged, its word is asked for.
+        let counted = (!registered).then(|| topology::joins_record(record, acker));
         let level = topology::levels_ackers(view, record, acker, within);
-        let register = registered.then(|| topology::leaves_record(record, acker));
-        let stages = std::iter::once(deaf).chain(level).chain(register).collect();
+        let register = topology::leaves_record(record, acker);
+        let stages = counted.into_iter().chain([deaf]).chain(level).chain([register]).collect();
         let title = format!("{acker} is no acker any more: {why}");
         Some(Plan { kind: PlanKind::Rejoin, ..plan(view, title, stages) })
     })
@@ -148,13 +178,22 @@ pub(super) fn retire(view: &ClusterView, intents: &Intents, now: Moment) -> Opti
 
 /// An acker that the configuration does not name any more is asked nothing: the others get all that the primary has, which is the least that
 /// any primary after it must have, and then it is taken from the record.
-fn leaves_configuration(view: &ClusterView, record: &ClusterRecord, acker: &InstanceId) -> Option<Plan> {
-    if topology::ackers_beside(view, record, acker).len() < record.acks as usize {
+fn leaves_configuration(
+    view: &ClusterView,
+    record: &ClusterRecord,
+    intents: &Intents,
+    (acker, now): (&InstanceId, Moment),
+) -> Option<Plan> {
+    let others = topology::ackers_beside(view, record, acker);
+    // A failed attempt counts for the first one that was to be level.
+    let waits = others.first().is_none_or(|first| intents.pause(first, now).is_some());
+    if waits || others.len() < record.acks as usize {
         return None;
     }
     let level = topology::levels_ackers(view, record, acker, view.cluster.policy.statement);
     let stages = level.into_iter().chain([topology::leaves_record(record, acker)]).collect();
-    Some(plan(view, format!("{acker} is no acker any more: it is not in the configuration"), stages))
+    let title = format!("{acker} is no acker any more: it is not in the configuration");
+    Some(Plan { kind: PlanKind::Rejoin, ..plan(view, title, stages) })
 }
 
 fn answers(view: &ClusterView, instance: &InstanceId) -> bool {

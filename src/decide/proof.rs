@@ -1,8 +1,6 @@
 //! Whether the old primary can still acknowledge, and whether everything it acknowledged is known: the two questions before
 //! a promotion. Never answers "probably": what is not proven is a [`Blocker`].
 
-use std::time::Duration;
-
 use super::evidence::assumed_dead;
 use super::failover::{Isolation, next_generation};
 use super::guard::{Blocker, Missing};
@@ -17,6 +15,7 @@ use crate::model::observation::Access;
 use crate::model::policy::Durability;
 use crate::model::record::ClusterRecord;
 use crate::model::report::Report;
+use crate::model::standing::CROWDED;
 use crate::model::view::{ClusterView, Seen};
 
 /// What an acknowledgement of the present primary promises.
@@ -59,10 +58,20 @@ pub(super) fn lapse(view: &ClusterView) -> Option<String> {
     view.of(&record.primary).filter(|_| lossless).and_then(|seen| lapsed(view, record, seen))
 }
 
-/// By what this manager has seen, or the last one that saw the primary take writes.
+/// By what is so now, or what was so since a base was last recorded: rows of that time may be on no acker that is registered.
 fn lapsed(view: &ClusterView, record: &ClusterRecord, primary: &Seen) -> Option<String> {
-    let told = record.lapse.clone().filter(|_| primary.served.is_none());
-    disarmed(view, record, primary).or_else(|| unknown_acker(view, record, primary)).or(told)
+    lapsed_now(view, record, primary).or_else(|| record.lapse.clone())
+}
+
+fn lapsed_now(view: &ClusterView, record: &ClusterRecord, primary: &Seen) -> Option<String> {
+    disarmed(view, record, primary).or_else(|| unknown_acker(view, record, primary))
+}
+
+/// Why it did not count, where nothing speaks against it any more but that.
+pub(super) fn lapsed_before(view: &ClusterView, primary: &InstanceId) -> Option<String> {
+    let record = view.record.as_ref().filter(|record| record.degraded.is_none())?;
+    let now = view.of(primary).and_then(|seen| lapsed_now(view, record, seen));
+    record.lapse.clone().filter(|_| now.is_none())
 }
 
 /// Why clients of the primary may have been told of rows that no acker has: it is not armed, or it answered without an acknowledgement. By
@@ -99,26 +108,25 @@ pub(super) fn unregistered<'v>(
         report.semi_sync.replica_enabled
             && report.channel().is_some_and(|channel| channel.source == record.primary)
     };
+    // By its last answer: it may have gone silent with the primary.
     let unregistered = view.replicas().filter(move |(instance, seen)| {
-        !record.ackers.contains(instance) && seen.latest().is_some_and(acknowledges)
+        let last = seen.last_report.as_ref().map(|(_, report)| report);
+        !record.ackers.contains(instance) && last.is_some_and(acknowledges)
     });
     unregistered.map(|(instance, _)| instance)
 }
-
-/// More ackers are connected than may be, for longer than one that connects anew is counted twice.
-const CROWDED: Duration = Duration::from_secs(1);
 
 /// Somebody acknowledges whom the record does not name: what it alone acknowledged is in no count of ours.
 fn unknown_acker(view: &ClusterView, record: &ClusterRecord, primary: &Seen) -> Option<String> {
     if let Some(instance) = unregistered(view, record).next() {
         return Some(format!("{instance} acknowledges and is not registered"));
     }
-    let (since, (at, report)) = primary.crowded_since.zip(primary.last_report.as_ref())?;
-    (at.since(since) >= CROWDED).then(|| {
+    let crowd = primary.crowd.filter(|crowd| crowd.lasts >= CROWDED)?;
+    Some({
         format!(
             "{} ackers were connected to it, more than its members; find the address of the other one with SHOW PROCESSLIST on {} (\"Binlog Dump\"), and \
              switch semi-sync off on that replica, not on the primary",
-            report.semi_sync.clients, record.primary
+            crowd.clients, record.primary
         )
     })
 }
@@ -236,7 +244,8 @@ pub(super) fn completeness(
 fn led_unseen(view: &ClusterView, record: &ClusterRecord) -> Option<Blocker> {
     let led_later = view.replicas().find_map(|(instance, seen)| {
         let held = seen.agent_now()?.held.filter(|held| *held > record.generation)?;
-        was_accepted_for(view, held, instance).filter(|own| *own)?;
+        let own = was_accepted_for(view, held, instance);
+        own.unwrap_or(seen.agent_now()?.fenced.is_none()).then_some(())?;
         Some(Blocker::HasLed { instance: instance.clone(), held, recorded: record.generation })
     });
     let next = next_generation(view);

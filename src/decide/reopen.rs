@@ -258,15 +258,16 @@ pub(super) fn led_by_another(view: &ClusterView, intents: &Intents) -> Option<Pl
             report.semi_sync.replica_enabled && source == Some(primary)
         })
     };
+    let serving = view.of(primary).and_then(Seen::report).filter(|report| report.is_writable());
+    let heard = view.seen.values().filter(|seen| follows(seen)).count();
+    let unexplained = serving.is_none_or(|report| report.semi_sync.clients as usize > heard);
     // Those that were its ackers before may be again, though nobody sees it now.
     let may_acknowledge = |instance: &InstanceId, seen: &Seen| {
-        let silent = seen.latest().is_none();
         let known = record.ackers.contains(instance) || *instance == record.primary;
-        instance != primary && (known || silent || follows(seen))
+        instance != primary && (known || follows(seen) || unexplained && is_silent(record, instance, seen))
     };
     let acking = view.seen.iter().filter(|(instance, seen)| may_acknowledge(instance, seen));
     let acking = acking.map(|(instance, _)| instance.clone());
-    let serving = view.of(primary).and_then(Seen::report).filter(|report| report.is_writable());
     let degraded = match serving {
         Some(report) => found_degraded(record, report, primary, "whoever had it lead"),
         None => Some(record.degraded.as_ref().map_or_else(
@@ -307,8 +308,13 @@ pub(super) fn confirmed(view: &ClusterView, intents: &Intents) -> Option<Plan> {
     };
     let mut ackers = record.ackers.clone();
     if record.acks > 0 {
-        // Who does not answer may acknowledge too; it is taken from the record when it is seen not to.
-        let more = view.replicas().filter(|(_, seen)| seen.latest().is_none_or(follows));
+        // Where more are connected than are heard, who is not heard may be among them; it is taken from the record when it is seen not to.
+        let heard = view.replicas().filter(|(_, seen)| seen.latest().is_some_and(follows)).count();
+        let unexplained = report.semi_sync.clients as usize > heard;
+        let acknowledges = |instance: &InstanceId, seen: &Seen| {
+            seen.latest().map_or(unexplained && is_silent(record, instance, seen), follows)
+        };
+        let more = view.replicas().filter(|(instance, seen)| acknowledges(instance, seen));
         let more: Vec<InstanceId> =
             more.map(|(instance, _)| instance.clone()).filter(|it| !ackers.contains(it)).collect();
         ackers.extend(more);
@@ -322,6 +328,13 @@ pub(super) fn confirmed(view: &ClusterView, intents: &Intents) -> Option<Plan> {
     };
     let title = format!("{} leads as recorded; {overtaken}: it is recorded again", record.primary);
     Some(plan(view, PlanKind::Repair, title, vec![Stage::new("record", vec![register])]))
+}
+
+/// Neither its server nor its agent is heard, so that it may acknowledge. One whose own rows are in doubt, or that is left to a person, is not
+/// guessed to: to be registered would end the doubt.
+fn is_silent(record: &ClusterRecord, instance: &InstanceId, seen: &Seen) -> bool {
+    let left = record.parked.iter().any(|parked| parked.instance == *instance);
+    seen.latest().is_none() && seen.agent_now().is_none() && !left && record.doubt_about(instance).is_none()
 }
 
 /// Why lossless is given up, as recorded, or because a primary that another manager left waits for fewer acknowledgements than recorded.

@@ -36,7 +36,7 @@ pub(super) fn against(seen: &Seen, report: &Report) -> Vec<Against> {
 }
 
 /// Settings that left rows out while it applied, and that it does not have any more.
-fn left_out_before(seen: &Seen, report: &Report) -> Vec<Setting> {
+pub(super) fn left_out_before(seen: &Seen, report: &Report) -> Vec<Setting> {
     let present = report.filters();
     let set_back = |by: &&Setting| !present.contains(by) && !report.restrictions.skips.contains(by);
     seen.rows_left_out_by.iter().filter(set_back).cloned().collect()

@@ -25,7 +25,9 @@ pub fn known_to_record(view: &ClusterView, decision: &Decision) -> Option<Record
         record.ackers.iter().filter_map(|acker| view.evidence(acker, refused)).collect();
     let (resets, filtered_logs) = (view.resets(), view.filtered_logs());
     let rows_left_out = view.rows_left_out();
-    let (answered_alone, lapse) = (view.answered_alone().cloned(), lapse(view));
+    // It ends when a base is recorded, not when its cause does.
+    let lapse = record.lapse.clone().or_else(|| lapse(view));
+    let answered_alone = view.answered_alone().cloned();
     let same = ackers.len() == record.ackers_proven.len()
         && ackers.iter().all(|wanted| record.ackers_proven.iter().any(|told| told.says_the_same(wanted)))
         && resets == record.history_resets

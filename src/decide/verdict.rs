@@ -120,6 +120,7 @@ fn act(
             let plan = plan.or_else(|| reopen::tidy(view, intents, now));
             let plan = plan.or_else(|| events::mend(view, intents, now));
             let plan = plan.or_else(|| rejoin::rejoin(view, intents, now));
+            let plan = plan.or_else(|| ackers::lower(view, intents, now));
             let plan = plan.or_else(|| ackers::rearm(view, ranking, intents, now));
             let plan = plan.or_else(|| ackers::retire(view, intents, now));
             plan.or_else(|| ackers::recruit(view, ranking, intents, now)).map_or(Action::Rest, Action::Act)
@@ -127,6 +128,7 @@ fn act(
         // What mends it is an acker that is back; whom policy lets go first does not wait for that.
         Verdict::BlockedForAcks if view.cluster.mode != Mode::Observe => {
             let plan = reopen::confirmed(view, intents);
+            let plan = plan.or_else(|| ackers::lower(view, intents, now));
             let plan = plan.or_else(|| ackers::degrade(view, intents, now));
             // Who only reads needs the address too.
             let plan = plan.or_else(|| reopen::traffic(view, intents, now));

@@ -76,6 +76,8 @@ pub(super) struct ClusterTask {
     pub(super) led: Result<(), String>,
     /// This manager leads and has not gone on yet with what an earlier one may have left: it looks first.
     pub(super) to_resume: bool,
+    /// Ends the attempt to take the lead that goes on.
+    pub(super) asking: CancellationToken,
     /// When the store last refused what is known of the ackers.
     pub(super) evidence_failed_at: Option<Moment>,
     /// How far the running recovery's journal was when the record was last read because of it.
@@ -189,6 +191,7 @@ impl ClusterTask {
             self.note_events_try(plan, now);
             let started = self.begin(plan.clone(), None).await;
             if let Err(why) = started {
+                self.give_place_back(plan);
                 tracing::error!(cluster = %self.view.cluster.name, why = why.join("; "), "a recovery could not be begun");
             }
         }
@@ -247,14 +250,14 @@ impl ClusterTask {
     }
 
     /// Asks the voters to obey this manager, in the background, until a majority does.
-    pub(super) fn take_lead(&self, after: Duration) {
-        let (leadership, events, stop) =
-            (Arc::clone(&self.leadership), self.own_events.clone(), self.stop.clone());
-        self.tracker.spawn(vital("lead", async move {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(after) => {}
-            }
+    /// An attempt that goes on already ends: it may ask other voters, and would outbid this one.
+    pub(super) fn take_lead(&mut self, after: Duration) {
+        self.asking.cancel();
+        self.asking = self.stop.child_token();
+        let asking = self.asking.clone();
+        let (leadership, events) = (Arc::clone(&self.leadership), self.own_events.clone());
+        let ask = async move {
+            tokio::time::sleep(after).await;
             loop {
                 let result = leadership.lead().await;
                 let led = result.is_ok();
@@ -262,11 +265,11 @@ impl ClusterTask {
                 if led || told.is_err() {
                     return;
                 }
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    () = tokio::time::sleep(Duration::from_millis(500)) => {}
-                }
+                tokio::time::sleep(Duration::from_millis(500)).await;
             }
+        };
+        self.tracker.spawn(vital("lead", async move {
+            asking.run_until_cancelled(ask).await;
         }));
     }
 
@@ -277,6 +280,7 @@ impl ClusterTask {
             Ok(unfinished) => unfinished,
             Err(error) => {
                 self.led = Err(error.to_string());
+                self.take_lead(super::record::AGAIN);
                 return;
             }
         };
@@ -321,7 +325,7 @@ impl ClusterTask {
     /// A recovery that begins with `plan`, in the store.
     async fn stored(&mut self, plan: &Plan, ask: Option<FailoverAsk>) -> Result<Recovery, Vec<String>> {
         let began_at = clock::wall();
-        let id = format!("{}-{}", began_at.format("%Y%m%d-%H%M%S%3f"), plan.kind);
+        let id = format!("{}-{}", began_at.format("%Y%m%d-%H%M%S%6f"), plan.kind);
         let recovery = recovery_of(&self.view, plan, ask, (id, began_at))
             .ok_or_else(|| vec!["the cluster has no members".to_owned()])?;
         self.store.begin(&recovery).await.map_err(|error| vec![error.to_string()])?;

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::cluster_task::ClusterTask;
+use crate::clock;
 use crate::decide::plan::{Plan, PlanKind};
 use crate::model::cluster::ClusterName;
 use crate::model::intent::AtOnce;
@@ -65,6 +66,11 @@ impl Fleet {
         }
     }
 
+    /// The last place that was taken is free again.
+    fn give_place_back(&self) {
+        self.known(clock::now()).begun.pop_back();
+    }
+
     /// Takes a place for an automatic failover; false where none is left.
     pub(super) fn take_place(&self, now: Moment) -> bool {
         let mut known = self.known(now);
@@ -77,6 +83,13 @@ impl Fleet {
 }
 
 impl ClusterTask {
+    /// It could not be begun.
+    pub(super) fn give_place_back(&self, plan: &Plan) {
+        if plan.kind == PlanKind::Isolate && self.intents.failover.is_none() {
+            self.common.fleet.give_place_back();
+        }
+    }
+
     /// A failover that nobody asked for needs a place among those of all clusters.
     pub(super) fn has_place(&self, plan: &Plan, now: Moment) -> bool {
         plan.kind != PlanKind::Isolate || self.intents.failover.is_some() || self.common.fleet.take_place(now)

@@ -26,6 +26,7 @@ use crate::model::instance::InstanceId;
 use crate::model::record::ClusterRecord;
 use crate::mysql::Account;
 use crate::mysql::control::ControlEnv;
+use crate::vital::vital;
 
 /// The configured cluster with the members it has by now. Its voters are the configured ones, a fixed list, without those that an
 /// operator vouches are destroyed.
@@ -80,7 +81,7 @@ impl Parts {
             let leadership = Arc::clone(&leadership);
             let listening =
                 agents::listen(instance.clone(), Arc::clone(agent), leadership, events.clone(), stop.clone());
-            tracker.spawn(listening);
+            tracker.spawn(vital("agent", listening));
         }
         let watched = cluster.members.iter().map(|member| watched(config, &member.instance)).collect();
         let watchers = Watchers::start(

@@ -159,6 +159,7 @@ async fn start_cluster(config: &ClusterConfig, common: &Arc<Common>) -> Result<C
         handoff: None,
         led: Err(JUST_STARTED.to_owned()),
         to_resume: false,
+        asking: CancellationToken::new(),
         evidence_failed_at: None,
         progress: Default::default(),
         record_read_at: 0,

@@ -11,7 +11,7 @@ use crate::execute::record::change_record;
 use crate::model::record::RecordChange;
 
 /// After a store that failed, so long later.
-const AGAIN: Duration = Duration::from_secs(5);
+pub(super) const AGAIN: Duration = Duration::from_secs(5);
 
 impl ClusterTask {
     /// Who leads is told as soon as that is recorded, not when the recovery has ended: what follows may take a while.

@@ -75,8 +75,7 @@ pub struct ClusterRecord {
     /// Commits of the primary that were answered without an acknowledgement, until lossless is in force anew.
     #[serde(default)]
     pub answered_alone: Option<AnsweredAlone>,
-    /// Why the primary's acknowledgements did not prove that another server has the row, when a manager last saw it take writes. It counts for
-    /// a manager that has not seen the primary take writes itself.
+    /// Why acknowledgements of this primary did not prove that another server has the row, at some time since its base was recorded.
     #[serde(default)]
     pub lapse: Option<String>,
     /// The record that the voters know of, where this one is older: nothing that it says of acknowledgements is relied on before a primary is

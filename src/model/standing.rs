@@ -136,6 +136,38 @@ impl Doubt {
     }
 }
 
+/// More ackers are connected than may be, for longer than one that connects anew is counted twice.
+pub const CROWDED: Duration = Duration::from_secs(1);
+
+/// More ackers were connected to a primary than members may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Crowd {
+    pub since: Moment,
+    /// Until it was last seen.
+    #[serde(with = "super::time::millis")]
+    pub lasts: Duration,
+    /// So many, when it was last seen.
+    pub clients: u32,
+}
+
+impl Crowd {
+    /// After a look `at` which `clients` were connected: more than may be, or as many as say that they are. One that nobody knows is still
+    /// there when a registered one has lost its connection; one that was counted twice for a moment is not.
+    pub(super) fn after(
+        before: Option<Self>,
+        at: Moment,
+        clients: u32,
+        (crowded, explained): (bool, bool),
+    ) -> Option<Self> {
+        let since = before.map_or(at, |crowd| crowd.since);
+        match (crowded, explained) {
+            (true, _) => Some(Self { since, lasts: at.since(since), clients }),
+            (false, true) => None,
+            (false, false) => before.filter(|crowd| crowd.lasts >= CROWDED),
+        }
+    }
+}
+
 /// What a manager has seen of the servers, and one that starts later cannot see any more.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Known {
@@ -146,7 +178,7 @@ pub struct Known {
     /// Of the primary.
     pub answered_alone: Option<AnsweredAlone>,
     pub rows_left_out: Vec<RowsLeftOut>,
-    /// Why the primary's acknowledgements did not prove that another server has the row, when it last took writes.
+    /// Why the primary's acknowledgements did not prove that another server has the row, at some time since its base was recorded.
     pub lapse: Option<String>,
 }
 

@@ -21,7 +21,7 @@ use super::record::ClusterRecord;
 use super::report::{Report, SemiSync, ThreadState};
 use super::restrictions::Setting;
 use super::standing::{
-    AckerEvidence, AnsweredAlone, Between, Doubt, FilteredLog, KnownReset, Loss, OwnStatements,
+    AckerEvidence, AnsweredAlone, Between, Crowd, Doubt, FilteredLog, KnownReset, Loss, OwnStatements,
     RESTART_SLACK, RowsLeftOut, ServerRun, Standing, has, loss_between,
 };
 use super::time::Moment;
@@ -79,9 +79,9 @@ pub struct Seen {
     /// Both sides of semi-sync when it last took writes, until it replicates again.
     #[serde(default)]
     pub served: Option<SemiSync>,
-    /// As a primary: since when more ackers are connected to it than members may be.
+    /// As a primary: more ackers are connected to it than members may be.
     #[serde(default)]
-    pub crowded_since: Option<Moment>,
+    pub crowd: Option<Crowd>,
     /// As a primary: commits that were answered without an acknowledgement, until lossless is in force anew.
     #[serde(default)]
     pub answered_alone: Option<AnsweredAlone>,
@@ -362,16 +362,12 @@ impl ClusterView {
             }
             return;
         }
-        let clients = told.semi_sync.clients as usize;
-        let (crowded, explained) = (clients > self.possible_ackers(), clients <= self.connected_ackers());
+        let clients = told.semi_sync.clients;
+        let crowded = clients as usize > self.possible_ackers();
+        let explained = clients as usize <= self.connected_ackers();
         let told = (*told_at, told.executed.clone());
         if let Some(seen) = self.seen.get_mut(&primary) {
-            // One that nobody knows is still there when a registered one has lost its connection.
-            seen.crowded_since = match (crowded, explained) {
-                (true, _) => Some(seen.crowded_since.unwrap_or(told.0)),
-                (false, true) => None,
-                (false, false) => seen.crowded_since,
-            };
+            seen.crowd = Crowd::after(seen.crowd, told.0, clients, (crowded, explained));
         }
         for (_, seen) in self.seen.iter_mut().filter(|(other, _)| **other != primary) {
             let Some((at, report)) = &seen.last_report else { continue };

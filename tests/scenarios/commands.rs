@@ -183,7 +183,7 @@ pub(crate) fn arm(world: &mut World, primary: &InstanceId) {
 }
 
 /// `policy extra_transactions park`, `policy without_ackers degrade`, `policy assume_dead_when_refused`, `policy allow_newer_primary`, `policy fenced_reads`,
-/// `policy acks 2`, `policy budget 1`
+/// `policy acks 2`, `policy acks 1 configured` (and not recorded yet), `policy budget 1`
 fn policy(world: &mut World, words: &[&str]) -> Done {
     let policy = &mut world.view.cluster.policy;
     match words {
@@ -196,6 +196,7 @@ fn policy(world: &mut World, words: &[&str]) -> Done {
         ["extra_transactions", "rebuild"] => policy.extra_transactions = Remedy::Rebuild,
         ["extra_transactions", "flashback"] => policy.extra_transactions = Remedy::Flashback,
         ["budget", n] => policy.budget = number(n)?,
+        ["acks", n, "configured"] => policy.acks = number(n)?,
         ["acks", n] => {
             policy.acks = number(n)?;
             let acks = policy.acks;

@@ -241,9 +241,15 @@ impl Netlink {
         &self,
         work: impl FnOnce(&Socket) -> Result<T, NetlinkError> + Send + 'static,
     ) -> Result<T, NetlinkError> {
+        // Nobody waits any more for what would begin later, and a lease that it would extend may have ended.
+        let by = tokio::time::Instant::now() + DEADLINE;
+        let in_time = move |socket: &Socket| match tokio::time::Instant::now() < by {
+            true => work(socket),
+            false => Err(NetlinkError::Deadline),
+        };
         let whole = async {
             let socket = Arc::clone(&self.socket).lock_owned().await;
-            let done = tokio::task::spawn_blocking(move || work(&socket)).await;
+            let done = tokio::task::spawn_blocking(move || in_time(&socket)).await;
             done.map_err(|error| NetlinkError::Socket(io::Error::other(error)))?
         };
         tokio::time::timeout(DEADLINE, whole).await.map_err(|_| NetlinkError::Deadline)?

@@ -8,6 +8,7 @@ use crate::decide::guard::names;
 use crate::decide::issues;
 use crate::decide::plan::Plan;
 use crate::decide::rebuild::{self, Under};
+use crate::decide::restrictions::left_out_before;
 use crate::model::instance::InstanceId;
 use crate::model::intent::Intents;
 use crate::model::observation::Access;
@@ -39,7 +40,9 @@ pub fn not_parked(view: &ClusterView, instance: &InstanceId) -> Option<String> {
     }
     let parked = view.record.iter().flat_map(|record| &record.parked).map(|parked| parked.instance.clone());
     let parked: Vec<InstanceId> = parked.collect();
-    let vouched = view.of(instance).is_some_and(|seen| !seen.rows_left_out_by.is_empty());
+    let vouched = view
+        .of(instance)
+        .is_some_and(|seen| seen.latest().is_some_and(|report| !left_out_before(seen, report).is_empty()));
     let no = !parked.contains(instance) && !vouched;
     no.then(|| format!("{instance} is not parked, it is in automatic hands; parked: {}", names(&parked)))
 }

@@ -169,13 +169,17 @@ pub(in crate::decide) fn leaves_record(record: &ClusterRecord, instance: &Instan
 
 /// The larger number is recorded, then it acknowledges.
 pub(in crate::decide) fn joins_ackers(record: &ClusterRecord, instance: &InstanceId) -> Vec<Stage> {
+    let point =
+        Step::PointReplica { instance: instance.clone(), source: record.primary.clone(), acker: true };
+    vec![joins_record(record, instance), Stage::new("acknowledge", vec![point])]
+}
+
+pub(in crate::decide) fn joins_record(record: &ClusterRecord, instance: &InstanceId) -> Stage {
     let mut ackers = record.ackers.clone();
     if !ackers.contains(instance) {
         ackers.push(instance.clone());
     }
-    let point =
-        Step::PointReplica { instance: instance.clone(), source: record.primary.clone(), acker: true };
-    vec![Stage::new("register", vec![register(record, ackers)]), Stage::new("acknowledge", vec![point])]
+    Stage::new("register", vec![register(record, ackers)])
 }
 
 fn register(record: &ClusterRecord, ackers: Vec<InstanceId>) -> Step {

@@ -213,7 +213,12 @@ where
             | Step::Rebuild { .. }
             | Step::Exchange { .. } => {
                 let timeout = self.primitives.cluster().policy.statement;
-                self.primitives.look(step.instance(), timeout).await
+                let seen = self.primitives.look(step.instance(), timeout).await?;
+                // Armed already, by the manager before this one.
+                if matches!(step, Step::ArmSource { .. }) && step.is_satisfied(&seen) {
+                    self.context.note(step, &seen);
+                }
+                Ok(seen)
             }
         }
     }

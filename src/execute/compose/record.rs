@@ -53,10 +53,17 @@ where
 
     /// What `primary` has now. Where it is `needed`, nothing is recorded without it: a failover would not ask for what is only there.
     async fn base(&self, primary: &InstanceId, needed: bool) -> Result<Option<GtidSet>, StepError> {
-        let deadline = Instant::now() + self.primitives.cluster().policy.statement;
+        let within = self.primitives.cluster().policy.statement;
+        let deadline = Instant::now() + within;
         let look = async { self.primitives.session(primary, deadline).await?.report(deadline).await };
-        match look.await {
-            Ok(report) => Ok(Some(report.executed)),
+        let error = match look.await {
+            Ok(report) => return Ok(Some(report.executed)),
+            Err(error) => error,
+        };
+        // Only its agent reaches one that is closed.
+        let told = self.primitives.look(primary, within).await.ok().and_then(|seen| seen.report);
+        match told.map(|report| report.executed).ok_or(error) {
+            Ok(executed) => Ok(Some(executed)),
             Err(error) if needed => Err(error),
             Err(error) => {
                 tracing::warn!(%primary, %error, "what it had when it began to lead is not known");

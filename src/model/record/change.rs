@@ -140,6 +140,7 @@ impl ClusterRecord {
             RecordChange::Override { instance, wish } => record.wishes.note(instance, wish, at),
             RecordChange::Release { instance, method, donor } => {
                 record.parked.retain(|parked| parked.instance != *instance);
+                record.rows_left_out.retain(|left_out| left_out.instance != *instance);
                 record.wishes.bring_back(instance, *method, donor.as_ref());
             }
             RecordChange::CallOffRebuild { instance, why } => {
@@ -186,7 +187,10 @@ impl ClusterRecord {
         }
         // It is one span for as long as the promise does not hold, whatever else changes meanwhile.
         if self.primary != new.primary {
-            (self.answered_alone, self.lapse) = (None, None);
+            self.answered_alone = None;
+        }
+        if new.promises_anew(before) && new.degraded.is_none() {
+            self.lapse = None;
         }
         self.degraded = new.degraded.as_ref().map(|why| match self.degraded.take() {
             Some(before) => before,
