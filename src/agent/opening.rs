@@ -30,7 +30,7 @@ pub(super) async fn open(
     }
     let epoch = epoch
         .ok_or_else(|| StepError::Failed("an order to open must name the epoch its sender saw".to_owned()))?;
-    barrier::lift(shared).await;
+    barrier::release(shared).await;
     let connecting = shared.spare.take(shared, deadline);
     // The connection is made while the voters answer.
     let (ordered, conn) = tokio::join!(shared.order(Input::Open { generation, epoch }), connecting);

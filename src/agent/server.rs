@@ -266,7 +266,8 @@ async fn step(
     Json(request): Json<StepRequest>,
 ) -> Answer<Result<Evidence, StepError>> {
     authorize(&shared, &request.token).await?;
-    if let Err(late) = in_order(&shared, &request.token) {
+    let in_order = shared.ordered.lock().unwrap_or_else(PoisonError::into_inner).take(&request.token);
+    if let Err(late) = in_order {
         return Ok(Json(Err(late)));
     }
     let instance = shared.seen().membership.as_ref().map(|membership| membership.instance.clone());
@@ -287,18 +288,6 @@ async fn step(
         Err(error) => tracing::warn!(step = text, ?took, error = %error, "not done"),
     }
     Ok(Json(outcome))
-}
-
-/// An order that was long on its way is not done after the one that takes it back.
-fn in_order(shared: &Shared, token: &Token) -> Result<(), StepError> {
-    let mut taken_back = shared.taken_back.lock().unwrap_or_else(PoisonError::into_inner);
-    let known = !token.recovery.is_empty() && *taken_back == token.recovery;
-    match (token.back, known) {
-        (true, false) => taken_back.clone_from(&token.recovery),
-        (false, true) => return Err(StepError::Deposed("its recovery is being taken back".to_owned())),
-        (true, true) | (false, false) => {}
-    }
-    Ok(())
 }
 
 async fn authorize(shared: &Shared, token: &Token) -> Result<(), Refused> {

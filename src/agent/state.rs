@@ -24,6 +24,7 @@ use super::wire::Membership;
 use crate::clock;
 use crate::config::{AgentConfig, ServerConfig};
 use crate::decide::lease::holder::{self, Input, Kept, Role};
+use crate::execute::world::Orders;
 use crate::model::disk::Disk;
 use crate::model::extra::Saved;
 use crate::model::instance::{Flavor, InstanceId, Version};
@@ -172,8 +173,7 @@ pub struct Shared {
     /// Held while the server is made a replica, or none: the later of two such orders is the one that stands, however long the server
     /// stood still in the first.
     pub turning: tokio::sync::Mutex<()>,
-    /// The recovery that was last seen to be taken back.
-    pub taken_back: Mutex<String>,
+    pub ordered: Mutex<Orders>,
     /// The recovery in which the server was armed last, and for how many acknowledgements.
     armed: Mutex<(String, u32)>,
     pub jobs: Jobs,
@@ -239,7 +239,7 @@ impl Shared {
             spare: Spare::default(),
             barrier: Barrier::default(),
             turning: tokio::sync::Mutex::new(()),
-            taken_back: Mutex::default(),
+            ordered: Mutex::default(),
             armed: Mutex::default(),
             jobs: Jobs::default(),
             seen,

@@ -101,7 +101,7 @@ async fn done(shared: &Arc<Shared>, request: &StepRequest, deadline: Instant) ->
     // These leave the old primary of a switchover blocked; every other order needs a server that commits.
     if !matches!(step, Step::Block { .. } | Step::Unmoved { .. } | Step::Fence { .. } | Step::LoseVip { .. })
     {
-        barrier::lift(shared).await;
+        barrier::lift(shared).await.map_err(StepError::Failed)?;
     }
     match step {
         Step::Fence { generation, .. } => fence(shared, *generation).await.map(agent),

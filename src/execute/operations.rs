@@ -25,6 +25,8 @@ pub const REMEMBERED: u32 = 20;
 #[derive(Debug, Default)]
 pub struct Operations {
     running: Option<Running>,
+    /// So many were begun.
+    begun: u64,
 }
 
 /// The one that runs.
@@ -52,12 +54,6 @@ pub fn recovery_of(
         began_at,
         entries: Vec::new(),
     })
-}
-
-/// Under which the steps of `recovery` are ordered by the manager that leads with `ballot`.
-pub fn token_of(recovery: &Recovery, ballot: Ballot) -> Token {
-    let automatic = recovery.ask.is_none() && Conduct::of(recovery.kind).preempts;
-    Token { ballot, recovery: recovery.id.clone(), automatic, back: false }
 }
 
 /// Recalls what servers had received when earlier recoveries planned by it: one that has less now has lost it.
@@ -94,10 +90,17 @@ impl Operations {
 
     /// `recovery` runs now; what it gives back calls it off.
     pub fn begun(&mut self, recovery: &Recovery) -> CancellationToken {
+        self.begun += 1;
         let abort = CancellationToken::new();
         self.running =
             Some(Running { about: recovery.about.clone(), kind: recovery.kind, abort: abort.clone() });
         abort
+    }
+
+    /// Under which the steps of `recovery`, which was begun last, are ordered by the manager that leads with `ballot`.
+    pub fn token_of(&self, recovery: &Recovery, ballot: Ballot) -> Token {
+        let automatic = recovery.ask.is_none() && Conduct::of(recovery.kind).preempts;
+        Token { ballot, recovery: recovery.id.clone(), operation: self.begun, automatic, back: false }
     }
 
     /// Calls the running operation off where a failover is due and it gives way to one; whether it did so just now.

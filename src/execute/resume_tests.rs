@@ -115,7 +115,8 @@ impl Asked {
 
     async fn resumes_in(&self, view: &ClusterView, recovery: &Recovery) -> Outcome {
         let ballot = Ballot { number: 2, manager: "m".to_owned() };
-        let token = Token { ballot, recovery: recovery.id.clone(), automatic: true, back: false };
+        let token =
+            Token { ballot, recovery: recovery.id.clone(), operation: 0, automatic: true, back: false };
         let Ok(outcome) = resume(view, recovery, &token, self, self).await;
         outcome
     }

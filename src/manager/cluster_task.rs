@@ -28,7 +28,7 @@ use crate::decide::{Action, Decision, adopt, decide};
 use crate::execute::compose::Composed;
 use crate::execute::journal::Recovery;
 use crate::execute::operations::{
-    Operations, REMEMBERED, recall_left_behind, recall_proven, recall_received, recovery_of, token_of,
+    Operations, REMEMBERED, recall_left_behind, recall_proven, recall_received, recovery_of,
 };
 use crate::execute::recovery::Operation;
 use crate::execute::world::Token;
@@ -339,8 +339,8 @@ impl ClusterTask {
         R: Future<Output = Result<Outcome, crate::store::StoreError>> + Send + 'static,
     {
         let about = recovery.about.clone();
-        let token = token_of(&recovery, self.leadership.ballot());
         let abort = self.operations.begun(&recovery);
+        let token = self.operations.token_of(&recovery, self.leadership.ballot());
         self.view.own_statements.begin();
         let journal = RecoveryJournal::new(self.store.clone(), recovery, self.recovery.clone());
         let world = Composed::new(Arc::clone(&self.world));

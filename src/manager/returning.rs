@@ -203,6 +203,7 @@ impl ClusterTask {
         let token = Token {
             ballot: self.leadership.ballot(),
             recovery: String::new(),
+            operation: 0,
             automatic: false,
             back: false,
         };

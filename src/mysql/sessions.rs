@@ -121,11 +121,12 @@ const WRITERS: &str = "SELECT p.ID AS id FROM information_schema.PROCESSLIST p \
      ('Waiting for backup lock', 'Waiting for global read lock', 'Waiting for commit lock'))";
 
 /// Ends every session with a transaction that has changed something, behind a lock that keeps it from committing. Never without such a
-/// lock: a commit that waits for an acknowledgement would be committed by that. How many there were.
+/// lock: a commit that waits for an acknowledgement would be committed by that. How many there were, and how many of them are still there: one
+/// that has not seen yet that it is ended commits when the lock is given up.
 ///
 /// # Errors
 /// How asking, or ending one, failed by `deadline`.
-pub async fn end_writers(conn: &mut Connection, deadline: Instant) -> Result<usize, ClientError> {
+pub async fn end_writers(conn: &mut Connection, deadline: Instant) -> Result<(usize, usize), ClientError> {
     let rows = conn.query(WRITERS, deadline).await?;
     for id in rows.iter().filter_map(|row| row.number::<u64>("id")) {
         kill(conn, id, deadline).await?;
@@ -137,7 +138,7 @@ pub async fn end_writers(conn: &mut Connection, deadline: Instant) -> Result<usi
         sleep(LOOK_EVERY).await;
         rows = conn.query(WRITERS, deadline).await?;
     }
-    Ok(count)
+    Ok((count, rows.len()))
 }
 
 /// Ends a session whose transaction is open for too long.

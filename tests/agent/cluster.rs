@@ -39,7 +39,7 @@ impl Cluster {
         let ballot = Ballot { number: 1, manager: "test".to_owned() };
         Self {
             agents: HOSTS.iter().map(client).collect(),
-            token: Token { ballot, recovery: "r1".to_owned(), automatic: true, back: false },
+            token: Token { ballot, recovery: "r1".to_owned(), operation: 0, automatic: true, back: false },
         }
     }
 

@@ -7,6 +7,7 @@ use mha::decide::lease::Terms;
 use mha::decide::lease::holder::{Effect, Holder, Input, Kept, Role, Start, unheard};
 use mha::decide::lease::refusal::Refusal;
 use mha::decide::lease::voter::{Promises, Renew, Renewed, Voter};
+use mha::execute::world::Orders;
 use mha::model::ballot::Generation;
 use mha::model::observation::{Access, AgentStatus, Probe, Process, Unseen, Vantage};
 use mha::model::time::Moment;
@@ -52,7 +53,7 @@ pub(crate) struct Host {
     /// An order about its server's replication is being done.
     pub(crate) turning: bool,
     /// The recovery that its agent last saw taken back.
-    pub(crate) taken_back: String,
+    pub(crate) ordered: Orders,
     /// As its agent remembers: the recovery in which the server was armed last, and for how many acknowledgements.
     pub(crate) armed: (String, u32),
     /// A manager's order left its replication standing; its agent forgets that when it restarts.
@@ -87,7 +88,7 @@ impl Host {
             acks: 0,
             has_server,
             turning: false,
-            taken_back: String::new(),
+            ordered: Orders::default(),
             armed: (String::new(), 0),
             stopped_by_order: false,
             filter: Filter::Open,
@@ -176,7 +177,7 @@ impl Sim {
 
     pub(crate) fn stop_agent(&mut self, h: usize) {
         (self.hosts[h].agent, self.hosts[h].turning) = (None, false);
-        self.hosts[h].taken_back.clear();
+        self.hosts[h].ordered = Orders::default();
         self.hosts[h].armed = (String::new(), 0);
         self.hosts[h].stopped_by_order = false;
         self.hosts[h].life += 1;

@@ -13,7 +13,7 @@ use mha::decide::{Action, adopt, decide, prospect};
 use mha::execute::Outcome;
 use mha::execute::journal::{Entry, Journal, Recovery, What};
 use mha::execute::operations::{
-    Operations, REMEMBERED, recall_left_behind, recall_proven, recall_received, recovery_of, token_of,
+    Operations, REMEMBERED, recall_left_behind, recall_proven, recall_received, recovery_of,
 };
 use mha::execute::record::{RecordError, change_record};
 use mha::execute::recovery::{self, Operation};
@@ -371,7 +371,7 @@ impl Manager {
     }
 
     pub(crate) fn tools(&self, recovery: &Recovery) -> (Token, SimRecovery, MemoryJournal) {
-        let token = token_of(recovery, self.ballot.clone());
+        let token = self.operations.token_of(recovery, self.ballot.clone());
         let world = SimRecovery::new(&self.shared, self.m);
         let journal = MemoryJournal { shared: self.shared.clone(), m: self.m, id: recovery.id.clone() };
         (token, world, journal)

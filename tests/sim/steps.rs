@@ -367,15 +367,7 @@ impl Sim {
             self.violate(format!("I6: db{h} obeys ballot {} after {}", token.ballot, self.hosts[h].obeyed));
         }
         self.hosts[h].obeyed = token.ballot.number;
-        match (token.back, self.hosts[h].taken_back == token.recovery) {
-            (true, false) => self.hosts[h].taken_back.clone_from(&token.recovery),
-            (false, true) => {
-                self.count("came after it was taken back");
-                return Err(StepError::Deposed("its recovery is being taken back".to_owned()));
-            }
-            (true, true) | (false, false) => {}
-        }
-        Ok(())
+        self.hosts[h].ordered.take(token).inspect_err(|_| self.count("came after it was taken back"))
     }
 
     fn purges_at_start(&self) -> bool {

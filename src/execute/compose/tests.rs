@@ -66,8 +66,13 @@ impl Outside {
 
     async fn claim(self, proof: Proof) -> (Self, Result<BTreeSet<String>, String>) {
         let composed = Composed::new(Box::new(self));
-        let token =
-            Token { ballot: Ballot::default(), recovery: "r1".to_owned(), automatic: true, back: false };
+        let token = Token {
+            ballot: Ballot::default(),
+            recovery: "r1".to_owned(),
+            operation: 0,
+            automatic: true,
+            back: false,
+        };
         let claimed = composed.claim(&InstanceId::new("db2", 3306), Generation(2), proof, &token).await;
         let votes = claimed.map(|seen| seen.votes.unwrap().accepted.into_iter().collect());
         (*composed.primitives, votes.map_err(|error| error.to_string()))
