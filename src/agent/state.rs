@@ -173,6 +173,7 @@ pub struct Shared {
     /// Held while the server is made a replica, or none: the later of two such orders is the one that stands, however long the server
     /// stood still in the first.
     pub turning: tokio::sync::Mutex<()>,
+    /// The orders that it was given, so that a late one is refused.
     pub ordered: Mutex<Orders>,
     /// The recovery in which the server was armed last, and for how many acknowledgements.
     armed: Mutex<(String, u32)>,

@@ -53,20 +53,12 @@ pub(super) fn lower(view: &ClusterView, intents: &Intents, now: Moment) -> Optio
     if acks == 0 || acks >= record.acks || intents.pause(primary, now).is_some() {
         return None;
     }
-    let fewer = Step::Register {
-        primary: primary.clone(),
-        generation: record.generation,
-        ackers: record.ackers.clone(),
-        acks,
-        degraded: None,
-    };
-    let arm = |acks| Step::ArmSource { instance: primary.clone(), acks };
-    let stages = vec![Stage::new("record", vec![fewer]), Stage::new("arm", vec![arm(acks)])];
-    Some(plan(
-        view,
-        format!("{primary} waits for {acks} acknowledgement(s), {} were recorded", record.acks),
-        stages,
-    ))
+    let stages = vec![
+        Stage::new("record", vec![register(record, record.ackers.clone(), acks, None)]),
+        Stage::new("arm", vec![Step::ArmSource { instance: primary.clone(), acks }]),
+    ];
+    let title = format!("{primary} waits for {acks} acknowledgement(s), {} were recorded", record.acks);
+    Some(plan(view, title, stages))
 }
 
 /// How long commits have waited, by its agent; by the manager's own eyes where there is none.
@@ -77,8 +69,8 @@ fn waited(seen: &Seen, now: Moment) -> Duration {
     }
 }
 
-/// Lossless was given up, or was found not to be in force, or is newly configured, and enough replicas follow that can acknowledge. What the primary has by then is
-/// the base of the new promise.
+/// Lossless was given up, was found not to be in force, or is newly configured, and enough replicas follow that can acknowledge. What the
+/// primary has by then is the base of the new promise.
 pub(super) fn rearm(view: &ClusterView, ranking: &Ranking, intents: &Intents, now: Moment) -> Option<Plan> {
     let record = view.record.as_ref()?;
     let primary = &record.primary;

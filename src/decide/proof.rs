@@ -5,7 +5,7 @@ use super::evidence::assumed_dead;
 use super::failover::{Isolation, next_generation};
 use super::guard::{Blocker, Missing};
 use super::plan::Proof;
-use super::reopen::was_accepted_for;
+use super::reopen::led_it;
 use super::standing::does_not_count;
 use crate::model::ballot::Generation;
 use crate::model::gtid::GtidSet;
@@ -104,14 +104,11 @@ pub(super) fn unregistered<'v>(
     view: &'v ClusterView,
     record: &'v ClusterRecord,
 ) -> impl Iterator<Item = &'v InstanceId> {
-    let acknowledges = |report: &Report| {
-        report.semi_sync.replica_enabled
-            && report.channel().is_some_and(|channel| channel.source == record.primary)
-    };
     // By its last answer: it may have gone silent with the primary.
     let unregistered = view.replicas().filter(move |(instance, seen)| {
         let last = seen.last_report.as_ref().map(|(_, report)| report);
-        !record.ackers.contains(instance) && last.is_some_and(acknowledges)
+        !record.ackers.contains(instance)
+            && last.is_some_and(|report| report.acknowledges_to(&record.primary))
     });
     unregistered.map(|(instance, _)| instance)
 }
@@ -122,13 +119,11 @@ fn unknown_acker(view: &ClusterView, record: &ClusterRecord, primary: &Seen) -> 
         return Some(format!("{instance} acknowledges and is not registered"));
     }
     let crowd = primary.crowd.filter(|crowd| crowd.lasts >= CROWDED)?;
-    Some({
-        format!(
-            "{} ackers were connected to it, more than its members; find the address of the other one with SHOW PROCESSLIST on {} (\"Binlog Dump\"), and \
-             switch semi-sync off on that replica, not on the primary",
-            crowd.clients, record.primary
-        )
-    })
+    Some(format!(
+        "{} ackers were connected to it, more than its members; find the address of the other one with SHOW PROCESSLIST on {} (\"Binlog Dump\"), and \
+         switch semi-sync off on that replica, not on the primary",
+        crowd.clients, record.primary
+    ))
 }
 
 /// Which promotion rule of section 4 is proven. Voters still have their say when it is claimed.
@@ -243,9 +238,9 @@ pub(super) fn completeness(
 /// blocked primary that its agent took back. Who does not answer may have had it, and have acknowledged with other ackers.
 fn led_unseen(view: &ClusterView, record: &ClusterRecord) -> Option<Blocker> {
     let led_later = view.replicas().find_map(|(instance, seen)| {
-        let held = seen.agent_now()?.held.filter(|held| *held > record.generation)?;
-        let own = was_accepted_for(view, held, instance);
-        own.unwrap_or(seen.agent_now()?.fenced.is_none()).then_some(())?;
+        let agent = seen.agent_now()?;
+        let held =
+            agent.held.filter(|held| *held > record.generation && led_it(view, instance, agent, *held))?;
         Some(Blocker::HasLed { instance: instance.clone(), held, recorded: record.generation })
     });
     let next = next_generation(view);

@@ -205,13 +205,20 @@ fn is_the_voters_last(view: &ClusterView, generation: Generation) -> bool {
 }
 
 /// Whether the voters that have accepted that generation say that it is `instance`'s; `None` where none of them is heard to say whose it is.
-pub(super) fn was_accepted_for(
-    view: &ClusterView,
-    generation: Generation,
-    instance: &InstanceId,
-) -> Option<bool> {
+fn was_accepted_for(view: &ClusterView, generation: Generation, instance: &InstanceId) -> Option<bool> {
     let holders = accepted(view).filter(|(known, _)| *known == generation).filter_map(|(_, holder)| holder);
     holders.map(|holder| holder == instance).reduce(|all, this| all && this)
+}
+
+/// Whether `instance` led the generation that its agent names as held. The agent of a fenced server names the one that it is fenced for: of
+/// that only the voters tell whose it is.
+pub(super) fn led_it(
+    view: &ClusterView,
+    instance: &InstanceId,
+    agent: &AgentStatus,
+    held: Generation,
+) -> bool {
+    was_accepted_for(view, held, instance).unwrap_or(agent.fenced.is_none())
 }
 
 /// The highest generation that each voter has accepted, by its newest word, and for whom where it says so.
@@ -237,10 +244,8 @@ fn led_later(view: &ClusterView, believed: impl Fn(&Seen) -> bool) -> Option<(&I
     let leads = |instance: &InstanceId, seen: &Seen| {
         let agent = seen.agent_now().filter(|_| believed(seen))?;
         let open = matches!(agent.access, Access::Held { .. }) && seen.latest()?.is_writable();
-        // Nobody was let in after it. One that is fenced says which generation it is fenced for: only the voters tell whether it led that, and
-        // that a failover which another manager did not end has fenced it.
-        let its_own = |held| was_accepted_for(view, held, instance).unwrap_or(agent.fenced.is_none());
-        let led = |held: Generation| is_the_voters_last(view, held) && its_own(held);
+        // Nobody was let in after it. It may be fenced, by a failover that another manager did not end.
+        let led = |held: Generation| is_the_voters_last(view, held) && led_it(view, instance, agent, held);
         agent.held.filter(|held| *held > record.generation && (open || led(*held)))
     };
     let leading = view.seen.iter().filter_map(|(instance, seen)| Some((instance, leads(instance, seen)?)));
@@ -252,22 +257,14 @@ fn led_later(view: &ClusterView, believed: impl Fn(&Seen) -> bool) -> Option<(&I
 pub(super) fn led_by_another(view: &ClusterView, intents: &Intents) -> Option<Plan> {
     let record = view.record.as_ref().filter(|_| view.cluster.mode != Mode::Observe)?;
     let (primary, generation) = led_later(view, |seen| is_heard_since(seen, intents))?;
-    let follows = |seen: &Seen| {
-        seen.latest().is_some_and(|report| {
-            let source = report.channel().map(|channel| &channel.source);
-            report.semi_sync.replica_enabled && source == Some(primary)
-        })
-    };
     let serving = view.of(primary).and_then(Seen::report).filter(|report| report.is_writable());
-    let heard = view.seen.values().filter(|seen| follows(seen)).count();
-    let unexplained = serving.is_none_or(|report| report.semi_sync.clients as usize > heard);
+    let acknowledging = acknowledging(view, record, primary, serving);
     // Those that were its ackers before may be again, though nobody sees it now.
-    let may_acknowledge = |instance: &InstanceId, seen: &Seen| {
-        let known = record.ackers.contains(instance) || *instance == record.primary;
-        instance != primary && (known || follows(seen) || unexplained && is_silent(record, instance, seen))
+    let may_acknowledge = |instance: &&InstanceId| {
+        let known = record.ackers.contains(instance) || **instance == record.primary;
+        *instance != primary && (known || acknowledging.contains(instance))
     };
-    let acking = view.seen.iter().filter(|(instance, seen)| may_acknowledge(instance, seen));
-    let acking = acking.map(|(instance, _)| instance.clone());
+    let acking = view.seen.keys().filter(may_acknowledge).cloned();
     let degraded = match serving {
         Some(report) => found_degraded(record, report, primary, "whoever had it lead"),
         None => Some(record.degraded.as_ref().map_or_else(
@@ -302,22 +299,10 @@ pub(super) fn confirmed(view: &ClusterView, intents: &Intents) -> Option<Plan> {
     serving(seen, record, intents)?;
     let report = seen.report().filter(|report| report.is_writable())?;
     let degraded = found_degraded(record, report, &record.primary, "another manager");
-    let follows = |report: &Report| {
-        report.channel().is_some_and(|channel| channel.source == record.primary)
-            && report.semi_sync.replica_enabled
-    };
     let mut ackers = record.ackers.clone();
     if record.acks > 0 {
-        // Where more are connected than are heard, who is not heard may be among them; it is taken from the record when it is seen not to.
-        let heard = view.replicas().filter(|(_, seen)| seen.latest().is_some_and(follows)).count();
-        let unexplained = report.semi_sync.clients as usize > heard;
-        let acknowledges = |instance: &InstanceId, seen: &Seen| {
-            seen.latest().map_or(unexplained && is_silent(record, instance, seen), follows)
-        };
-        let more = view.replicas().filter(|(instance, seen)| acknowledges(instance, seen));
-        let more: Vec<InstanceId> =
-            more.map(|(instance, _)| instance.clone()).filter(|it| !ackers.contains(it)).collect();
-        ackers.extend(more);
+        let acknowledging = acknowledging(view, record, &record.primary, Some(report));
+        ackers.extend(acknowledging.into_iter().filter(|it| !record.ackers.contains(it)).cloned());
     }
     let register = Step::Register {
         primary: record.primary.clone(),
@@ -328,6 +313,24 @@ pub(super) fn confirmed(view: &ClusterView, intents: &Intents) -> Option<Plan> {
     };
     let title = format!("{} leads as recorded; {overtaken}: it is recorded again", record.primary);
     Some(plan(view, PlanKind::Repair, title, vec![Stage::new("record", vec![register])]))
+}
+
+/// Members that acknowledge to `primary`, by what they last said. Where more are connected to it than that, or it cannot be asked, those that
+/// are not heard may be among them too; they leave the record when they are seen not to acknowledge.
+fn acknowledging<'v>(
+    view: &'v ClusterView,
+    record: &ClusterRecord,
+    primary: &InstanceId,
+    serving: Option<&Report>,
+) -> Vec<&'v InstanceId> {
+    let acknowledges = |seen: &Seen| seen.latest().is_some_and(|report| report.acknowledges_to(primary));
+    let heard = view.seen.values().filter(|seen| acknowledges(seen)).count();
+    let unexplained = serving.is_none_or(|report| report.semi_sync.clients as usize > heard);
+    let may = |instance: &InstanceId, seen: &Seen| {
+        acknowledges(seen) || unexplained && is_silent(record, instance, seen)
+    };
+    let found = view.seen.iter().filter(|(instance, seen)| *instance != primary && may(instance, seen));
+    found.map(|(instance, _)| instance).collect()
 }
 
 /// Neither its server nor its agent is heard, so that it may acknowledge. One whose own rows are in doubt, or that is left to a person, is not

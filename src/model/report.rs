@@ -179,6 +179,17 @@ impl Report {
         self.replication.iter().find(|channel| channel.channel.is_empty())
     }
 
+    /// It is set to acknowledge what it receives from `source`, whether it receives now or not.
+    pub fn acknowledges_to(&self, source: &InstanceId) -> bool {
+        self.semi_sync.replica_enabled && self.channel().is_some_and(|channel| channel.source == *source)
+    }
+
+    /// It receives from `source`, by its own word.
+    pub fn hears(&self, source: &InstanceId) -> bool {
+        self.channel()
+            .is_some_and(|channel| channel.source == *source && channel.receiver == ThreadState::Running)
+    }
+
     /// Received ∪ executed: every transaction this server can give.
     pub fn known(&self) -> GtidSet {
         let received = self.replication.iter().map(|channel| &channel.received);

@@ -395,10 +395,7 @@ impl ClusterView {
     fn connected_ackers(&self) -> usize {
         let Some(record) = &self.record else { return 0 };
         let hears = |acker: &&InstanceId| {
-            let channel = self.of(acker).and_then(Seen::latest).and_then(Report::channel);
-            channel.is_some_and(|channel| {
-                channel.source == record.primary && channel.receiver == ThreadState::Running
-            })
+            self.of(acker).and_then(Seen::latest).is_some_and(|report| report.hears(&record.primary))
         };
         record.ackers.iter().filter(hears).count()
     }

@@ -52,7 +52,7 @@ pub(crate) struct Host {
     pub(crate) has_server: bool,
     /// An order about its server's replication is being done.
     pub(crate) turning: bool,
-    /// The recovery that its agent last saw taken back.
+    /// What its agent remembers of the orders that it was given.
     pub(crate) ordered: Orders,
     /// As its agent remembers: the recovery in which the server was armed last, and for how many acknowledgements.
     pub(crate) armed: (String, u32),

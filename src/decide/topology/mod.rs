@@ -17,7 +17,7 @@ use super::restrictions;
 use crate::model::instance::InstanceId;
 use crate::model::policy::Durability;
 use crate::model::record::ClusterRecord;
-use crate::model::report::{Report, ThreadState};
+use crate::model::report::Report;
 use crate::model::time::Moment;
 use crate::model::view::ClusterView;
 use crate::model::wishes::{Change, ReplicaAsk, Threads};
@@ -104,9 +104,7 @@ pub(in crate::decide) fn ackers_beside<'v>(
     instance: &InstanceId,
 ) -> Vec<&'v InstanceId> {
     let hears = |acker: &InstanceId| {
-        view.of(acker).and_then(|seen| seen.latest()).and_then(Report::channel).is_some_and(|channel| {
-            channel.source == record.primary && channel.receiver == ThreadState::Running
-        })
+        view.of(acker).and_then(|seen| seen.latest()).is_some_and(|report| report.hears(&record.primary))
     };
     record.ackers.iter().filter(|acker| *acker != instance && hears(acker)).collect()
 }
