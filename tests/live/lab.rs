@@ -105,6 +105,15 @@ impl Lab {
         runs.then(|| member["source"].as_str().map(ToOwned::to_owned))?
     }
 
+    /// The cluster record as the manager's store holds it.
+    pub(crate) fn record(&self) -> Value {
+        let store = self.dir.join("mgr/data/mha.sqlite");
+        let read_only = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let store = rusqlite::Connection::open_with_flags(store, read_only).unwrap();
+        let json: String = store.query_row("SELECT json FROM record", [], |row| row.get(0)).unwrap();
+        serde_json::from_str(&json).unwrap()
+    }
+
     pub(crate) fn is_healthy(&self) -> bool {
         self.status().is_some_and(|status| status["verdict"] == "healthy")
     }

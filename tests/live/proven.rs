@@ -11,7 +11,13 @@ fn mariadb_a_new_manager_believes_no_acker_that_restarted() {
 /// What was acknowledged last is in the relay log of db2 alone, which its restart throws away.
 fn a_new_manager_believes_no_acker_that_restarted(flavor: &str) {
     let Some(mut lab) = cluster(flavor) else { return };
-    seconds(2.0);
+    // The record names a run of a server only when a later run cannot pass for it, some seconds after its start.
+    lab.wait("the record names the run of db2", SOON, |lab| {
+        let record = lab.record();
+        record["ackers_proven"]
+            .as_array()
+            .is_some_and(|proven| proven.iter().any(|acker| acker["instance"] == "db2"))
+    });
     let held = Session::open(&lab, "db2", "LOCK TABLES app.writes READ");
     seconds(1.0);
     lab.run(&["cut", "db1", "db3"]);
