@@ -33,6 +33,8 @@ mod tail;
 mod topology;
 #[path = "live/traffic.rs"]
 mod traffic;
+#[path = "live/voters.rs"]
+mod voters;
 
 use std::io::Write as _;
 use std::process::Child;

@@ -391,6 +391,7 @@ impl Shared {
             stopped_by_order: seen.stopped_by_order,
             answered_at_shutdown: seen.answered_at_shutdown,
             start_failed: seen.start_failed.clone(),
+            voters: seen.membership.as_ref().map(Membership::voting_hosts).unwrap_or_default(),
             reach: self.reach(&seen, now),
         }
     }

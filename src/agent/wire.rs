@@ -67,6 +67,13 @@ pub struct Membership {
     pub acks: u32,
 }
 
+impl Membership {
+    /// Whose votes a lease of this host's server needs a majority of.
+    pub fn voting_hosts(&self) -> Vec<String> {
+        self.voters.iter().map(|voter| voter.host.clone()).collect()
+    }
+}
+
 /// A manager takes the lead.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lead {

@@ -151,9 +151,15 @@ pub(super) enum Command {
     /// The votes of destroyed hosts count no more, or those of hosts that are back do again.
     Votes {
         cluster: Option<String>,
+        /// These hosts are destroyed: their votes count no more, so that those that are left decide. You are asked to type it.
+        #[arg(long, value_name = "HOST,HOST", value_delimiter = ',', required_unless_present = "back")]
+        destroyed: Vec<String>,
         /// Hosts that are back, with nothing left of what their agents had voted (see the README).
-        #[arg(long, value_name = "HOST,HOST", value_delimiter = ',', required = true)]
+        #[arg(long, value_name = "HOST,HOST", value_delimiter = ',')]
         back: Vec<String>,
+        /// With --destroyed, instead of typing it: "HOST HOST destroyed".
+        #[arg(long, value_name = "WORDS", requires = "destroyed")]
+        confirm: Option<String>,
     },
     /// Acknowledge past automatic failovers: the budget begins anew.
     Ack { cluster: Option<String> },

@@ -105,9 +105,9 @@ async fn ask(settings: Settings, command: Command, screen: Screen, json: bool) -
             let request = FailoverRequest { to, accept_loss, old_primary_is_dead, by: caller(), dry_run };
             disaster::failover(&desk, cluster, request, &Destroyed { hosts, confirm }, yes).await
         }
-        Command::Votes { cluster, back } => {
-            let request = VotesRequest { destroyed: Vec::new(), back, by: caller() };
-            desk.do_now(cluster, "votes", &request).await
+        Command::Votes { cluster, destroyed, back, confirm } => {
+            let request = VotesRequest { destroyed: destroyed.clone(), back, by: caller() };
+            disaster::votes(&desk, cluster, &request, &Destroyed { hosts: destroyed, confirm }).await
         }
         Command::Switchover {
             cluster,
@@ -501,7 +501,12 @@ impl Desk {
         Ok(None)
     }
 
-    async fn do_now(&self, named: Option<String>, verb: &str, request: &impl serde::Serialize) -> Ended {
+    pub(super) async fn do_now(
+        &self,
+        named: Option<String>,
+        verb: &str,
+        request: &impl serde::Serialize,
+    ) -> Ended {
         let cluster = self.cluster(named).await?;
         let reply = self.client.post(&path(&cluster, &[verb]), request).await?;
         self.show(&reply, || Ok(reply.value::<Done>()?.done))?;

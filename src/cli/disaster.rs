@@ -15,11 +15,53 @@ const OBEYED_WITHIN: Duration = Duration::from_secs(30);
 /// Between two tries.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// What is to be done with a destroyed host that comes back after all.
+const BEFORE_IT_STARTS: &str = "Before it is ever started again, save \"extra\" in its agent's data directory and remove the rest of that \
+    directory; then run \"mhactl votes --back HOST\".";
+
 /// What an operator vouches for.
 pub(super) struct Destroyed {
     pub(super) hosts: Vec<String>,
     /// The words that are asked for, given beforehand.
     pub(super) confirm: Option<String>,
+}
+
+impl Destroyed {
+    /// Asks for it in words, where they were not given.
+    fn vouched(&self, desk: &Desk) -> Result<(), CliError> {
+        let words = format!("{} destroyed", self.hosts.join(" "));
+        let typed = match &self.confirm {
+            Some(given) => given.trim() == words,
+            None => desk.screen.asks && !desk.json && desk.screen.typed(&words),
+        };
+        if typed {
+            return Ok(());
+        }
+        Err(CliError::not_confirmed(&format!(
+            "this, which needs the words \"{words}\" typed or given by --confirm,"
+        )))
+    }
+}
+
+/// The votes of destroyed hosts count no more, or those of hosts that are back do again.
+pub(super) async fn votes(
+    desk: &Desk,
+    cluster: Option<String>,
+    request: &VotesRequest,
+    destroyed: &Destroyed,
+) -> Ended {
+    if !destroyed.hosts.is_empty() {
+        if !desk.json {
+            desk.screen.print(&format!(
+                "The votes of {0} count no more: the other voters decide alone. If {0} ran on, it could take writes beside another primary. \
+                 {1}",
+                destroyed.hosts.join(" "),
+                BEFORE_IT_STARTS
+            ));
+        }
+        destroyed.vouched(desk)?;
+    }
+    desk.do_now(cluster, "votes", request).await
 }
 
 /// Fails over, after a disaster with the hosts that are left.
@@ -51,22 +93,13 @@ async fn recover(
         desk.screen.print(&desk.proposed(&proposal, "if nothing more arrives:"));
         desk.screen.print(&format!(
             "\nThe votes of {hosts} are taken away first: those that are left decide alone. If one of them ran on, it could take writes \
-             too. Before it is ever started again, save \"extra\" in its agent's data directory and remove the rest of that directory; then run \"mhactl votes --back HOST\"."
+             too. {BEFORE_IT_STARTS}"
         ));
     }
     if request.dry_run {
         return Ok(Exit::Done);
     }
-    let words = format!("{hosts} destroyed");
-    let typed = match &destroyed.confirm {
-        Some(given) => given.trim() == words,
-        None => desk.screen.asks && !desk.json && desk.screen.typed(&words),
-    };
-    if !typed {
-        return Err(CliError::not_confirmed(&format!(
-            "this, which needs the words \"{words}\" typed or given by --confirm,"
-        )));
-    }
+    destroyed.vouched(desk)?;
     let votes = VotesRequest { destroyed: destroyed.hosts.clone(), back: Vec::new(), by: request.by.clone() };
     let done: Done = desk.client.post(&path(&cluster, &["votes"]), &votes).await?.value()?;
     desk.screen.note(&done.done);

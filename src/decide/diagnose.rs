@@ -36,6 +36,7 @@ impl Diagnosis {
 pub fn diagnose(view: &ClusterView, now: Moment) -> Diagnosis {
     let mut diagnosis = primary_diagnosis(view, now);
     diagnosis.issues = super::issues::issues(view, now);
+    diagnosis.issues.extend(super::electorate::issue(view, diagnosis.verdict, now));
     if diagnosis.verdict == Verdict::Healthy && !diagnosis.issues.is_empty() {
         diagnosis.verdict = Verdict::Degraded;
         if let Some(unmet) = unmet(view) {

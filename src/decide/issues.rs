@@ -34,6 +34,16 @@ pub(crate) fn issues(view: &ClusterView, now: Moment) -> Vec<String> {
             found.push(format!("no word from the agent on {}{why}", member.instance.host));
         }
     }
+    for voter in &view.cluster.voters {
+        let is_member = view.cluster.members.iter().any(|member| member.instance.host == voter.host);
+        if let Some(silent) = view.voter_silent_for(&voter.host, now).filter(|_| !is_member) {
+            found.push(format!(
+                "the voter on {} has not answered for {}; its vote is missing in a failover: look at the agent there",
+                voter.host,
+                human(silent)
+            ));
+        }
+    }
     found.extend(view.cluster.members.iter().filter_map(|member| elsewhere(view, &member.instance)));
     found.extend(view.cluster.members.iter().filter_map(|member| leaving(view, &member.instance)));
     found.extend(view.primary().and_then(|primary| slow_commits(view, primary)));

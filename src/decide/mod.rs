@@ -5,6 +5,7 @@ pub mod adopt;
 mod backlog;
 pub mod candidate;
 pub mod diagnose;
+pub(crate) mod electorate;
 pub mod events;
 mod evidence;
 mod extra;

@@ -12,8 +12,9 @@ use super::event::Event;
 use super::leadership::Leadership;
 use crate::agent::client::{AgentClient, CallError};
 use crate::agent::voter::{Promised, Votes};
-use crate::agent::wire::ProbeReply;
+use crate::agent::wire::{Lead, ProbeReply};
 use crate::clock;
+use crate::model::ballot::Ballot;
 use crate::model::cluster::ClusterName;
 use crate::model::instance::InstanceId;
 use crate::model::observation::{Probe, Vantage};
@@ -89,6 +90,25 @@ pub(super) enum Lookout {
     Agent(Arc<AgentClient>),
     /// From here: the manager's own host, which votes.
     Own(Votes),
+}
+
+/// Asks a voter whether it is there.
+pub(super) async fn ask_voter(
+    lookout: Lookout,
+    host: String,
+    cluster: ClusterName,
+    events: mpsc::Sender<Event>,
+) {
+    if let Lookout::Agent(client) = &lookout {
+        // A ballot nobody obeys: it only asks.
+        let ask = Lead { cluster, ballot: Ballot::default() };
+        if let Err(error) = client.lead(&ask, CALL).await {
+            tracing::debug!(host, %error, "no answer from the voter");
+            return;
+        }
+    }
+    // A manager that is stopping needs no more news.
+    let _ = events.send(Event::VoterHeard { host, at: clock::now() }).await;
 }
 
 /// Probes `primary` from `host`, and asks when its vote was last given.

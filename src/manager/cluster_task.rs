@@ -80,6 +80,8 @@ pub(super) struct ClusterTask {
     pub(super) asking: CancellationToken,
     /// When the store last refused what is known of the ackers.
     pub(super) evidence_failed_at: Option<Moment>,
+    /// When a change of the voters could last not be recorded.
+    pub(super) voters_failed_at: Option<Moment>,
     /// How far the running recovery's journal was when the record was last read because of it.
     pub(super) record_read_at: usize,
     pub(super) progress: Progress,
@@ -136,6 +138,7 @@ impl ClusterTask {
             Event::Granted { host, generation, ago } => {
                 self.view.record_grant(&host, Granted { at: now, generation, ago });
             }
+            Event::VoterHeard { host, at } => self.view.record_voter(&host, at),
             Event::Mode(mode) => self.view.cluster.mode = mode,
             Event::Ask(ask) => self.answer(ask, now).await,
             Event::Ended { about, outcome } => self.ended(&about, outcome, now).await,
@@ -196,6 +199,7 @@ impl ClusterTask {
             }
         }
         self.record_evidence(&decision).await;
+        self.follow_voters(&decision, now).await;
         let snapshot = Snapshot::new(
             &self.view,
             decision,

@@ -41,6 +41,11 @@ pub enum Event {
         generation: Generation,
         ago: Option<Duration>,
     },
+    /// A voter's host that is no member's is there.
+    VoterHeard {
+        host: String,
+        at: Moment,
+    },
     Ask(Ask),
     /// The configuration's word on how far to go by itself.
     Mode(Mode),

@@ -20,24 +20,22 @@ use super::watchers::Watchers;
 use crate::agent::client::AgentClient;
 use crate::agent::mysql_tls;
 use crate::config::{self, ClusterConfig};
+use crate::decide::electorate::counted;
 use crate::model::ballot::Ballot;
-use crate::model::cluster::{Cluster, Voter};
+use crate::model::cluster::Cluster;
 use crate::model::instance::InstanceId;
 use crate::model::record::ClusterRecord;
 use crate::mysql::Account;
 use crate::mysql::control::ControlEnv;
 use crate::vital::vital;
 
-/// The configured cluster with the members it has by now. Its voters are the configured ones, a fixed list, without those that an
-/// operator vouches are destroyed.
+/// The configured cluster with the members and voters it has by now.
 pub(super) fn effective(configured: &Cluster, record: Option<&ClusterRecord>) -> Cluster {
-    let Some(record) = record else { return configured.clone() };
-    let votes = |voter: &&Voter| !record.without_vote.contains(&voter.host);
-    Cluster {
-        members: record.wishes.members(&configured.members),
-        voters: configured.voters.iter().filter(votes).cloned().collect(),
-        ..configured.clone()
-    }
+    let members = match record {
+        Some(record) => record.wishes.members(&configured.members),
+        None => configured.members.clone(),
+    };
+    Cluster { members, voters: counted(&configured.voters, record), ..configured.clone() }
 }
 
 /// What looks at members, and what reaches them.
@@ -83,10 +81,15 @@ impl Parts {
                 agents::listen(instance.clone(), Arc::clone(agent), leadership, events.clone(), stop.clone());
             tracker.spawn(vital("agent", listening));
         }
+        // One that is to vote is asked before it does.
+        let mut looking = voters.clone();
+        for wanted in &config.cluster.voters {
+            looking.entry(wanted.host.clone()).or_insert_with(|| client(&wanted.host, &wanted.url));
+        }
         let watched = cluster.members.iter().map(|member| watched(config, &member.instance)).collect();
         let watchers = Watchers::start(
             watched,
-            lookouts(cluster, &agents, &voters, own.as_ref()),
+            lookouts(&agents, &looking, own.as_ref()),
             cluster.name.clone(),
             events.clone(),
             tracker.clone(),
@@ -113,7 +116,7 @@ impl Parts {
 }
 
 impl ClusterTask {
-    /// After a plan: members added or removed by it are looked at, and told of, or not any more.
+    /// Members or voters that the record has come to name are looked at, and told of, or not any more.
     pub(super) fn follow_members(&mut self) {
         let cluster = effective(&self.config.cluster, self.view.record.as_ref());
         if cluster.members == self.view.cluster.members && cluster.voters == self.view.cluster.voters {
@@ -121,7 +124,7 @@ impl ClusterTask {
         }
         // How far to go by itself may have been changed since the start.
         let cluster = Cluster { mode: self.view.cluster.mode, ..cluster };
-        tracing::warn!(cluster = %cluster.name, members = cluster.members.len(), "its members changed by command");
+        tracing::info!(cluster = %cluster.name, members = cluster.members.len(), voters = cluster.voters.len(), "its members or voters changed");
         self.parts_stop.cancel();
         let led = (self.leadership.ballot(), self.view.record.clone());
         let parts = Parts::start(&self.config, &cluster, led, &self.common, &self.own_events);
@@ -148,17 +151,16 @@ fn token(config: &ClusterConfig) -> SecretString {
 
 /// Every host that can look at a primary's port for this manager.
 fn lookouts(
-    cluster: &Cluster,
     agents: &BTreeMap<InstanceId, Arc<AgentClient>>,
     voters: &BTreeMap<String, Arc<AgentClient>>,
     own: Option<&OwnVote>,
 ) -> BTreeMap<String, Lookout> {
-    let votes = cluster.voters.iter().filter_map(|voter| {
-        let lookout = match own.filter(|own| own.host == voter.host) {
+    let votes = voters.iter().map(|(host, voter)| {
+        let lookout = match own.filter(|own| own.host == *host) {
             Some(own) => Lookout::Own(own.votes.clone()),
-            None => Lookout::Agent(Arc::clone(voters.get(&voter.host)?)),
+            None => Lookout::Agent(Arc::clone(voter)),
         };
-        Some((voter.host.clone(), lookout))
+        (host.clone(), lookout)
     });
     let members = agents.iter().map(|(id, agent)| (id.host.clone(), Lookout::Agent(Arc::clone(agent))));
     votes.chain(members).collect()

@@ -105,7 +105,7 @@ pub async fn start(
 ) -> Result<(Store, Vec<ClusterHandle>, Running), StartError> {
     let store = Store::open(&config.data_dir)?;
     let connections = Connections::new()?;
-    let own = vote::serve(config, tracker, stop).await?;
+    let own = vote::serve(config, &store, tracker, stop).await?;
     let (on_event, target) = watch::channel(config.on_event.clone());
     let notifier = Notifier::start(target, store.clone(), tracker, stop);
     let fleet = Fleet::new(config.failovers_at_once);
@@ -126,7 +126,8 @@ async fn start_cluster(config: &ClusterConfig, common: &Arc<Common>) -> Result<C
     let cluster = members::effective(&config.cluster, record.as_ref());
     let (own_events, events) = mpsc::channel(EVENTS);
     let parts = Parts::start(config, &cluster, (Ballot::default(), record.clone()), common, &own_events);
-    let view = ClusterView::new(cluster.clone(), record, clock::now(), clock::wall());
+    let mut view = ClusterView::new(cluster.clone(), record, clock::now(), clock::wall());
+    view.wanted_voters.clone_from(&config.cluster.voters);
     let first = decide(&view, &Intents::default(), clock::now(), clock::wall());
     let (board, shown) = watch::channel(Arc::new(Snapshot::new(
         &view,
@@ -161,6 +162,7 @@ async fn start_cluster(config: &ClusterConfig, common: &Arc<Common>) -> Result<C
         to_resume: false,
         asking: CancellationToken::new(),
         evidence_failed_at: None,
+        voters_failed_at: None,
         progress: Default::default(),
         record_read_at: 0,
         last_told: String::new(),

@@ -11,8 +11,9 @@ use tokio_util::task::TaskTracker;
 use super::StartError;
 use crate::agent::server::voter_router;
 use crate::agent::voter::Votes;
-use crate::config::{ManagerConfig, VOTE_PORT};
+use crate::config::{ClusterConfig, ManagerConfig, VOTE_PORT};
 use crate::serving;
+use crate::store::Store;
 
 /// This host as a voter.
 #[derive(Debug, Clone)]
@@ -22,22 +23,26 @@ pub(super) struct OwnVote {
     pub(super) votes: Votes,
 }
 
-/// Serves the vote until `stop`; `None` where no cluster counts it.
+/// Serves the vote until `stop`; `None` where no cluster counts it, nor counted it when its voters were last recorded.
 ///
 /// # Errors
-/// When a promise kept here cannot be read, or the port cannot be had.
+/// When the store or a promise kept here cannot be read, or the port cannot be had.
 pub(super) async fn serve(
     config: &ManagerConfig,
+    store: &Store,
     tracker: &TaskTracker,
     stop: &CancellationToken,
 ) -> Result<Option<OwnVote>, StartError> {
     let Some(voter) = &config.vote else { return Ok(None) };
-    let Some(token) = config.clusters.iter().find_map(|cluster| {
-        let counts = cluster.cluster.voters.contains(voter);
-        cluster.agent_token.clone().filter(|_| counts)
-    }) else {
-        return Ok(None);
-    };
+    let mut token = None;
+    for ClusterConfig { cluster, agent_token, .. } in &config.clusters {
+        let record = store.record(&cluster.name).await?;
+        let named = record.iter().flat_map(|record| &record.voters);
+        if cluster.voters.iter().chain(named).any(|counted| counted.host == voter.host) {
+            token = token.or_else(|| agent_token.clone());
+        }
+    }
+    let Some(token) = token else { return Ok(None) };
     let votes = Votes::open(&config.data_dir)?;
     let port = voter.url.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or(VOTE_PORT);
     let listener = bind(port).await.map_err(|source| StartError::Vote { port, source })?;

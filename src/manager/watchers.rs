@@ -28,6 +28,9 @@ use crate::vital::vital;
 /// Between two rounds of probes from other hosts.
 const PROBE_EVERY: Duration = Duration::from_millis(400);
 
+/// Between two questions to a voter's host that is no member's, while nothing is the matter with the primary.
+const ASK_VOTERS_EVERY: Duration = Duration::from_secs(5);
+
 /// All loops of one cluster.
 #[derive(Debug)]
 pub(super) struct Watchers {
@@ -42,6 +45,7 @@ pub(super) struct Watchers {
     /// Whom ping and sentinel look at, and what ends them.
     at_primary: Option<(InstanceId, CancellationToken)>,
     probed_at: Option<Moment>,
+    voters_asked_at: Option<Moment>,
 }
 
 impl Watchers {
@@ -65,7 +69,18 @@ impl Watchers {
             nudges.insert(one.instance.clone(), nudge);
         }
         let watched = watched.into_iter().map(|one| (one.instance.clone(), one)).collect();
-        Self { watched, nudges, lookouts, cluster, events, tracker, stop, at_primary: None, probed_at: None }
+        Self {
+            watched,
+            nudges,
+            lookouts,
+            cluster,
+            events,
+            tracker,
+            stop,
+            at_primary: None,
+            probed_at: None,
+            voters_asked_at: None,
+        }
     }
 
     /// Looks closer where the diagnosis wants it.
@@ -99,6 +114,7 @@ impl Watchers {
         if let Some(primary) = primary.filter(|_| unsure) {
             self.probe_from_everywhere(&primary, now);
         }
+        self.ask_voters(view, now);
     }
 
     /// The connection to that one leads to another server: the next look is over a new one.
@@ -123,6 +139,20 @@ impl Watchers {
             monitor::sentinel(watched.clone(), self.events.clone(), Arc::clone(nudge), end.clone());
         self.tracker.spawn(vital("sentinel", sentinel));
         Some(end)
+    }
+
+    /// A member's agent is heard by its stream. A witness would be missed only when its vote is needed.
+    fn ask_voters(&mut self, view: &ClusterView, now: Moment) {
+        if self.voters_asked_at.is_some_and(|at| now.since(at) < ASK_VOTERS_EVERY) {
+            return;
+        }
+        self.voters_asked_at = Some(now);
+        let is_member = |host: &str| view.cluster.members.iter().any(|member| member.instance.host == host);
+        for (host, lookout) in self.lookouts.iter().filter(|(host, _)| !is_member(host)) {
+            let asking =
+                agents::ask_voter(lookout.clone(), host.clone(), self.cluster.clone(), self.events.clone());
+            self.tracker.spawn(vital("voter", asking));
+        }
     }
 
     fn probe_from_everywhere(&mut self, primary: &InstanceId, now: Moment) {

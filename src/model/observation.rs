@@ -256,6 +256,9 @@ pub struct AgentStatus {
     /// Why starting its server failed last, while it does not run.
     #[serde(default)]
     pub start_failed: Option<String>,
+    /// The hosts whose votes it counts.
+    #[serde(default)]
+    pub voters: Vec<String>,
     /// Whether a receiver on that host could log in at each other member.
     #[serde(default)]
     pub reach: Vec<Reach>,

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::ballot::{Ballot, Generation};
+use super::cluster::Voter;
 use super::events::EventsWanted;
 use super::gtid::GtidSet;
 use super::instance::InstanceId;
@@ -49,6 +50,9 @@ pub struct ClusterRecord {
     /// may have been acknowledged.
     #[serde(default)]
     pub since_waived: Vec<InstanceId>,
+    /// Who votes. The configuration's list is taken over one host at a time. Empty until it was recorded first.
+    #[serde(default)]
+    pub voters: Vec<Voter>,
     /// Hosts whose vote counts no more, by an operator's word: they are destroyed. Until they are given it back.
     #[serde(default)]
     pub without_vote: Vec<String>,
@@ -102,6 +106,7 @@ impl ClusterRecord {
             failovers: Vec::new(),
             adopted_at,
             doubted: Vec::new(),
+            voters: Vec::new(),
             without_vote: Vec::new(),
             wishes: Wishes::default(),
             base: None,

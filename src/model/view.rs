@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::ballot::Generation;
-use super::cluster::Cluster;
+use super::cluster::{Cluster, Voter};
 use super::events::ServerEvents;
 use super::gtid::GtidSet;
 use super::history::HistoryReset;
@@ -28,6 +28,8 @@ use super::time::Moment;
 
 /// Probes kept per instance.
 const PROBES_KEPT: usize = 32;
+/// A voter that has not answered for so long is not heard: it is asked three times meanwhile.
+const VOTER_HEARD: Duration = Duration::from_secs(16);
 
 /// Everything known of one server.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -232,9 +234,15 @@ pub struct ClusterView {
     pub cluster: Cluster,
     pub record: Option<ClusterRecord>,
     pub seen: BTreeMap<InstanceId, Seen>,
+    /// The voters that the configuration names. Those that count are the cluster's.
+    #[serde(default)]
+    pub wanted_voters: Vec<Voter>,
     /// When a voter's host that is no member last granted the lease, by its own word.
     #[serde(default)]
     pub grants: BTreeMap<String, Granted>,
+    /// When voters' hosts that are no members answered last.
+    #[serde(default)]
+    pub voters_heard: BTreeMap<String, Moment>,
     /// What the voters told this manager when it took the lead.
     #[serde(default)]
     pub led_before: LedBefore,
@@ -281,10 +289,12 @@ impl ClusterView {
             seen.entry(record.primary.clone()).and_modify(|seen| seen.answered_alone = alone);
         }
         Self {
+            wanted_voters: cluster.voters.clone(),
             cluster,
             record,
             seen,
             grants: BTreeMap::new(),
+            voters_heard: BTreeMap::new(),
             led_before: LedBefore::default(),
             recalled: None,
             own_statements: OwnStatements::default(),
@@ -658,9 +668,28 @@ impl ClusterView {
 
     /// Takes in what a voter's host says of its grants. Members' agents say it in their status.
     pub fn record_grant(&mut self, host: &str, granted: Granted) {
+        self.record_voter(host, granted.at);
         if self.cluster.voters.iter().any(|voter| voter.host == host) {
             self.grants.insert(host.to_owned(), granted);
         }
+    }
+
+    /// A voter's host that is no member's answered, or one that is to vote.
+    pub fn record_voter(&mut self, host: &str, at: Moment) {
+        if self.cluster.voters.iter().chain(&self.wanted_voters).any(|voter| voter.host == host) {
+            self.voters_heard.insert(host.to_owned(), at);
+        }
+    }
+
+    /// For how long such a host has not answered, where that is too long: it is asked every few seconds.
+    pub fn voter_silent_for(&self, host: &str, now: Moment) -> Option<Duration> {
+        let heard = self.voters_heard.get(host).copied().unwrap_or(self.since);
+        Some(now.since(heard)).filter(|silent| *silent > VOTER_HEARD)
+    }
+
+    /// Such a host has answered lately.
+    pub fn hears_voter(&self, host: &str, now: Moment) -> bool {
+        self.voters_heard.contains_key(host) && self.voter_silent_for(host, now).is_none()
     }
 
     /// The primary: the recorded one; before adoption, the single writable server that others replicate from.

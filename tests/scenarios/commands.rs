@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mha::decide::failover::Isolation;
 use mha::model::ballot::Generation;
-use mha::model::cluster::{ClusterName, Mode, TrafficProgram};
+use mha::model::cluster::{ClusterName, Mode, TrafficProgram, Voter};
 use mha::model::extra::Remedy;
 use mha::model::instance::InstanceId;
 use mha::model::intent::{AtOnce, FailoverAsk, Undone};
@@ -75,6 +75,20 @@ pub(crate) fn perform(world: &mut Option<World>, line: &str) -> Done {
         }
         ["witnesses", "know", "generation", n] => {
             world.witnesses_accepted = Generation(number(n)?);
+            Ok(())
+        }
+        ["voter", host, "silent"] => {
+            world.silent_voters.insert((*host).to_owned());
+            Ok(())
+        }
+        ["voters", hosts @ .., "recorded"] => {
+            let voters = voters(hosts);
+            world.view.cluster.voters.clone_from(&voters);
+            world.view.record.as_mut().ok_or("not adopted")?.voters = voters;
+            Ok(())
+        }
+        ["voters", hosts @ .., "configured"] => {
+            world.view.wanted_voters = voters(hosts);
             Ok(())
         }
         ["promotion", "of", name, "failed:", why @ ..] => {
@@ -218,6 +232,10 @@ fn earlier_manager_proved(world: &mut World, name: &str, n: &str) -> Done {
     let proven = world.set(&[world.numbers(server, count)]);
     world.view.recall_proven(&instance(name)?, &proven);
     Ok(())
+}
+
+fn voters(hosts: &[&str]) -> Vec<Voter> {
+    hosts.iter().map(|host| Voter { host: (*host).to_owned(), url: format!("http://{host}:8421") }).collect()
 }
 
 /// `mode manual`

@@ -58,6 +58,8 @@ pub(crate) struct World {
     pub(crate) surveys: Surveys,
     /// A generation that voters beside the members accepted.
     pub(crate) witnesses_accepted: Generation,
+    /// Voters' hosts that are no members and do not answer.
+    pub(crate) silent_voters: BTreeSet<String>,
 }
 
 impl World {
@@ -82,6 +84,7 @@ impl World {
             newcomer_has_agent: false,
             surveys: Surveys::new(),
             witnesses_accepted: Generation(0),
+            silent_voters: BTreeSet::new(),
         }
     }
 
@@ -195,8 +198,20 @@ impl World {
             self.look(host);
             self.agent_speaks(host, primary.as_ref());
         }
+        self.voters_answer();
         if let Some(primary) = primary {
             self.probes(&primary);
+        }
+    }
+
+    /// Voters that are no members are asked every few seconds, and those that are to be voters.
+    fn voters_answer(&mut self) {
+        let all = self.view.cluster.voters.iter().chain(&self.view.wanted_voters);
+        let beside = all
+            .map(|voter| voter.host.clone())
+            .filter(|host| self.hosts.iter().all(|other| other.instance.host != *host));
+        for host in beside.filter(|host| !self.silent_voters.contains(host)).collect::<Vec<_>>() {
+            self.view.record_voter(&host, self.now);
         }
     }
 
@@ -294,6 +309,7 @@ impl World {
             stopped_by_order: host.stopped_by_order,
             answered_at_shutdown: host.answered_at_shutdown,
             start_failed: host.start_failed.clone(),
+            voters: self.view.cluster.voters.iter().map(|voter| voter.host.clone()).collect(),
             reach: self.reach(host),
         }
     }
@@ -324,7 +340,9 @@ impl World {
         });
         let agents = agents.map(|host| host.instance.host.clone());
         let others = self.view.cluster.voters.iter().map(|voter| voter.host.clone());
-        let others = others.filter(|name| self.hosts.iter().all(|host| host.instance.host != *name));
+        let others = others.filter(|name| {
+            !self.silent_voters.contains(name) && self.hosts.iter().all(|host| host.instance.host != *name)
+        });
         for from in agents.chain(others).collect::<Vec<_>>() {
             let outcome =
                 if self.can_talk(&from, &primary.host) { target.outcome() } else { Err(Unseen::NoRoute) };

@@ -432,6 +432,7 @@ impl Sim {
             stopped_by_order: host.stopped_by_order,
             answered_at_shutdown: false,
             start_failed: None,
+            voters: self.cluster.voters.iter().map(|voter| voter.host.clone()).collect(),
             reach: Vec::new(),
         }
     }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ClusterRecord, Degraded, Parked};
 use crate::model::ballot::{Ballot, Generation};
+use crate::model::cluster::Voter;
 use crate::model::events::EventsWanted;
 use crate::model::extra::Remedy;
 use crate::model::gtid::GtidSet;
@@ -39,6 +40,8 @@ pub enum RecordChange {
     Known(Known),
     /// The votes of these hosts count no more: an operator vouches that they are destroyed. Of all others they do.
     Votes { without: Vec<String> },
+    /// These hosts vote, and no others.
+    Voters { voters: Vec<Voter> },
     /// What is wanted of scheduled events; with none they are the operator's.
     Events { wanted: Option<EventsWanted> },
     /// The voters know of a newer record than this one.
@@ -88,7 +91,7 @@ impl RecordChange {
                 let less = new.acks < before.acks || new.degraded.is_some() && before.degraded.is_none();
                 before.generation == new.generation && (less || before.ackers != new.ackers)
             }),
-            Self::Park { .. } | Self::Votes { .. } => true,
+            Self::Park { .. } | Self::Votes { .. } | Self::Voters { .. } => true,
             Self::Override { .. }
             | Self::Release { .. }
             | Self::CallOffRebuild { .. }
@@ -129,6 +132,7 @@ impl ClusterRecord {
                 | RecordChange::AcknowledgeFailovers
                 | RecordChange::Known(_)
                 | RecordChange::Votes { .. }
+                | RecordChange::Voters { .. }
                 | RecordChange::Events { .. }
                 | RecordChange::Outdated { .. },
             ) => return Err(NotAdopted),
@@ -165,6 +169,7 @@ impl ClusterRecord {
                 record.lapse.clone_from(&known.lapse);
             }
             RecordChange::Votes { without } => record.without_vote.clone_from(without),
+            RecordChange::Voters { voters } => record.voters.clone_from(voters),
             RecordChange::Events { wanted } => record.events.clone_from(wanted),
         }
         Ok(record)

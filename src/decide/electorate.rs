@@ -1,0 +1,251 @@
+//! PURE. Who votes in a cluster: the voters that the record names. The configuration says who is wanted; the list goes there one host at a
+//! time, and only while all agents are heard. Two lists that differ in one host have no two majorities without a common host, so that
+//! nobody can be let in by a majority of each. Two lists that differ in more may have such majorities.
+
+use crate::model::cluster::Voter;
+use crate::model::observation::AgentStatus;
+use crate::model::record::ClusterRecord;
+use crate::model::time::Moment;
+use crate::model::verdict::Verdict;
+use crate::model::view::ClusterView;
+
+/// What becomes of the list of voters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NextVoters {
+    /// It is the one that the configuration wants.
+    Settled,
+    /// It may be replaced by this one now.
+    Change { voters: Vec<Voter>, what: String },
+    /// A change is wanted and must wait.
+    Waits { what: String, why: String },
+}
+
+/// The voters that count: those of the record, without those that an operator vouches are destroyed. Before the record names any, the
+/// configured ones. Where a voter is reached is what the configuration says of its host.
+pub(crate) fn counted(configured: &[Voter], record: Option<&ClusterRecord>) -> Vec<Voter> {
+    let Some(record) = record else { return configured.to_vec() };
+    let named = if record.voters.is_empty() { configured } else { &record.voters };
+    let counts = |voter: &&Voter| !record.without_vote.contains(&voter.host);
+    named
+        .iter()
+        .filter(counts)
+        .map(|voter| by_host(configured, &voter.host).unwrap_or(voter).clone())
+        .collect()
+}
+
+/// The next list of voters, where the record does not name the configured ones yet.
+pub(crate) fn next_voters(view: &ClusterView, verdict: Verdict, now: Moment) -> NextVoters {
+    let Some(record) = &view.record else { return NextVoters::Settled };
+    let (named, wanted) = (&record.voters, &view.wanted_voters);
+    if named.is_empty() {
+        let what = format!("the voters are {}", hosts(wanted));
+        return if wanted.is_empty() {
+            NextVoters::Settled
+        } else {
+            NextVoters::Change { voters: wanted.clone(), what }
+        };
+    }
+    let added = wanted.iter().find(|voter| by_host(named, &voter.host).is_none());
+    let removed = named.iter().find(|voter| by_host(wanted, &voter.host).is_none());
+    let mut voters = named.clone();
+    let (what, why) = match (added, removed) {
+        (None, None) => return NextVoters::Settled,
+        // An added one comes first: the list is never shorter than it must be.
+        (Some(added), _) => {
+            voters.push(added.clone());
+            (format!("{} becomes a voter", added.host), not_heard(view, &added.host, now))
+        }
+        (None, Some(removed)) => {
+            voters.retain(|voter| voter.host != removed.host);
+            (format!("{} is no voter any more", removed.host), None)
+        }
+    };
+    match why.or_else(|| must_wait(view, verdict)) {
+        Some(why) => NextVoters::Waits { what, why },
+        None => NextVoters::Change { voters, what },
+    }
+}
+
+/// A change that waits, for the operator.
+pub(super) fn issue(view: &ClusterView, verdict: Verdict, now: Moment) -> Option<String> {
+    let record = view.record.as_ref()?;
+    let NextVoters::Waits { what, why } = next_voters(view, verdict, now) else { return None };
+    Some(format!(
+        "the voters that count are {}, and the configuration wants {}: {what} as soon as {why}; where a host is destroyed, run \"mhactl votes --destroyed HOST\"",
+        hosts(&record.voters),
+        hosts(&view.wanted_voters)
+    ))
+}
+
+/// Everybody who may hold a lease must count by the present list before another one may follow it.
+fn must_wait(view: &ClusterView, verdict: Verdict) -> Option<String> {
+    let serves = match verdict {
+        Verdict::Healthy | Verdict::Degraded => true,
+        Verdict::NotAdopted
+        | Verdict::Starting
+        | Verdict::UnreachablePrimary
+        | Verdict::ManagerCutOff
+        | Verdict::SilentPrimary
+        | Verdict::DeadPrimary
+        | Verdict::HungPrimary
+        | Verdict::OverloadedPrimary
+        | Verdict::MisconfiguredPrimary
+        | Verdict::BlockedForAcks
+        | Verdict::ClosedPrimary
+        | Verdict::IsolatedPrimary
+        | Verdict::DeadPrimaryAndReplicas
+        | Verdict::SplitBrain => false,
+    };
+    if !serves {
+        return Some("the primary serves".to_owned());
+    }
+    let counts = names(&view.cluster.voters);
+    let lost = |host: &String| view.record.as_ref().is_some_and(|record| record.without_vote.contains(host));
+    let there =
+        view.cluster.members.iter().filter(|member| member.agent.is_some() && !lost(&member.instance.host));
+    there.into_iter().find_map(|member| {
+        let host = &member.instance.host;
+        match view.of(&member.instance).and_then(|seen| seen.agent_now()) {
+            None => Some(format!("the agent on {host} is heard")),
+            Some(AgentStatus { voters, .. }) if names_of(voters) != counts => {
+                Some(format!("the agent on {host} counts by the present voters"))
+            }
+            Some(_) => None,
+        }
+    })
+}
+
+/// A host without a member's server is heard where it is asked for its vote.
+fn not_heard(view: &ClusterView, host: &str, now: Moment) -> Option<String> {
+    let member = view.cluster.members.iter().find(|member| member.instance.host == host);
+    let heard = match member {
+        Some(member) => view.of(&member.instance).is_some_and(|seen| seen.agent_now().is_some()),
+        None => view.hears_voter(host, now),
+    };
+    (!heard).then(|| format!("the agent on {host} is heard"))
+}
+
+fn by_host<'v>(voters: &'v [Voter], host: &str) -> Option<&'v Voter> {
+    voters.iter().find(|voter| voter.host == host)
+}
+
+fn hosts(voters: &[Voter]) -> String {
+    voters.iter().map(|voter| voter.host.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+fn names(voters: &[Voter]) -> Vec<&str> {
+    let mut names: Vec<&str> = voters.iter().map(|voter| voter.host.as_str()).collect();
+    names.sort_unstable();
+    names
+}
+
+fn names_of(hosts: &[String]) -> Vec<&str> {
+    let mut names: Vec<&str> = hosts.iter().map(String::as_str).collect();
+    names.sort_unstable();
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use chrono::{DateTime, Utc};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::ballot::Generation;
+    use crate::model::cluster::{Cluster, ClusterName, Mode};
+    use crate::model::policy::Policy;
+    use crate::model::record::RecordChange;
+
+    fn voters(hosts: &BTreeSet<u8>) -> Vec<Voter> {
+        let voter = |host| Voter { host: format!("h{host}"), url: format!("http://h{host}:8421") };
+        hosts.iter().map(voter).collect()
+    }
+
+    fn adopted(recorded: &BTreeSet<u8>, wanted: &BTreeSet<u8>) -> ClusterView {
+        let primary = "h0".parse().unwrap();
+        let mut record = ClusterRecord::new(primary, Generation(1), DateTime::<Utc>::UNIX_EPOCH);
+        record.voters = voters(recorded);
+        let cluster = Cluster {
+            name: ClusterName("orders".to_owned()),
+            mode: Mode::Auto,
+            members: Vec::new(),
+            vip: None,
+            traffic: None,
+            voters: voters(recorded),
+            policy: Policy::default(),
+        };
+        let mut view =
+            ClusterView::new(cluster, Some(record), Moment::from_micros(0), DateTime::<Utc>::UNIX_EPOCH);
+        view.wanted_voters = voters(wanted);
+        wanted.iter().for_each(|host| view.record_voter(&format!("h{host}"), Moment::from_micros(0)));
+        view
+    }
+
+    /// Some majority of one list has no host in common with some majority of the other.
+    fn can_be_apart(one: &[Voter], other: &[Voter]) -> bool {
+        let mut hosts = names(one);
+        hosts.extend(names(other).into_iter().filter(|host| by_host(one, host).is_none()));
+        let all: u32 = (1 << hosts.len()) - 1;
+        let wins = |set: u32, voters: &[Voter]| {
+            let votes = hosts
+                .iter()
+                .enumerate()
+                .filter(|(at, host)| set >> at & 1 == 1 && by_host(voters, host).is_some());
+            votes.count() > voters.len() / 2
+        };
+        (0..=all).any(|set| wins(set, one) && wins(all & !set, other))
+    }
+
+    proptest! {
+        #[test]
+        fn each_list_shares_a_host_of_every_majority_with_the_next_until_it_is_the_wanted_one(
+            recorded in prop::collection::btree_set(0_u8..8, 1..6),
+            wanted in prop::collection::btree_set(0_u8..8, 1..6),
+        ) {
+            let mut view = adopted(&recorded, &wanted);
+            for _ in 0..20 {
+                let now = Moment::from_micros(0);
+                let next = next_voters(&view, Verdict::Healthy, now);
+                let NextVoters::Change { voters: next, .. } = next else {
+                    prop_assert_eq!(next, NextVoters::Settled);
+                    let hosts = |voters: &[Voter]| names(voters).join(" ");
+                    prop_assert_eq!(hosts(&view.cluster.voters), hosts(&voters(&wanted)));
+                    return Ok(());
+                };
+                prop_assert!(!can_be_apart(&view.cluster.voters, &next), "{:?} and {next:?}", view.cluster.voters);
+                let change = RecordChange::Voters { voters: next };
+                view.record = Some(ClusterRecord::apply(view.record.as_ref(), &change, DateTime::<Utc>::UNIX_EPOCH)?);
+                view.cluster.voters = counted(&view.wanted_voters, view.record.as_ref());
+            }
+            prop_assert!(false, "it comes to no end");
+        }
+    }
+
+    #[test]
+    fn lists_that_differ_in_two_hosts_can_be_apart() {
+        assert!(can_be_apart(&voters(&BTreeSet::from([0, 1, 2])), &voters(&BTreeSet::from([0, 3, 4]))));
+        assert!(!can_be_apart(&voters(&BTreeSet::from([0, 1, 2])), &voters(&BTreeSet::from([0, 1, 2, 3]))));
+    }
+
+    #[test]
+    fn nothing_changes_while_the_primary_does_not_serve_or_a_new_voter_is_not_heard() {
+        let (recorded, wanted) = (BTreeSet::from([0, 1, 2]), BTreeSet::from([0, 1, 3]));
+        let mut view = adopted(&recorded, &wanted);
+        let now = Moment::from_micros(0);
+        assert!(matches!(next_voters(&view, Verdict::Healthy, now), NextVoters::Change { .. }));
+        assert!(matches!(next_voters(&view, Verdict::SilentPrimary, now), NextVoters::Waits { .. }));
+        view.voters_heard.clear();
+        assert!(matches!(next_voters(&view, Verdict::Healthy, now), NextVoters::Waits { .. }));
+    }
+
+    #[test]
+    fn who_is_destroyed_does_not_count_and_an_address_is_the_configured_one() {
+        let mut view = adopted(&BTreeSet::from([0, 1, 2]), &BTreeSet::from([0, 1, 2]));
+        let record = view.record.as_mut().unwrap();
+        record.without_vote = vec!["h2".to_owned()];
+        record.voters[0].url = "http://elsewhere:1".to_owned();
+        assert_eq!(counted(&view.wanted_voters, view.record.as_ref()), voters(&BTreeSet::from([0, 1])));
+    }
+}
