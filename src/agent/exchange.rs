@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 
-use super::host::copy::{self, Place};
+use super::host::copy::{self, InPlace, Place};
 use super::host::service::Service;
 use super::jobs::{Jobs, Rebuild};
 use super::sql::connect_admin;
@@ -64,7 +64,12 @@ pub(super) async fn exchange(shared: &Shared, deadline: Instant) -> Result<(), S
     stop(shared, deadline).await?;
     let (at, aside) = (place.clone(), old.clone());
     let moved = spawn_blocking(move || copy::exchange(&at, &aside)).await;
-    moved.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
+    let in_place =
+        moved.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
+    if in_place == InPlace::Old {
+        let why = "the copy was taken back before, or is gone: the old data is in its place".to_owned();
+        return Err(failed(taken_back(shared, why).await));
+    }
     if let Err(why) = begin(shared, &rebuild, deadline).await {
         return Err(failed(undo(shared, &place, old, why).await));
     }
@@ -114,6 +119,11 @@ async fn undo(shared: &Shared, place: &Place, old: PathBuf, why: String) -> Stri
     if let Err(error) = back {
         return format!("{why}; and the old data could not be put back: {error}");
     }
+    taken_back(shared, format!("{why}; the old data is in its place again")).await
+}
+
+/// Notes that the copy did not do. Where that cannot be written, the next order finds the old data in its place.
+async fn taken_back(shared: &Shared, why: String) -> String {
     let told = why.clone();
     let amended = Jobs::amend(shared, |rebuild| {
         rebuild.phase = Phase::Failed { why: told };
@@ -121,7 +131,7 @@ async fn undo(shared: &Shared, place: &Place, old: PathBuf, why: String) -> Stri
     })
     .await;
     match amended {
-        Ok(()) => format!("{why}; the old data is in its place again"),
+        Ok(()) => why,
         Err(error) => format!("{why}; {error}"),
     }
 }

@@ -88,8 +88,9 @@ pub(super) async fn begin(
     let donor = donor(shared, from)?;
     let place = place(shared).await?;
     let data = place.data.clone();
-    // Old data that was to be kept for good stays so, whatever comes after it.
-    let keep = keep || before.is_some_and(|before| before.keep && before.old.is_some());
+    if let Some(old) = before.and_then(|before| before.old) {
+        tracing::warn!(old = %old.display(), "the old data of the rebuild before this one is left where it is; remove it when nobody needs it");
+    }
     let rebuild = Rebuild { from: from.clone(), phase: Phase::Copying, keep, data, history: None, old: None };
     let cancel = shared.jobs.begin(shared, rebuild)?;
     Jobs::amend(shared, |_| {}).await?;
@@ -414,13 +415,12 @@ fn leads(shared: &Shared) -> bool {
 
 async fn settle(shared: &Shared, rebuild: &Rebuild) -> Result<(), String> {
     let place = Place::of(&rebuild.data).map_err(|error| error.to_string())?;
-    match &rebuild.old {
-        Some(old) if rebuild.keep => {
-            tracing::warn!(old = %old.display(), "the server replicates; its old data is kept, remove it when nobody needs it");
-            remove(&place.copy()).await?;
-        }
-        Some(_) | None => remove(&place.beside).await?,
+    if let Some(old) = rebuild.old.as_ref().filter(|_| rebuild.keep) {
+        tracing::warn!(old = %old.display(), "the server replicates; its old data is kept, remove it when nobody needs it");
     }
+    let old = rebuild.old.clone().filter(|_| !rebuild.keep);
+    let settled = spawn_blocking(move || place.settle(old.as_deref())).await;
+    settled.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
     Jobs::forget(shared).await
 }
 

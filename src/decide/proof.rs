@@ -37,9 +37,14 @@ pub(super) fn promise(view: &ClusterView) -> Promise<'_> {
         let why = format!("{overtaken}, and it may have been given up meanwhile");
         return Promise::Broken { record, why };
     }
-    let Some(record) = view.record.as_ref().filter(|record| lossless && record.acks > 0) else {
+    let Some(record) = view.record.as_ref().filter(|_| lossless) else { return Promise::Local };
+    if record.acks == 0 && record.degraded.is_none() {
+        let why = "lossless is configured and was not put in force yet".to_owned();
+        return Promise::Broken { record, why };
+    }
+    if record.acks == 0 {
         return Promise::Local;
-    };
+    }
     if let Some(degraded) = &record.degraded {
         return Promise::Broken { record, why: degraded.why.clone() };
     }

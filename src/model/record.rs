@@ -129,7 +129,8 @@ impl ClusterRecord {
     }
 
     /// Whose own log may hold what a client was told is kept, before `primary` is recorded with these ackers. An operator's word
-    /// may have left rows behind; a span without lossless may have. Whoever follows again, and a primary whose acknowledgements are
+    /// may have left rows behind; a span without lossless may have, and a primary that acknowledged asynchronously, also where lossless is
+    /// configured by the time it returns. Whoever follows again, and a primary whose acknowledgements are
     /// in force again, is doubted no more.
     pub fn note_doubt(
         &mut self,
@@ -142,7 +143,7 @@ impl ClusterRecord {
         let ackers = if self.outdated.is_some() { &[] } else { ackers };
         self.doubted
             .retain(|doubted| !ackers.contains(doubted) && (doubted != primary || degraded || acks == 0));
-        let unsure = !automatic || self.degraded.is_some() || self.outdated.is_some();
+        let unsure = !automatic || self.acks == 0 || self.degraded.is_some() || self.outdated.is_some();
         let left = (self.primary != *primary && unsure).then(|| self.primary.clone());
         let here = degraded.then(|| primary.clone());
         if left.is_some() {

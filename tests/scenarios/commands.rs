@@ -77,6 +77,11 @@ pub(crate) fn perform(world: &mut Option<World>, line: &str) -> Done {
             world.witnesses_accepted = Generation(number(n)?);
             Ok(())
         }
+        ["configured", "lossless"] => {
+            world.view.cluster.policy.durability = Durability::Lossless;
+            world.view.cluster.policy.extra_transactions = Remedy::Flashback;
+            Ok(())
+        }
         ["voter", host, "silent"] => {
             world.silent_voters.insert((*host).to_owned());
             Ok(())

@@ -71,6 +71,29 @@ impl Place {
         self.beside.join("new")
     }
 
+    /// Where a copy is put that the server did not start with.
+    fn failed(&self) -> PathBuf {
+        self.beside.join("failed")
+    }
+
+    /// Removes what a rebuild left that is over, and `old` data that nobody needs any more. What an earlier rebuild has kept stays.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn settle(&self, old: Option<&Path>) -> Result<(), CopyError> {
+        for left in [self.copy(), self.failed()].iter().map(PathBuf::as_path).chain(old) {
+            remove(left)?;
+        }
+        match fs::remove_dir(&self.beside) {
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) =>
+            {
+                Ok(())
+            }
+            removed => removed.map_err(io_error("removing", &self.beside)),
+        }
+    }
+
     /// Makes room for a copy: nothing of an earlier one is left, old data is. `for_server`: the server itself is to write there.
     ///
     /// # Errors
@@ -314,31 +337,53 @@ pub fn furnish(place: &Place) -> Result<(), CopyError> {
     give(place, &new)
 }
 
-/// The copy takes the data's place, the data goes to `old`. Done in part before, it is ended.
+/// Which data is in the server's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InPlace {
+    /// The copy; the old data is put aside.
+    Copy,
+    /// The old data: the copy was there and was taken back, or there is none.
+    Old,
+}
+
+/// The copy takes the data's place, the data goes to `old`. Done in part before, it is ended. Taken back before, that is ended, and told: the
+/// old data must never be given the copy's history.
 ///
 /// # Errors
 /// When the disk refuses: whoever asks again goes on.
-pub fn exchange(place: &Place, old: &Path) -> Result<(), CopyError> {
+pub fn exchange(place: &Place, old: &Path) -> Result<InPlace, CopyError> {
     let new = place.copy();
-    if new.exists() {
-        if place.data.exists() && !old.exists() {
-            furnish(place)?;
-            fs::rename(&place.data, old).map_err(io_error("putting aside", &place.data))?;
+    let in_place = match (new.exists(), old.exists()) {
+        (true, aside) => {
+            if place.data.exists() && !aside {
+                furnish(place)?;
+                fs::rename(&place.data, old).map_err(io_error("putting aside", &place.data))?;
+            }
+            fs::rename(&new, &place.data).map_err(io_error("putting in place", &new))?;
+            InPlace::Copy
         }
-        fs::rename(&new, &place.data).map_err(io_error("putting in place", &new))?;
-    }
-    sync(place)
+        (false, true) if place.data.exists() => InPlace::Copy,
+        (false, true) => {
+            fs::rename(old, &place.data).map_err(io_error("putting back", old))?;
+            InPlace::Old
+        }
+        (false, false) => InPlace::Old,
+    };
+    sync(place)?;
+    Ok(in_place)
 }
 
 /// The old data is in its place again, the copy is put beside it for whoever wants to know why it did not do.
 ///
 /// # Errors
-/// When the disk refuses.
+/// When the disk refuses: whoever asks again goes on.
 pub fn take_back(place: &Place, old: &Path) -> Result<(), CopyError> {
-    let failed = place.beside.join("failed");
-    remove(&failed)?;
     if old.exists() {
-        fs::rename(&place.data, &failed).map_err(io_error("putting aside", &place.data))?;
+        if place.data.exists() {
+            let failed = place.failed();
+            remove(&failed)?;
+            fs::rename(&place.data, &failed).map_err(io_error("putting aside", &place.data))?;
+        }
         fs::rename(old, &place.data).map_err(io_error("putting back", old))?;
     }
     sync(place)
@@ -379,14 +424,51 @@ mod tests {
                 furnish(&place).unwrap();
                 fs::rename(&place.data, &old).unwrap();
             }
-            exchange(&place, &old).unwrap();
-            exchange(&place, &old).unwrap();
+            assert_eq!(exchange(&place, &old).unwrap(), InPlace::Copy);
+            assert_eq!(exchange(&place, &old).unwrap(), InPlace::Copy);
             assert_eq!(fs::read_to_string(place.data.join("t.ibd")).unwrap(), "new");
             assert_eq!(fs::read_to_string(place.data.join("auto.cnf")).unwrap(), "me");
             assert_eq!(fs::read_to_string(old.join("t.ibd")).unwrap(), "old");
             take_back(&place, &old).unwrap();
             assert_eq!(fs::read_to_string(place.data.join("t.ibd")).unwrap(), "old");
         }
+    }
+
+    #[test]
+    fn a_copy_that_was_taken_back_is_never_in_place_again() {
+        for interrupted in [false, true] {
+            let (_directory, place) = place();
+            let old = place.beside.join("old");
+            assert_eq!(exchange(&place, &old).unwrap(), InPlace::Copy);
+            if interrupted {
+                fs::rename(&place.data, place.failed()).unwrap();
+                // Whoever takes it back again goes on, and so does who asks for the copy.
+            } else {
+                take_back(&place, &old).unwrap();
+                take_back(&place, &old).unwrap();
+            }
+            assert_eq!(exchange(&place, &old).unwrap(), InPlace::Old);
+            assert_eq!(fs::read_to_string(place.data.join("t.ibd")).unwrap(), "old");
+        }
+    }
+
+    #[test]
+    fn what_an_earlier_rebuild_has_kept_outlives_later_ones() {
+        let (_directory, place) = place();
+        let kept = place.beside.join("old-1");
+        exchange(&place, &kept).unwrap();
+        place.settle(None).unwrap();
+        // A later rebuild that failed, and one that was done.
+        place.clear(false).unwrap();
+        place.settle(None).unwrap();
+        place.clear(false).unwrap();
+        let old = place.beside.join("old-2");
+        exchange(&place, &old).unwrap();
+        place.settle(Some(&old)).unwrap();
+        assert_eq!(fs::read_to_string(kept.join("t.ibd")).unwrap(), "old");
+        assert!(!old.exists() && !place.copy().exists());
+        place.settle(Some(&kept)).unwrap();
+        assert!(!place.beside.exists(), "nothing is left when nothing was kept");
     }
 
     #[test]

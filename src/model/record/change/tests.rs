@@ -155,6 +155,20 @@ fn who_led_while_less_was_promised_is_doubted_until_it_follows() {
 }
 
 #[test]
+fn who_led_asynchronously_is_doubted_also_where_nobody_moved_the_primary() {
+    let asynchronous = registered(None, Registration { acks: 0, ..leads("db1", 1, &[]) }, 10);
+    let next = Registration { acks: 0, automatic: true, ..leads("db2", 2, &[]) };
+    let replaced = registered(Some(&asynchronous), next, 20);
+    assert_eq!(replaced.doubted, [db("db1")]);
+    // Lossless is configured meanwhile, before db1 returns.
+    let armed = registered(Some(&replaced), leads("db2", 2, &["db3"]), 30);
+    assert!(armed.doubt_about(&db("db1")).is_some());
+    assert!(armed.doubt_about(&db("db3")).is_none());
+    let follows = registered(Some(&armed), leads("db2", 2, &["db3", "db1"]), 40);
+    assert!(follows.doubt_about(&db("db1")).is_none());
+}
+
+#[test]
 fn an_adoption_without_the_promise_is_doubted_too() {
     let unsure = Registration { acks: 0, degraded: Some("no acker".to_owned()), ..leads("db1", 1, &[]) };
     assert_eq!(registered(None, unsure, 10).doubted, [db("db1")]);
