@@ -10,6 +10,7 @@ use super::plan::{Plan, PlanKind, Stage, Step};
 use super::rebuild::{self, Under};
 use super::standing::holds_unapplied;
 use super::topology;
+use super::verdict::first_lasting;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::{Flavor, InstanceId};
 use crate::model::intent::Intents;
@@ -68,7 +69,7 @@ pub fn rejoin(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan
     // Starting a server takes long: first those that run.
     let runs =
         |seen: &Seen| seen.agent_now().is_some_and(|agent| !matches!(agent.process, Process::Gone { .. }));
-    let first = view.replicas().filter(|(_, seen)| runs(seen)).find_map(next);
+    let running = view.replicas().filter(|(_, seen)| runs(seen));
     // And those below it get another source meanwhile: that takes moments, if they are to be moved at all.
     let feeds = |(instance, seen): &(&InstanceId, &Seen)| {
         let gone = seen.agent_now().and_then(|agent| match agent.process {
@@ -78,7 +79,8 @@ pub fn rejoin(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan
         gone.is_some_and(|since| since < view.cluster.policy.silence)
             && topology::has_orphans(view, record, instance, now)
     };
-    first.or_else(|| view.replicas().filter(|replica| !feeds(replica)).find_map(next))
+    let others = view.replicas().filter(|replica| !feeds(replica));
+    first_lasting(running.chain(others).filter_map(next), intents, now)
 }
 
 /// Commits wait at the primary, and too few ackers are connected.

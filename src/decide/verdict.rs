@@ -69,22 +69,50 @@ pub fn decide(view: &ClusterView, intents: &Intents, now: Moment, wall: DateTime
 /// up is never put off: clients hang meanwhile. Its return is.
 fn unless_in_vain(action: Action, intents: &Intents, now: Moment) -> Action {
     let Action::Act(plan) = action else { return action };
+    match in_vain(&plan, intents, now) {
+        Some(why) => Action::Wait { why },
+        None => Action::Act(plan),
+    }
+}
+
+/// Why that plan is to wait: it had no lasting effect.
+pub(super) fn in_vain(plan: &Plan, intents: &Intents, now: Moment) -> Option<String> {
     let again = match plan.kind {
-        PlanKind::Repair if gives_lossless_up(&plan) => None,
+        PlanKind::Repair if gives_lossless_up(plan) => None,
         PlanKind::Rejoin | PlanKind::Repair | PlanKind::Topology => intents.in_vain(&plan.title, now),
         PlanKind::Isolate | PlanKind::Promote | PlanKind::Switchover | PlanKind::Adopt => None,
     };
-    let Some((remaining, times)) = again.filter(|_| intents.failover.is_none()) else {
-        return Action::Act(plan);
-    };
-    Action::Wait {
-        why: format!(
-            "\"{}\" was done {times} times and does not last; it is done again in {}; look for what undoes it (another tool, a script, a \
-             wrong address)",
-            plan.title,
-            human(remaining)
-        ),
+    let (remaining, times) = again.filter(|_| intents.failover.is_none())?;
+    Some(format!(
+        "\"{}\" was done {times} times and does not last; it is done again in {}; look for what undoes it (another tool, a script, a \
+         wrong address)",
+        plan.title,
+        human(remaining)
+    ))
+}
+
+/// The first plan that is not in vain, by rules in the order of their urgency: what waits holds up nothing behind it. Where all wait, the
+/// first one, for its reason.
+pub(super) fn first_lasting(
+    plans: impl Iterator<Item = Plan>,
+    intents: &Intents,
+    now: Moment,
+) -> Option<Plan> {
+    let mut waits = None;
+    for plan in plans {
+        if in_vain(&plan, intents, now).is_none() {
+            return Some(plan);
+        }
+        waits = waits.or(Some(plan));
     }
+    waits
+}
+
+/// A rule that gives a plan where something is to be done.
+type Rule<'r> = &'r dyn Fn() -> Option<Plan>;
+
+fn by_rules(rules: &[Rule<'_>], intents: &Intents, now: Moment) -> Action {
+    first_lasting(rules.iter().filter_map(|rule| rule()), intents, now).map_or(Action::Rest, Action::Act)
 }
 
 /// It lets waiting commits go, and does nothing else; one that opens a server may disarm it too.
@@ -115,24 +143,30 @@ fn act(
             unplanned(view, intents, diagnosis, ranking, now, wall)
         }
         Verdict::Healthy | Verdict::Degraded if view.cluster.mode != Mode::Observe => {
-            let plan = reopen::confirmed(view, intents);
-            let plan = plan.or_else(|| reopen::traffic(view, intents, now));
-            let plan = plan.or_else(|| reopen::tidy(view, intents, now));
-            let plan = plan.or_else(|| events::mend(view, intents, now));
-            let plan = plan.or_else(|| rejoin::rejoin(view, intents, now));
-            let plan = plan.or_else(|| ackers::lower(view, intents, now));
-            let plan = plan.or_else(|| ackers::rearm(view, ranking, intents, now));
-            let plan = plan.or_else(|| ackers::retire(view, intents, now));
-            plan.or_else(|| ackers::recruit(view, ranking, intents, now)).map_or(Action::Rest, Action::Act)
+            let rules: [Rule<'_>; 9] = [
+                &|| reopen::confirmed(view, intents),
+                &|| reopen::traffic(view, intents, now),
+                &|| reopen::tidy(view, intents, now),
+                &|| events::mend(view, intents, now),
+                &|| rejoin::rejoin(view, intents, now),
+                &|| ackers::lower(view, intents, now),
+                &|| ackers::rearm(view, ranking, intents, now),
+                &|| ackers::retire(view, intents, now),
+                &|| ackers::recruit(view, ranking, intents, now),
+            ];
+            by_rules(&rules, intents, now)
         }
         // What mends it is an acker that is back; whom policy lets go first does not wait for that.
         Verdict::BlockedForAcks if view.cluster.mode != Mode::Observe => {
-            let plan = reopen::confirmed(view, intents);
-            let plan = plan.or_else(|| ackers::lower(view, intents, now));
-            let plan = plan.or_else(|| ackers::degrade(view, intents, now));
-            // Who only reads needs the address too.
-            let plan = plan.or_else(|| reopen::traffic(view, intents, now));
-            plan.or_else(|| rejoin::rejoin(view, intents, now)).map_or(Action::Rest, Action::Act)
+            let rules: [Rule<'_>; 5] = [
+                &|| reopen::confirmed(view, intents),
+                &|| ackers::lower(view, intents, now),
+                &|| ackers::degrade(view, intents, now),
+                // Who only reads needs the address too.
+                &|| reopen::traffic(view, intents, now),
+                &|| rejoin::rejoin(view, intents, now),
+            ];
+            by_rules(&rules, intents, now)
         }
         Verdict::ClosedPrimary if view.cluster.mode != Mode::Observe => {
             match reopen::reopen(view, intents, now) {

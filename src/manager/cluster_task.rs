@@ -45,6 +45,8 @@ use crate::vital::vital;
 const TICK: Duration = Duration::from_millis(100);
 /// How long a manager leaves the field to another before it asks for the lead again.
 const YIELD: Duration = Duration::from_secs(10);
+/// Before a recovery goes on that could not be written down.
+const GO_ON_AFTER: Duration = Duration::from_millis(500);
 /// Events waiting to be taken in.
 pub(super) const EVENTS: usize = 256;
 
@@ -78,6 +80,8 @@ pub(super) struct ClusterTask {
     pub(super) to_resume: bool,
     /// Ends the attempt to take the lead that goes on.
     pub(super) asking: CancellationToken,
+    /// When the store last refused what a recovery had to write.
+    pub(super) interrupted_at: Option<Moment>,
     /// When the store last refused what is known of the ackers.
     pub(super) evidence_failed_at: Option<Moment>,
     /// When a change of the voters could last not be recorded.
@@ -175,7 +179,8 @@ impl ClusterTask {
         self.watchers.follow(&self.view, &decision.diagnosis, now);
         self.tell(&decision);
         self.give_way();
-        if self.to_resume && !self.operations.is_running() && looks_on(&self.view, now).is_none() {
+        let paused = self.interrupted_at.is_some_and(|at| now.since(at) < GO_ON_AFTER);
+        if self.to_resume && !paused && !self.operations.is_running() && looks_on(&self.view, now).is_none() {
             self.to_resume = false;
             self.resume().await;
         }
@@ -277,7 +282,14 @@ impl ClusterTask {
         }));
     }
 
-    /// Goes on with what an earlier manager had begun.
+    /// The store refused a recovery's next entry. Nothing else is begun before that one has gone on to its end: left behind, it would be
+    /// resumed by a later manager, when nothing is any more as it was planned for.
+    fn go_on_later(&mut self, now: Moment) {
+        self.to_resume = self.led.is_ok();
+        self.interrupted_at = Some(now);
+    }
+
+    /// Goes on with what an earlier manager had begun, or what the store refused to write down.
     async fn resume(&mut self) {
         self.remember_left().await;
         let unfinished = match self.store.unfinished(&self.view.cluster.name).await {
@@ -289,7 +301,7 @@ impl ClusterTask {
             }
         };
         let Some(recovery) = unfinished.filter(|_| !self.operations.is_running()) else { return };
-        tracing::warn!(cluster = %self.view.cluster.name, recovery = recovery.id, "an earlier manager left this unfinished; going on");
+        tracing::warn!(cluster = %self.view.cluster.name, recovery = recovery.id, "this recovery has not ended; going on");
         recall_proven(&recovery, &mut self.view);
         self.spawn(recovery.clone(), move |view, token, _, world, journal| async move {
             recovery::resume(&view, &recovery, &token, &world, &journal).await
@@ -314,7 +326,8 @@ impl ClusterTask {
         }
         if self.to_resume {
             return Err(vec![
-                "this manager has just started and looks first; try again in a moment".to_owned(),
+                "this manager looks first, or goes on with an earlier recovery; try again in a moment"
+                    .to_owned(),
             ]);
         }
         let recovery = self.stored(&plan, ask.clone()).await?;
@@ -382,10 +395,12 @@ impl ClusterTask {
             }
             (Err(why), _) => {
                 self.operations.interrupted(about, why, &mut self.intents, now);
+                self.go_on_later(now);
                 None
             }
             (Ok(_), None) => {
                 self.operations.interrupted(about, "it left no journal", &mut self.intents, now);
+                self.go_on_later(now);
                 None
             }
         };

@@ -304,6 +304,7 @@ impl RecordStore for LiveWorld {
             error @ (StoreError::Open { .. }
             | StoreError::Lock { .. }
             | StoreError::Taken { .. }
+            | StoreError::Unfinished { .. }
             | StoreError::Sql(_)
             | StoreError::Decode(_)
             | StoreError::Closed

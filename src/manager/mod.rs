@@ -161,6 +161,7 @@ async fn start_cluster(config: &ClusterConfig, common: &Arc<Common>) -> Result<C
         led: Err(JUST_STARTED.to_owned()),
         to_resume: false,
         asking: CancellationToken::new(),
+        interrupted_at: None,
         evidence_failed_at: None,
         voters_failed_at: None,
         progress: Default::default(),

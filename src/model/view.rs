@@ -105,6 +105,23 @@ const LEFT_OUT_KEPT: usize = 8;
 const CONNECTIONS_KEPT: usize = 8;
 
 impl Seen {
+    /// What the record has of that server. It has it of one that left too, and may come back.
+    fn recorded(record: Option<&ClusterRecord>, instance: &InstanceId, since: Moment) -> Self {
+        let mut seen = Self::default();
+        let Some(record) = record else { return seen };
+        let reset = record.history_resets.iter().find(|known| known.instance == *instance);
+        seen.reset = reset.map(|known| HistoryReset { at: since, had: known.had.clone() });
+        let log = record.filtered_logs.iter().find(|log| log.instance == *instance);
+        seen.inventory = log.map(|log| {
+            let binlog_filters = Some(log.filters.clone());
+            (since, Inventory { binlog_filters, ..Inventory::default() })
+        });
+        let left_out = record.rows_left_out.iter().find(|left_out| left_out.instance == *instance);
+        seen.rows_left_out_by = left_out.map(|left_out| left_out.by.clone()).unwrap_or_default();
+        seen.answered_alone = record.answered_alone.clone().filter(|_| record.primary == *instance);
+        seen
+    }
+
     /// Nobody has tried to hear its agent yet.
     pub fn agent_untried(&self) -> bool {
         self.agent.is_none() && self.agent_lost_at.is_none()
@@ -268,26 +285,9 @@ impl ClusterView {
         since: Moment,
         since_wall: DateTime<Utc>,
     ) -> Self {
-        let seen = cluster.members.iter();
-        let mut seen: BTreeMap<InstanceId, Seen> =
-            seen.map(|member| (member.instance.clone(), Seen::default())).collect();
-        if let Some(record) = &record {
-            for known in &record.history_resets {
-                let reset = HistoryReset { at: since, had: known.had.clone() };
-                seen.entry(known.instance.clone()).and_modify(|seen| seen.reset = Some(reset));
-            }
-            for log in &record.filtered_logs {
-                let binlog_filters = Some(log.filters.clone());
-                let inventory = Inventory { binlog_filters, ..Inventory::default() };
-                seen.entry(log.instance.clone()).and_modify(|seen| seen.inventory = Some((since, inventory)));
-            }
-            for left_out in &record.rows_left_out {
-                let by = left_out.by.clone();
-                seen.entry(left_out.instance.clone()).and_modify(|seen| seen.rows_left_out_by = by);
-            }
-            let alone = record.answered_alone.clone();
-            seen.entry(record.primary.clone()).and_modify(|seen| seen.answered_alone = alone);
-        }
+        let known = |instance: &InstanceId| Seen::recorded(record.as_ref(), instance, since);
+        let members = cluster.members.iter().map(|member| &member.instance);
+        let seen = members.map(|instance| (instance.clone(), known(instance))).collect();
         Self {
             wanted_voters: cluster.voters.clone(),
             cluster,
@@ -320,8 +320,10 @@ impl ClusterView {
     /// Other members: what is known of those that stay is kept.
     pub fn follow_members(&mut self, cluster: Cluster) {
         self.seen.retain(|instance, _| cluster.member(instance).is_some());
-        for member in &cluster.members {
-            self.seen.entry(member.instance.clone()).or_default();
+        let (record, since) = (self.record.as_ref(), self.since);
+        for instance in cluster.members.iter().map(|member| &member.instance) {
+            let known = || Seen::recorded(record, instance, since);
+            self.seen.entry(instance.clone()).or_insert_with(known);
         }
         self.cluster = cluster;
     }
@@ -547,7 +549,18 @@ impl ClusterView {
             let had = seen.reset.as_ref()?.had.clone();
             Some(KnownReset { instance: instance.clone(), had })
         };
-        self.seen.iter().filter_map(reset).collect()
+        let gone = self.recorded_of_others(|record| &record.history_resets, |known| &known.instance);
+        self.seen.iter().filter_map(reset).chain(gone).collect()
+    }
+
+    /// What the record has of servers that are no members by now: it counts again where they come back.
+    fn recorded_of_others<T: Clone>(
+        &self,
+        of: impl Fn(&ClusterRecord) -> &Vec<T>,
+        instance: impl Fn(&T) -> &InstanceId,
+    ) -> Vec<T> {
+        let known = self.record.iter().flat_map(|record| of(record).iter());
+        known.filter(|known| !self.seen.contains_key(instance(known))).cloned().collect()
     }
 
     /// Servers whose own binary log leaves something out.
@@ -556,7 +569,8 @@ impl ClusterView {
             let filters = seen.inventory.as_ref()?.1.binlog_filters.clone().filter(|it| !it.is_empty())?;
             Some(FilteredLog { instance: instance.clone(), filters })
         };
-        self.seen.iter().filter_map(filtered).collect()
+        let gone = self.recorded_of_others(|record| &record.filtered_logs, |log| &log.instance);
+        self.seen.iter().filter_map(filtered).chain(gone).collect()
     }
 
     /// Replicas that may lack rows whose transactions they have.
@@ -566,7 +580,8 @@ impl ClusterView {
             instance: instance.clone(),
             by: seen.rows_left_out_by.clone(),
         };
-        left_out.map(named).collect()
+        let gone = self.recorded_of_others(|record| &record.rows_left_out, |left_out| &left_out.instance);
+        left_out.map(named).chain(gone).collect()
     }
 
     /// An operator vouches for the rows of that server.

@@ -43,6 +43,8 @@ pub enum StoreError {
          the record is to be read again"
     )]
     StaleRecord { cluster: ClusterName, stored: u64, base: u64 },
+    #[error("recovery {id} of {cluster} has not ended; it goes on first, and no other one is begun before")]
+    Unfinished { cluster: ClusterName, id: String },
     #[error("the store's writer thread has ended")]
     Closed,
     #[error("cannot read random bytes for this manager's id: {0}")]

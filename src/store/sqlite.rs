@@ -111,6 +111,14 @@ impl Database {
 
     pub(super) fn begin(&mut self, recovery: &Recovery) -> Result<(), StoreError> {
         let json = serde_json::to_string(recovery)?;
+        let unfinished: Option<String> = self
+            .connection
+            .prepare_cached("SELECT id FROM recovery WHERE cluster = ?1 AND ended = 0 LIMIT 1")?
+            .query_row([&recovery.cluster.0], |row| row.get(0))
+            .optional()?;
+        if let Some(id) = unfinished {
+            return Err(StoreError::Unfinished { cluster: recovery.cluster.clone(), id });
+        }
         self.connection
             .prepare_cached("INSERT INTO recovery (id, cluster, began_at, json) VALUES (?1, ?2, ?3, ?4)")?
             .execute(params![recovery.id, recovery.cluster.0, recovery.began_at.to_rfc3339(), json])?;

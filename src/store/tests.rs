@@ -120,3 +120,18 @@ async fn entries_of_an_unknown_recovery_are_refused() {
     let ended = entry(What::Ended { outcome: Outcome::Done });
     assert!(store.append("never begun", vec![ended]).await.is_err());
 }
+
+#[tokio::test]
+async fn nothing_is_begun_before_the_one_that_has_not_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    store.begin(&recovery("1")).await.unwrap();
+    match store.begin(&recovery("2")).await {
+        Err(StoreError::Unfinished { id, .. }) => assert_eq!(id, "1"),
+        other => panic!("{other:?}"),
+    }
+    let elsewhere = Recovery { cluster: ClusterName("other".to_owned()), ..recovery("3") };
+    store.begin(&elsewhere).await.unwrap();
+    store.append("1", vec![entry(What::Ended { outcome: Outcome::Done })]).await.unwrap();
+    store.begin(&recovery("2")).await.unwrap();
+}

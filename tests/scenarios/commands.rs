@@ -113,6 +113,7 @@ pub(crate) fn perform(world: &mut Option<World>, line: &str) -> Done {
         ["registered", name] => topology::registered(world, name),
         ["stranger", name] => topology::stranger(world, name),
         ["joined", name] => topology::joined(world, name),
+        ["removed", name] => topology::removed(world, name),
         ["operator", "asks", "replica", rest @ ..] => topology::asks(world, rest),
         [name, "wished", rest @ ..] => topology::wished(world, name, rest),
         ["operator", "asks", "handoff", within] => planned::asks_handoff(world, within),

@@ -104,6 +104,17 @@ pub(crate) fn joined(world: &mut World, name: &str) -> Done {
     Ok(())
 }
 
+/// `removed db4`: it is no member any more.
+pub(crate) fn removed(world: &mut World, name: &str) -> Done {
+    let (this, now) = (instance(name)?, world.wall());
+    let record = world.view.record.as_mut().ok_or("not adopted")?;
+    record.wishes.note(&this, &Wish::Leave, now);
+    let members = record.wishes.members(&world.view.cluster.members);
+    let cluster = Cluster { members, ..world.view.cluster.clone() };
+    world.view.follow_members(cluster);
+    Ok(())
+}
+
 fn newcomer(world: &World, ask: &ReplicaAsk) -> Newcomer {
     let host = world.hosts.iter().find(|host| host.instance == ask.instance);
     let report = host.map(|host| world.report(host)).ok_or_else(|| "no route to host".to_owned());
