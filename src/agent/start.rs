@@ -12,7 +12,7 @@ use super::host::service::Service;
 use super::host::writers::{Writer, writer};
 use super::lease_loop::OrderError;
 use super::ports;
-use super::sql::fresh_report;
+use super::sql::{connect_admin, fresh_report};
 use super::state::{ServerProcess, Shared};
 use super::steps;
 use super::watch::ways;
@@ -21,6 +21,8 @@ use crate::decide::lease::holder::{Input, Role};
 use crate::model::events::EventsPolicy;
 use crate::model::instance::{Flavor, Version};
 use crate::model::observation::Access;
+use crate::model::report::Report;
+use crate::mysql::control;
 use crate::mysql::dialect::Dialect;
 use crate::mysql::events;
 
@@ -104,6 +106,9 @@ async fn started(shared: &Shared, start_as: StartAs, deadline: Instant) -> Resul
     };
     loop {
         match fresh_report(shared, &shared.spare, deadline).await {
+            Ok(report) if started.is_some() && start_as != StartAs::Primary => {
+                break switch_semi_sync_off(shared, &report, deadline).await?;
+            }
             Ok(_) => break,
             Err(unseen) if Instant::now() + LOOK_EVERY > deadline => {
                 return Err(format!("it was started and does not answer: {unseen}"));
@@ -122,6 +127,20 @@ async fn started(shared: &Shared, start_as: StartAs, deadline: Instant) -> Resul
     let told = steps::wait_for(shared, deadline, runs).await;
     told.map_err(|_| "it answers, and its process is not found; look at `pid_file` and `socket`".to_owned())?;
     ports::learn(shared).await
+}
+
+/// A file, or what was persisted, may switch it on at each start. A source side that is on, on a server that receives nothing, is taken for one
+/// whose sessions wait: it would be killed and started again without end.
+async fn switch_semi_sync_off(shared: &Shared, report: &Report, deadline: Instant) -> Result<(), String> {
+    let semi_sync = &report.semi_sync;
+    if !semi_sync.source_enabled && !semi_sync.replica_enabled {
+        return Ok(());
+    }
+    tracing::warn!(
+        "its configuration switches semi-sync on at the start; it is switched off until it is needed"
+    );
+    let mut conn = connect_admin(shared, deadline).await.map_err(|error| error.to_string())?;
+    control::switch_off(&mut conn, deadline).await.map_err(|error| error.to_string())
 }
 
 /// As configured, else where it last was.

@@ -66,11 +66,19 @@ pub fn adopt(view: &ClusterView, primary: Option<&InstanceId>) -> Result<Plan, V
         .collect();
     let (fence, proof) = older_primary(view, &primary);
     let claim = Step::Claim { candidate: primary.clone(), generation, proof };
-    let register = Step::Register { primary: primary.clone(), generation, ackers, acks, degraded: None };
+    // Until it is armed, and an acker is attached, what it acknowledges may be on it alone.
+    let not_yet = lossless.then(|| "it was being adopted, and not armed yet".to_owned());
+    let register = |degraded| Step::Register {
+        primary: primary.clone(),
+        generation,
+        ackers: ackers.clone(),
+        acks,
+        degraded,
+    };
     let mut stages: Vec<Stage> = fence.into_iter().map(|step| Stage::new("fence", vec![step])).collect();
     stages.extend([
         Stage::new("claim", vec![claim]),
-        Stage::new("register", vec![register]),
+        Stage::new("register", vec![register(not_yet)]),
         Stage::new("open", vec![Step::Open { instance: primary.clone(), generation }]),
         Stage::new("furnish", vec![Step::Furnish { instance: primary.clone(), semi_sync: lossless }]),
     ]);
@@ -83,6 +91,7 @@ pub fn adopt(view: &ClusterView, primary: Option<&InstanceId>) -> Result<Plan, V
     if lossless {
         stages.push(Stage::new("arm", vec![Step::ArmSource { instance: primary.clone(), acks }]));
         stages.push(Stage::new("attach", vec![Step::AckersAttached { instance: primary.clone(), acks }]));
+        stages.push(Stage::new("lossless", vec![register(None)]));
     }
     if let Some(vip) = view.cluster.vip.clone() {
         stages

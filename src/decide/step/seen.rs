@@ -140,7 +140,8 @@ impl Step {
             Self::ForgetSource { .. } => report.is_some_and(|report| report.channel().is_none()),
             // One that stays primary may lead again by itself before it is looked at.
             Self::StartServer { as_replica, .. } => {
-                report.is_some_and(|report| report.read_only || !as_replica)
+                let muted = |report: &Report| !report.semi_sync.source_enabled && report.read_only;
+                report.is_some_and(|report| !as_replica || muted(report))
             }
             Self::SetReadOnly { on, .. } => report.is_some_and(|report| report.read_only == *on),
             Self::Furnish { .. } => seen.furnished,

@@ -33,7 +33,7 @@ pub use self::clone::{CloneOrder, clone, clone_progress, data_directory, end_clo
 pub use self::heartbeat::{HEARTBEAT_SCHEMA, write_heartbeat};
 pub use self::rewind::{Undo, begin_anew, reset, undo};
 pub use self::salvage::apply_salvage;
-pub use self::semi_sync::refuse_unarmed;
+pub use self::semi_sync::{refuse_unarmed, switch_off};
 
 /// What steps need beside themselves.
 #[derive(Debug, Clone)]

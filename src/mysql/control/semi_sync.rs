@@ -124,6 +124,21 @@ pub(super) async fn disarm_source(conn: &mut Connection, deadline: Instant) -> R
     Ok(())
 }
 
+/// Both sides off, whatever the server's file or its persisted variables say. Only for one that has just been started and lets nobody in: a commit
+/// that waited would be answered.
+///
+/// # Errors
+/// When the server does not do so by `deadline`.
+pub async fn switch_off(conn: &mut Connection, deadline: Instant) -> Result<(), ControlError> {
+    words(conn, deadline).await?;
+    let off: Vec<String> =
+        [Side::Source, Side::Replica].iter().filter_map(|one| side(conn, *one, false)).collect();
+    if !off.is_empty() {
+        conn.query(&off.join("; "), deadline).await?;
+    }
+    Ok(())
+}
+
 /// At least `acks` ackers connected, asked again and again for at most `within`.
 pub(super) async fn wait_attached(
     conn: &mut Connection,
