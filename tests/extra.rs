@@ -245,6 +245,16 @@ async fn what_cannot_be_taken_back_exactly_changes_nothing() {
         .await;
         let refused = returned.undo(&contents, &mark).await.unwrap_err();
         assert!(refused.to_string().contains("not InnoDB"), "{refused}");
+
+        if flavor == Flavor::MariaDb {
+            run(
+                &mut conn,
+                "SET SESSION sql_log_bin=0; ALTER TABLE app.parent ENGINE=InnoDB; ALTER TABLE app.parent ADD SYSTEM VERSIONING",
+            )
+            .await;
+            let refused = returned.undo(&contents, &mark).await.unwrap_err();
+            assert!(refused.to_string().contains("system-versioned"), "{refused}");
+        }
     })
     .await;
     let option = "--binlog-row-image=MINIMAL";

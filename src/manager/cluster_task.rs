@@ -144,6 +144,12 @@ impl ClusterTask {
             }
             Event::VoterHeard { host, at } => self.view.record_voter(&host, at),
             Event::Mode(mode) => self.view.cluster.mode = mode,
+            Event::Ask(ask) if ask.is_given_up() => {
+                tracing::warn!(cluster = %self.view.cluster.name, "an order was not carried out: whoever gave it waits no more");
+            }
+            Event::Surveyed { then, .. } | Event::Met { then, .. } if then.is_given_up() => {
+                tracing::warn!(cluster = %self.view.cluster.name, "an order was not carried out: whoever gave it waits no more");
+            }
             Event::Ask(ask) => self.answer(ask, now).await,
             Event::Ended { about, outcome } => self.ended(&about, outcome, now).await,
             Event::Surveyed { ask, surveys, then } => self.surveyed(ask, surveys, then).await,

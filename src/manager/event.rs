@@ -78,6 +78,16 @@ pub enum Then {
     Begin(oneshot::Sender<Started>),
 }
 
+impl Then {
+    /// Nobody waits for the answer any more.
+    pub fn is_given_up(&self) -> bool {
+        match self {
+            Self::Propose(answer) => answer.is_closed(),
+            Self::Begin(answer) => answer.is_closed(),
+        }
+    }
+}
+
 /// What an operator asks of a cluster. Every ask is answered.
 #[derive(Debug)]
 pub enum Ask {
@@ -132,6 +142,22 @@ pub enum Ask {
         instance: InstanceId,
         answer: oneshot::Sender<Result<(), String>>,
     },
+}
+
+impl Ask {
+    /// Whoever asked has been told that there is no answer, and may ask again: it must not be done twice, nor later.
+    pub fn is_given_up(&self) -> bool {
+        match self {
+            Self::Failover { then, .. }
+            | Self::Switchover { then, .. }
+            | Self::Replica { then, .. }
+            | Self::Rejoin { then, .. } => then.is_given_up(),
+            Self::Abort { answer } | Self::Votes { answer, .. } => answer.is_closed(),
+            Self::AdoptPlan { answer, .. } => answer.is_closed(),
+            Self::Adopt { answer, .. } => answer.is_closed(),
+            Self::Acknowledge { answer } | Self::Unpark { answer, .. } => answer.is_closed(),
+        }
+    }
 }
 
 /// What would be done, or why nothing.

@@ -181,3 +181,37 @@ pub(super) fn parked_with_dossier(lab: &Lab, host: &str) {
         saved.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
     assert!(names.iter().any(|name| name.ends_with(".binlog")), "{names:?}");
 }
+
+#[test]
+fn mariadb_a_server_whose_file_switches_semi_sync_on_comes_back() {
+    a_server_whose_file_switches_semi_sync_on_comes_back("mariadb", "rpl_semi_sync_master_enabled");
+}
+
+#[test]
+fn mysql_a_server_whose_file_switches_semi_sync_on_comes_back() {
+    a_server_whose_file_switches_semi_sync_on_comes_back("mysql", "rpl_semi_sync_source_enabled");
+}
+
+/// As the vendors' manuals advise. A server that comes up like that has never led, and nobody waits there.
+fn a_server_whose_file_switches_semi_sync_on_comes_back(flavor: &str, variable: &str) {
+    let Some(mut lab) = cluster(flavor) else { return };
+    for host in ["db1", "db2", "db3"] {
+        let file = lab.dir.join(host).join("server.cnf");
+        let text = std::fs::read_to_string(&file).unwrap();
+        // The last one counts.
+        std::fs::write(&file, format!("{text}\n[mysqld]\n{variable} = ON\n")).unwrap();
+    }
+    let fault = now_us();
+    lab.run(&["kill9", "db1"]);
+    let primary = other_primary(&lab, "db1");
+    lab.wait("the old primary follows, all are well", SOON, Lab::is_healthy);
+    let replica = if primary == "db2" { "db3" } else { "db2" };
+    lab.run(&["kill9", replica]);
+    lab.wait("so does a replica that died", SOON, |lab| lab.source(replica).as_ref() == Some(&primary));
+    lab.wait("all are well again", SOON, Lab::is_healthy);
+    let told = lab.run(&["ctl", "history", "--limit", "50"]);
+    let restarts = told.lines().filter(|line| line.contains("its sessions may wait")).count();
+    assert!(restarts <= 1, "{restarts} restarts:\n{told}");
+    let told = lab.check(&primary, fault, 1);
+    assert_eq!((&told["lost"], &told["split"]), (&0.into(), &0.into()), "{told}");
+}

@@ -106,11 +106,14 @@ async fn refuse(conn: &mut Connection, undo: &Undo<'_>, deadline: Instant) -> Re
     let names = names.join(",");
     let sql = format!(
         "SELECT CONCAT(table_schema, '.', table_name) AS name FROM information_schema.TABLES \
-         WHERE (table_schema, table_name) IN ({names}) AND engine = 'InnoDB'"
+         WHERE (table_schema, table_name) IN ({names}) AND engine = 'InnoDB' AND table_type = 'BASE TABLE'"
     );
     let known = conn.query(&sql, deadline).await?;
     if known.len() != undo.tables.len() {
-        return unable(conn, "take rows back: one of their tables is gone or not InnoDB".to_owned());
+        return unable(
+            conn,
+            "take rows back: one of their tables is gone, not InnoDB, or system-versioned".to_owned(),
+        );
     }
     let sql = format!(
         "SELECT CONCAT(constraint_schema, '.', table_name) AS name FROM information_schema.REFERENTIAL_CONSTRAINTS \
