@@ -165,6 +165,21 @@ fn after_block(view: &ClusterView, done: &Plan, evidence: &[(Step, Evidence)]) -
     }
 }
 
+/// The members that an operation which begins with `plan` may give statements to: all, where it changes the primary.
+pub fn touched_by(view: &ClusterView, plan: &Plan) -> Vec<InstanceId> {
+    match plan.kind {
+        PlanKind::Rejoin | PlanKind::Repair | PlanKind::Topology => {
+            plan.steps().map(|step| step.instance().clone()).collect()
+        }
+        PlanKind::Isolate | PlanKind::Promote | PlanKind::Switchover | PlanKind::Adopt => everybody(view),
+    }
+}
+
+/// All members.
+pub fn everybody(view: &ClusterView) -> Vec<InstanceId> {
+    view.cluster.members.iter().map(|member| member.instance.clone()).collect()
+}
+
 /// Whom an operation that begins with `plan` is about: the primary, or the member it moves. `None` only without members.
 pub fn subject_of(view: &ClusterView, plan: &Plan) -> Option<InstanceId> {
     let primary = view.primary().cloned();

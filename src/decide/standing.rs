@@ -63,7 +63,7 @@ pub(super) fn does_not_count(
     let between = Between {
         elapsed: Duration::ZERO,
         same_run: before.connection.is_some() && before.connection == stopped.connection,
-        ours: stood || view.own_statements.ended_since(*at),
+        ours: stood || view.own_statements.ended_since(acker, *at),
     };
     let loss = loss_between(before, stopped, between)?;
     let known = before.known();

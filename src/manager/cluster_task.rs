@@ -22,7 +22,7 @@ use crate::config::ClusterConfig;
 use crate::decide::failover::{self, Isolation};
 use crate::decide::guard::looks_on;
 use crate::decide::loss;
-use crate::decide::operation::Conduct;
+use crate::decide::operation::{Conduct, everybody, touched_by};
 use crate::decide::plan::Plan;
 use crate::decide::{Action, Decision, adopt, decide};
 use crate::execute::compose::Composed;
@@ -309,7 +309,8 @@ impl ClusterTask {
         let Some(recovery) = unfinished.filter(|_| !self.operations.is_running()) else { return };
         tracing::warn!(cluster = %self.view.cluster.name, recovery = recovery.id, "this recovery has not ended; going on");
         recall_proven(&recovery, &mut self.view);
-        self.spawn(recovery.clone(), move |view, token, _, world, journal| async move {
+        let touched = everybody(&self.view);
+        self.spawn(recovery.clone(), touched, move |view, token, _, world, journal| async move {
             recovery::resume(&view, &recovery, &token, &world, &journal).await
         });
     }
@@ -338,7 +339,8 @@ impl ClusterTask {
         }
         let recovery = self.stored(&plan, ask.clone()).await?;
         let id = recovery.id.clone();
-        self.spawn(recovery, move |view, token, abort, world, journal| async move {
+        let touched = touched_by(&self.view, &plan);
+        self.spawn(recovery, touched, move |view, token, abort, world, journal| async move {
             let operation = Operation { view: &view, plan: &plan, ask: ask.as_ref() };
             recovery::begin(operation, &abort, &token, &world, &journal).await
         });
@@ -356,7 +358,8 @@ impl ClusterTask {
         Ok(recovery)
     }
 
-    fn spawn<F, R>(&mut self, recovery: Recovery, run: F)
+    /// Runs it beside the loop; it may give statements to the servers `touched`.
+    fn spawn<F, R>(&mut self, recovery: Recovery, touched: Vec<InstanceId>, run: F)
     where
         F: FnOnce(ClusterView, Token, CancellationToken, Composed<Arc<LiveWorld>>, RecoveryJournal) -> R,
         R: Future<Output = Result<Outcome, crate::store::StoreError>> + Send + 'static,
@@ -364,7 +367,7 @@ impl ClusterTask {
         let about = recovery.about.clone();
         let abort = self.operations.begun(&recovery);
         let token = self.operations.token_of(&recovery, self.leadership.ballot());
-        self.view.own_statements.begin();
+        self.view.own_statements.begin(touched);
         let journal = RecoveryJournal::new(self.store.clone(), recovery, self.recovery.clone());
         let world = Composed::new(Arc::clone(&self.world));
         let work = run(self.view.clone(), token, abort, world, journal);

@@ -2,6 +2,7 @@
 //! of both its threads throw away what it had received and not applied. From then on its word proves nothing, until it has been level
 //! with a living primary again. A manager believes what it saw itself and what the record says; anything else is doubt. No IO, no clock.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -55,32 +56,35 @@ pub struct Between {
     pub ours: bool,
 }
 
-/// When this manager itself may have given statements.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Which servers this manager itself may have given statements, and when.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnStatements {
-    running: bool,
-    until: Option<Moment>,
+    /// Of the operation that runs.
+    running: Vec<InstanceId>,
+    /// When the last operation that may have given it some ended.
+    ended: BTreeMap<InstanceId, Moment>,
 }
 
 impl OwnStatements {
-    /// An operation runs from now on.
-    pub fn begin(&mut self) {
-        self.running = true;
+    /// An operation runs from now on that may give some to `instances`.
+    pub fn begin(&mut self, instances: Vec<InstanceId>) {
+        self.running = instances;
     }
 
     /// It has ended.
     pub fn end(&mut self, now: Moment) {
-        (self.running, self.until) = (false, Some(now));
+        let ended = std::mem::take(&mut self.running);
+        self.ended.extend(ended.into_iter().map(|instance| (instance, now)));
     }
 
-    /// Some may have been given after a look at `then`, and before now.
-    pub fn may_be_since(&self, then: Moment) -> bool {
-        self.running || self.ended_since(then)
+    /// Some may have been given to `instance` after a look at `then`, and before now.
+    pub fn may_be_since(&self, instance: &InstanceId, then: Moment) -> bool {
+        self.running.contains(instance) || self.ended_since(instance, then)
     }
 
     /// The same of operations that have ended.
-    pub fn ended_since(&self, then: Moment) -> bool {
-        self.until.is_some_and(|until| then <= until)
+    pub fn ended_since(&self, instance: &InstanceId, then: Moment) -> bool {
+        self.ended.get(instance).is_some_and(|ended| then <= *ended)
     }
 }
 

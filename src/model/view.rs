@@ -128,7 +128,7 @@ impl Seen {
     }
 
     /// Takes in a new answer, noting what changed since the last one.
-    fn take_report(&mut self, at: Moment, report: &Report, own: OwnStatements) {
+    fn take_report(&mut self, at: Moment, report: &Report, own: (&OwnStatements, &InstanceId)) {
         self.compare_runs(at, report, own);
         self.note_rows_left_out(report);
         if let Some(connection) = report.connection
@@ -141,13 +141,16 @@ impl Seen {
         self.last_report = Some((at, report.clone()));
     }
 
-    fn compare_runs(&mut self, at: Moment, report: &Report, own: OwnStatements) {
+    fn compare_runs(&mut self, at: Moment, report: &Report, (own, instance): (&OwnStatements, &InstanceId)) {
         if let Some((before_at, before)) = &self.last_report {
             let answered_then =
                 |(known, first): &(u64, Moment)| report.connection == Some(*known) && first <= before_at;
             let same_run = self.answered_on.iter().any(answered_then);
-            let between =
-                Between { elapsed: at.since(*before_at), same_run, ours: own.may_be_since(*before_at) };
+            let between = Between {
+                elapsed: at.since(*before_at),
+                same_run,
+                ours: own.may_be_since(instance, *before_at),
+            };
             if let Some(loss) = loss_between(before, report, between) {
                 self.doubt = Some(Doubt::after(self.doubt.take(), at, loss, before.known()));
             } else if self.doubt.as_ref().is_some_and(|doubt| doubt.was_an_older_look(at, report)) {
@@ -344,7 +347,7 @@ impl ClusterView {
         seen.note_history(&look);
         match &look.seen {
             Ok(report) => {
-                seen.take_report(look.at, report, self.own_statements);
+                seen.take_report(look.at, report, (&self.own_statements, &look.of));
                 seen.failing_since = None;
             }
             Err(_) => {
@@ -619,7 +622,7 @@ impl ClusterView {
             // What another server said under this name is nothing to compare with.
             seen.last_report.take_if(|(_, last)| !last.identity.is_same_server(&report.identity));
             if seen.last_report.as_ref().is_none_or(|(when, _)| *when <= asked_at) {
-                seen.take_report(asked_at, report, self.own_statements);
+                seen.take_report(asked_at, report, (&self.own_statements, instance));
             }
         }
         let heard = seen.agent.as_ref().filter(|_| seen.agent_lost_at.is_none());

@@ -6,6 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::join_all;
 use mha::decide::lease::bid::Bid;
+use mha::decide::operation::{everybody, touched_by};
 use mha::decide::plan::{Plan, PlanKind};
 use mha::decide::standing::known_to_record;
 use mha::decide::topology;
@@ -283,7 +284,7 @@ impl Manager {
     /// Sees a stored recovery through; meanwhile the cluster is looked at and decided about, as without it.
     pub(crate) async fn carry_out(&mut self, recovery: &Recovery, plan: &Plan) {
         let abort = self.operations.begun(recovery);
-        self.view.own_statements.begin();
+        self.view.own_statements.begin(touched_by(&self.view, plan));
         self.call_off_now_and_then(&abort, plan.kind);
         let (token, world, journal) = self.tools(recovery);
         let view = self.view.clone();
@@ -362,7 +363,7 @@ impl Manager {
             sim.say(format!("m{} resumes: {}", self.m, recovery.title));
         });
         self.operations.begun(recovery);
-        self.view.own_statements.begin();
+        self.view.own_statements.begin(everybody(&self.view));
         let (token, world, journal) = self.tools(recovery);
         let view = self.view.clone();
         let outcome = self.beside(recovery::resume(&view, recovery, &token, &world, &journal)).await;
