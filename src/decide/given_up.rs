@@ -21,7 +21,7 @@ pub(super) fn given_up(view: &ClusterView, report: &Report) -> GtidSet {
     };
     let former =
         view.seen.iter().filter(|(instance, seen)| led(instance, seen) || led_before(view, instance, seen));
-    let identities = former.filter_map(|(_, seen)| Some(&seen.last_report.as_ref()?.1.identity));
+    let identities = former.filter_map(|(instance, _)| view.identity_of(instance));
     let left = identities.map(|identity| report.known().written_by(identity));
     let left = left.fold(nothing, |all, set| all.try_union(&set).unwrap_or(all));
     left.minus(&view.without_foreign(base))

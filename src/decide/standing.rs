@@ -24,7 +24,7 @@ pub fn known_to_record(view: &ClusterView, decision: &Decision) -> Option<Record
     let ackers: Vec<AckerEvidence> =
         record.ackers.iter().filter_map(|acker| view.evidence(acker, refused)).collect();
     let (resets, filtered_logs) = (view.resets(), view.filtered_logs());
-    let rows_left_out = view.rows_left_out();
+    let (rows_left_out, identities) = (view.rows_left_out(), view.identities());
     // It ends when a base is recorded, not when its cause does.
     let lapse = record.lapse.clone().or_else(|| lapse(view));
     let answered_alone = view.answered_alone().cloned();
@@ -33,9 +33,10 @@ pub fn known_to_record(view: &ClusterView, decision: &Decision) -> Option<Record
         && resets == record.history_resets
         && filtered_logs == record.filtered_logs
         && rows_left_out == record.rows_left_out
+        && identities == record.identities
         && answered_alone == record.answered_alone
         && lapse.is_some() == record.lapse.is_some();
-    let known = Known { ackers, resets, filtered_logs, rows_left_out, answered_alone, lapse };
+    let known = Known { ackers, resets, filtered_logs, rows_left_out, identities, answered_alone, lapse };
     (!same).then_some(RecordChange::Known(known))
 }
 

@@ -153,8 +153,11 @@ impl Operations {
             }
             return None;
         }
-        // A failover leaves the old primary, and half a return leaves the member, as it was: a later recovery mends it.
-        if Conduct::of(ended.kind).preempts || !ended.leads_back() {
+        // A failover leaves the old primary, and half a return leaves the member, as it was: a later recovery mends it. So does a repair that
+        // records another primary in its place.
+        let untouched =
+            ended.plan(ended.kind).is_some_and(|plan| plan.steps().all(|step| step.instance() != about));
+        if Conduct::of(ended.kind).preempts || !ended.leads_back() || untouched {
             intents.note_replaced(about);
         } else {
             intents.note_done(about);
@@ -280,6 +283,23 @@ mod tests {
         };
         assert_eq!((end(PlanKind::Rejoin), end(PlanKind::Isolate), end(PlanKind::Repair)), (1, 1, 1));
         assert_eq!((end(PlanKind::Switchover), end(PlanKind::Topology)), (0, 0));
+    }
+
+    #[test]
+    fn what_was_left_of_a_member_outlives_a_repair_that_does_nothing_about_it() {
+        let was_left = |instance: &str| {
+            let mut intents = Intents::default();
+            intents.note_left(&["db2 was stopped to lead, and did not".to_owned()]);
+            let ended = recovery(plan(
+                PlanKind::Repair,
+                vec![Step::Open { instance: db(instance), generation: Generation(5) }],
+            ));
+            let mut operations = Operations::default();
+            operations.begun(&ended);
+            operations.ended(&ended, &Outcome::Done, Some(&record()), &mut intents, NOW);
+            intents.was_left(&db("db2"))
+        };
+        assert!(was_left("db1") && !was_left("db2"));
     }
 
     #[test]

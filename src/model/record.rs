@@ -9,7 +9,7 @@ use super::events::EventsWanted;
 use super::gtid::GtidSet;
 use super::instance::InstanceId;
 use super::overtaken::Recorded;
-use super::standing::{AckerEvidence, AnsweredAlone, FilteredLog, KnownReset, RowsLeftOut};
+use super::standing::{AckerEvidence, AnsweredAlone, FilteredLog, KnownReset, MemberIdentity, RowsLeftOut};
 use super::wishes::Wishes;
 
 mod change;
@@ -73,6 +73,9 @@ pub struct ClusterRecord {
     /// Servers whose binary log leaves something out, as last read.
     #[serde(default)]
     pub filtered_logs: Vec<FilteredLog>,
+    /// Who the members' servers were when they last answered.
+    #[serde(default)]
+    pub identities: Vec<MemberIdentity>,
     /// Replicas that may lack rows whose transactions they have, until their data is replaced or an operator has looked.
     #[serde(default)]
     pub rows_left_out: Vec<RowsLeftOut>,
@@ -113,6 +116,7 @@ impl ClusterRecord {
             ackers_proven: Vec::new(),
             history_resets: Vec::new(),
             filtered_logs: Vec::new(),
+            identities: Vec::new(),
             rows_left_out: Vec::new(),
             answered_alone: None,
             lapse: None,

@@ -10,7 +10,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::gtid::GtidSet;
-use super::instance::InstanceId;
+use super::instance::{Identity, InstanceId};
 use super::report::Report;
 use super::restrictions::Setting;
 use super::time::Moment;
@@ -182,8 +182,16 @@ pub struct Known {
     /// Of the primary.
     pub answered_alone: Option<AnsweredAlone>,
     pub rows_left_out: Vec<RowsLeftOut>,
+    pub identities: Vec<MemberIdentity>,
     /// Why the primary's acknowledgements did not prove that another server has the row, at some time since its base was recorded.
     pub lapse: Option<String>,
+}
+
+/// Who a member's server was when it last answered. What it wrote is told by that, also while it does not run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberIdentity {
+    pub instance: InstanceId,
+    pub identity: Identity,
 }
 
 /// A server that was seen to have forgotten its own history.

@@ -11,7 +11,7 @@ use super::cluster::{Cluster, Voter};
 use super::events::ServerEvents;
 use super::gtid::GtidSet;
 use super::history::HistoryReset;
-use super::instance::InstanceId;
+use super::instance::{Identity, InstanceId};
 use super::inventory::Inventory;
 use super::job::Phase;
 use super::observation::{AgentSeen, AgentStatus, Observation, Probe, Process, Unseen, Vantage};
@@ -21,8 +21,8 @@ use super::record::ClusterRecord;
 use super::report::{Report, SemiSync, ThreadState};
 use super::restrictions::Setting;
 use super::standing::{
-    AckerEvidence, AnsweredAlone, Between, Crowd, Doubt, FilteredLog, KnownReset, Loss, OwnStatements,
-    RESTART_SLACK, RowsLeftOut, ServerRun, Standing, has, loss_between,
+    AckerEvidence, AnsweredAlone, Between, Crowd, Doubt, FilteredLog, KnownReset, Loss, MemberIdentity,
+    OwnStatements, RESTART_SLACK, RowsLeftOut, ServerRun, Standing, has, loss_between,
 };
 use super::time::Moment;
 
@@ -585,6 +585,24 @@ impl ClusterView {
         };
         let gone = self.recorded_of_others(|record| &record.rows_left_out, |left_out| &left_out.instance);
         left_out.map(named).chain(gone).collect()
+    }
+
+    /// Who the members' servers are, or were when they last answered.
+    pub fn identities(&self) -> Vec<MemberIdentity> {
+        let of = |instance: &InstanceId| {
+            let identity = self.identity_of(instance)?.clone();
+            Some(MemberIdentity { instance: instance.clone(), identity })
+        };
+        self.seen.keys().filter_map(of).collect()
+    }
+
+    /// The same of one.
+    pub fn identity_of(&self, instance: &InstanceId) -> Option<&Identity> {
+        let answered = self.of(instance).and_then(|seen| Some(&seen.last_report.as_ref()?.1.identity));
+        answered.or_else(|| {
+            let mut recorded = self.record.iter().flat_map(|record| &record.identities);
+            recorded.find(|known| known.instance == *instance).map(|known| &known.identity)
+        })
     }
 
     /// An operator vouches for the rows of that server.

@@ -166,6 +166,7 @@ impl ClusterRecord {
                 record.filtered_logs.clone_from(&known.filtered_logs);
                 record.answered_alone.clone_from(&known.answered_alone);
                 record.rows_left_out.clone_from(&known.rows_left_out);
+                record.identities.clone_from(&known.identities);
                 record.lapse.clone_from(&known.lapse);
             }
             RecordChange::Votes { without } => record.without_vote.clone_from(without),
