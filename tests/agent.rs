@@ -262,10 +262,45 @@ async fn fail_over(cluster: &Cluster) {
     cluster.done(Step::ArmSource { instance: db2.clone(), acks: 1 }).await;
     cluster.done(Step::PointReplica { instance: db3, source: db2.clone(), acker: true }).await;
     cluster.done(Step::AckersAttached { instance: db2.clone(), acks: 1 }).await;
+    a_role_that_cannot_be_written_is_granted_nothing(cluster).await;
     cluster.done(Step::Open { instance: db2.clone(), generation: Generation(2) }).await;
     cluster.done(Step::HoldVip { instance: db2, generation: Generation(2), vip: vip() }).await;
     println!("{:>7.1} ms  the whole, one step after the other", began.elapsed().as_secs_f64() * 1e3);
     assert!(reaches("db2") && reaches("10.77.0.100") && !reaches("db1"));
+}
+
+/// As on a full disk: the new file beside the old one cannot be made.
+async fn a_role_that_cannot_be_written_is_granted_nothing(cluster: &Cluster) {
+    let own = PathBuf::from(std::env::var("AGENT_TEST_DIR").unwrap()).join("db2/agent");
+    let in_the_way = ["role.new", "writable.new", "writable-step.new"].map(|name| own.join(name));
+    for path in &in_the_way {
+        std::fs::create_dir(path).unwrap();
+    }
+    let open = Step::Open { instance: db("db2"), generation: Generation(2) };
+    let why = cluster.step(open).await.unwrap_err().to_string();
+    assert!(why.contains("role.json") && why.contains("make room on that disk"), "{why}");
+    for voter in ["db1", "db3"] {
+        let voter = cluster.of(voter).status(SOON).await.unwrap();
+        assert_eq!(voter.accepted_for, Some(db("db2")), "it accepted the claim");
+        assert_eq!(voter.granted_ago, None, "and was asked for no lease: {voter:?}");
+    }
+    let target = cluster.of("db2").status(SOON).await.unwrap();
+    assert_eq!(target.access, Access::Admitted, "still what it was: {target:?}");
+    let again = cluster.step(Step::StopReplicating { instance: db("db2") }).await;
+    let why = again.unwrap_err().to_string();
+    assert!(why.contains("its own data directory") && why.contains("writable-step.new"), "{why}");
+    let told = async |fault: bool| {
+        let began = Instant::now();
+        while cluster.of("db2").status(SOON).await.unwrap().own_disk_fault.is_some() != fault {
+            assert!(began.elapsed() < SOON * 2, "a manager is not told");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    told(true).await;
+    for path in &in_the_way {
+        std::fs::remove_dir(path).unwrap();
+    }
+    told(false).await;
 }
 
 async fn old_primary_comes_back(cluster: &Cluster) {

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::barrier;
 use super::sql::connect_admin;
 use super::state::Shared;
 use super::streams;
+use super::{barrier, own_disk};
 use crate::decide::lease::holder::Input;
 use crate::execute::world::StepError;
 use crate::model::ballot::Generation;
@@ -34,6 +34,8 @@ pub(super) async fn block(
     deadline: Instant,
 ) -> Result<(), StepError> {
     let failed = |error: ClientError| StepError::Failed(error.to_string());
+    // While clients are let in still: a fence that cannot be written closes the server, and then nothing can open it again.
+    own_disk::check(shared).await.map_err(StepError::Failed)?;
     // Of its own: when it hangs it is ended by its number, and nothing else with it.
     let mut conn = connect_admin(shared, deadline).await.map_err(failed)?;
     let id = session_of(&mut conn, deadline).await.map_err(failed)?;

@@ -12,7 +12,9 @@ use serde::de::DeserializeOwned;
 /// Why a file was not written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum DurableError {
-    #[error("{doing} {path}: {source}; nothing that depends on it is answered until it works")]
+    #[error(
+        "{doing} {path}: {source}; nothing that depends on this file is done until it works: make room on that disk, or mend it"
+    )]
     Io { path: PathBuf, doing: &'static str, source: io::Error },
     #[error(
         "{path} is damaged ({source}); restore it from this host's backup, or move it away only when this host's vote \
@@ -57,6 +59,27 @@ fn put<T: Serialize>(path: &Path, value: &T, sync: bool) -> Result<(), DurableEr
     }
 }
 
+/// So much is tried: what this host keeps of its role and of one cluster's votes is smaller, beside what it replaces.
+const TRIED: usize = 16 << 10;
+
+/// Whether a new file at `path` could be written and synced now. Nothing is left of it. Blocks on the disk.
+///
+/// # Errors
+/// Why not.
+pub fn try_write(path: &Path) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let tried =
+        options.write(true).create(true).truncate(true).mode(0o600).open(path).and_then(|mut file| {
+            file.write_all(&[0; TRIED])?;
+            file.sync_all()
+        });
+    match fs::remove_file(path) {
+        // It could not even be made.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => tried,
+        removed @ (Ok(()) | Err(_)) => tried.and(removed),
+    }
+}
+
 /// Reads a value; `None` when there is no such file.
 ///
 /// # Errors
@@ -68,5 +91,25 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, DurableError>
         Ok(bytes) => serde_json::from_slice(&bytes)
             .map(Some)
             .map_err(|source| DurableError::Damaged { path: path.to_owned(), source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_try_leaves_nothing_and_says_why_it_failed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("writable.new");
+        try_write(&path).unwrap();
+        assert!(!path.exists());
+        fs::create_dir(&path).unwrap();
+        assert_eq!(try_write(&path).unwrap_err().kind(), io::ErrorKind::IsADirectory);
+        assert!(try_write(&directory.path().join("nowhere/file")).is_err());
+        // Every write to this device fails as on a full disk.
+        let full = directory.path().join("full");
+        std::os::unix::fs::symlink("/dev/full", &full).unwrap();
+        assert_eq!(try_write(&full).unwrap_err().kind(), io::ErrorKind::StorageFull);
     }
 }

@@ -236,7 +236,10 @@ impl Keeper {
     async fn carry_out(&mut self, effects: Vec<Effect>) -> Result<(), OrderError> {
         let mut first = Ok(());
         for effect in effects {
-            let opens = matches!(effect, Effect::Admit | Effect::SendRenew { .. } | Effect::Resume);
+            let opens = matches!(
+                effect,
+                Effect::Admit | Effect::SendRenew { .. } | Effect::HoldVip { .. } | Effect::Resume
+            );
             if first.is_err() && opens {
                 continue;
             }

@@ -25,6 +25,7 @@ mod leaving;
 mod logs;
 mod opening;
 mod ordered_stop;
+mod own_disk;
 mod poll;
 pub mod ports;
 mod reach;
@@ -142,6 +143,7 @@ pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<(), A
         spawn(&shared, logs::run(Arc::clone(&shared)));
         spawn(&shared, reach::run(Arc::clone(&shared)));
     }
+    spawn(&shared, own_disk::run(Arc::clone(&shared)));
     spawn(&shared, relearn::run(Arc::clone(&shared)));
     tracing::info!(host = shared.config.host, listen = %shared.config.listen, "the agent runs");
     // The port is bound, and what the kernel still allows was adopted. Without a service manager there is nobody to notify.

@@ -81,6 +81,8 @@ pub struct Seen {
     /// Transactions the primary lacks, saved here.
     pub extra: Option<Saved>,
     pub disks: Vec<Disk>,
+    /// Why the agent could not write to its own data directory when it last tried.
+    pub own_disk_fault: Option<String>,
     pub log_fault: Option<LogFault>,
     /// Since when a statement that stops replication has not come back, and its applier has waited for a table lock.
     pub stop_hangs_since: Option<Moment>,
@@ -214,6 +216,7 @@ impl Shared {
             last_identity: None,
             extra: None,
             disks: Vec::new(),
+            own_disk_fault: None,
             log_fault: None,
             stop_hangs_since: None,
             applier_waits_since: None,
@@ -384,6 +387,7 @@ impl Shared {
             extra: seen.extra.clone(),
             job: self.jobs.shown(),
             disks: seen.disks.clone(),
+            own_disk_fault: seen.own_disk_fault.clone(),
             log_fault: seen.log_fault.clone(),
             stop_hangs: seen.stop_hangs_since.map(|since| now.since(since)),
             applier_waits: seen.applier_waits_since.map(|since| now.since(since)),

@@ -15,7 +15,7 @@ use super::start::StartAs;
 use super::state::{ServerProcess, Shared};
 use super::streams::{deafen, leaving, spare_replicas, unblock};
 use super::wire::StepRequest;
-use super::{barrier, block, exchange, extra, ordered_stop, rebuild, start, take_back};
+use super::{barrier, block, exchange, extra, ordered_stop, own_disk, rebuild, start, take_back};
 use crate::clock;
 use crate::decide::lease::holder::{Input, Role};
 use crate::decide::lease::refusal::{Refusal, permits};
@@ -150,7 +150,10 @@ async fn done(shared: &Arc<Shared>, request: &StepRequest, deadline: Instant) ->
         }
         Step::StopReplicating { .. } => {
             let _alone = turn(shared, step, deadline).await?;
-            sql(shared, step, deadline).await.map(server)
+            // A server that is to lead is told this first, and it is the last that is taken back where its host cannot keep that it leads.
+            let (kept, stopped) = tokio::join!(own_disk::check(shared), sql(shared, step, deadline));
+            kept.map_err(failed)?;
+            stopped.map(server)
         }
         Step::CatchUpFrom { source, .. } => {
             unblock(shared, source).await?;

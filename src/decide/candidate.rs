@@ -74,6 +74,8 @@ pub enum Against {
     NoAgent,
     /// It can write nothing, and so neither lead nor acknowledge.
     Disk(Disk),
+    /// Its agent could not keep that it leads, so it would not.
+    AgentDisk(String),
     /// Another cluster's server: it follows a source that is no member.
     Stranger(InstanceId),
 }
@@ -114,6 +116,7 @@ impl fmt::Display for Against {
             Self::NoAgent => f.write_str("no word from its agent"),
             Self::Stopping => f.write_str("is being stopped by its service manager"),
             Self::Disk(disk) => write!(f, "{disk}"),
+            Self::AgentDisk(why) => write!(f, "its agent cannot write to its own data directory ({why})"),
             Self::Stranger(source) => write!(f, "replicates from {source}, which is no member"),
         }
     }
@@ -185,6 +188,7 @@ impl Candidate {
             | Against::NewerThan { .. }
             | Against::Stopping
             | Against::Disk(_)
+            | Against::AgentDisk(_)
             | Against::NoAgent => false,
         })
     }
@@ -226,6 +230,7 @@ impl Candidate {
             | Against::Delayed(_)
             | Against::MultiSource(_)
             | Against::NewerThan { .. }
+            | Against::AgentDisk(_)
             | Against::NoAgent => true,
         })
     }
@@ -454,6 +459,8 @@ fn against<'a>(
         against.push(Against::Stopping);
     }
     against.extend(seen.agent_now().and_then(AgentStatus::stuck_disk).copied().map(Against::Disk));
+    let own_disk = seen.agent_now().and_then(|agent| agent.own_disk_fault.clone());
+    against.extend(own_disk.map(Against::AgentDisk));
     match report {
         Some(report) => {
             // What another cluster wrote is foreign, not errant: `MultiSource` says so already.

@@ -54,6 +54,12 @@ pub(crate) fn issues(view: &ClusterView, now: Moment) -> Vec<String> {
                  compared, and a later SET GLOBAL gtid_slave_pos can leave it out"
             )
         }));
+        if let Some(why) = seen.agent_now().and_then(|agent| agent.own_disk_fault.as_ref()) {
+            found.push(format!(
+                "{instance}: its agent cannot write to its own data directory ({why}): its host can neither take the lead nor hand it over, and \
+                 does not vote for a new primary; make room there, or mend that disk"
+            ));
+        }
         for disk in seen.agent_now().iter().flat_map(|agent| &agent.disks) {
             if disk.is_stuck() {
                 found.push(format!("{instance}: {disk}; nothing is written there until that is mended"));

@@ -43,6 +43,11 @@ pub enum Obstacle {
     /// A lease and a fence are needed at both ends.
     NoAgent(InstanceId),
     AgentStopping(InstanceId),
+    /// It could not keep that the old primary was closed, nor that it leads again where that is taken back.
+    AgentDisk {
+        instance: InstanceId,
+        why: String,
+    },
     Behind {
         instance: InstanceId,
         by: Duration,
@@ -120,6 +125,12 @@ impl fmt::Display for Obstacle {
             Self::AgentStopping(instance) => {
                 write!(f, "{} is being stopped; wait until it is back", instance.host)
             }
+            Self::AgentDisk { instance, why } => write!(
+                f,
+                "the agent on {} cannot write to its own data directory ({why}), so it could not keep that its server gives the lead up; make \
+                 room there, or mend that disk",
+                instance.host
+            ),
             Self::Behind { instance, by, allowed, remaining: Some(remaining) } => write!(
                 f,
                 "{instance} is {} behind, and {} are allowed with {} left until the deadline; wait, lighten its load, or give the \

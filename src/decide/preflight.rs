@@ -141,6 +141,8 @@ fn at_primary(
     found: &mut Vec<Obstacle>,
 ) {
     agent(view, primary, found);
+    let own_disk = view.of(primary).and_then(|seen| seen.agent_now()?.own_disk_fault.clone());
+    found.extend(own_disk.map(|why| Obstacle::AgentDisk { instance: primary.clone(), why }));
     let stuck = view.of(primary).and_then(|seen| seen.agent_now()?.heartbeat_stuck);
     if let Some(since) = stuck.filter(|since| *since > HANGS) {
         found.push(Obstacle::WritesHang { instance: primary.clone(), since });

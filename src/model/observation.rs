@@ -233,6 +233,9 @@ pub struct AgentStatus {
     /// The filesystems its server writes to, each once; empty where they cannot be looked at.
     #[serde(default)]
     pub disks: Vec<Disk>,
+    /// Why the agent itself cannot write to its own data directory: it can keep neither a role nor a vote.
+    #[serde(default)]
+    pub own_disk_fault: Option<String>,
     /// The newest file of its server's binary log that cannot be read; `None` too where nobody looks.
     #[serde(default)]
     pub log_fault: Option<LogFault>,

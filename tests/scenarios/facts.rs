@@ -217,6 +217,8 @@ fn server_is(host: &mut Host, fact: &[&str]) -> Done {
         ["answered", n, "alone"] => host.semi_sync.unacknowledged += number::<u64>(n)?,
         ["shut", "down", "while", "commits", "waited"] => host.answered_at_shutdown = true,
         ["after-commit"] => host.semi_sync.after_sync = false,
+        ["agent", "cannot", "write:", why @ ..] => host.own_disk_fault = Some(why.join(" ")),
+        ["agent", "can", "write"] => host.own_disk_fault = None,
         ["disk", state @ ..] => host.disk = disk(state)?,
         ["ackers", n] => (host.semi_sync.clients, host.clients_told) = (number(n)?, true),
         ["acknowledges"] => {

@@ -83,6 +83,7 @@ pub(crate) struct Host {
     /// What its service manager has said, and when.
     pub(crate) leaving: Option<(Leaving, Moment)>,
     pub(crate) disk: Option<Disk>,
+    pub(crate) own_disk_fault: Option<String>,
     /// For how long its applier has waited for a lock, and a statement that stops it for that.
     pub(crate) stop_hangs: Option<Duration>,
     /// Its threads stand still, and no statement stopped them.
@@ -158,6 +159,7 @@ impl Host {
             job: None,
             leaving: None,
             disk: None,
+            own_disk_fault: None,
             stop_hangs: None,
             threads_killed: false,
             stopped_by_order: false,

@@ -302,6 +302,7 @@ impl World {
             extra: host.saved.clone(),
             job: host.job.clone(),
             disks: host.disk.into_iter().collect(),
+            own_disk_fault: host.own_disk_fault.clone(),
             log_fault: host.log_fault.clone(),
             stop_hangs: host.stop_hangs,
             applier_waits: host.stop_hangs,

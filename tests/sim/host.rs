@@ -425,6 +425,7 @@ impl Sim {
             extra: state.saved.clone(),
             job: None,
             disks: Vec::new(),
+            own_disk_fault: None,
             log_fault: None,
             stop_hangs: None,
             applier_waits: None,

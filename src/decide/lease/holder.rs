@@ -337,9 +337,10 @@ impl Holder {
         self.kept = Kept { role: Role::Primary { generation }, epoch: self.kept.epoch + 1, vip: false };
         self.since = now;
         self.ordered = true;
-        // Asked while the role is being written: what is answered counts only after that.
-        let mut effects = self.renew(generation, self.terms.lease, now);
-        effects.push(Effect::Persist);
+        // Written before anybody is asked. A host that asked first and then could not write would have a majority's grants for a generation
+        // that it does not lead, and the old primary's agent takes its block back only while no voter has granted anything.
+        let mut effects = vec![Effect::Persist];
+        effects.extend(self.renew(generation, self.terms.lease, now));
         Ok(effects)
     }
 
@@ -365,7 +366,7 @@ impl Holder {
         match self.open_until.filter(|until| *until > now) {
             Some(until) if self.kept.role == (Role::Primary { generation }) => {
                 self.kept.vip = true;
-                Ok(vec![Effect::HoldVip { until }, Effect::Persist])
+                Ok(vec![Effect::Persist, Effect::HoldVip { until }])
             }
             Some(_) | None => Err(Refusal::NotHolding(generation)),
         }

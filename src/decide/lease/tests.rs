@@ -261,7 +261,7 @@ fn opened() -> Holder {
     assert_eq!(effects, []);
     let effects = holder.handle(Input::Open { generation: Generation(1), epoch: 0 }, at(0)).unwrap();
     let renewal = Effect::SendRenew { generation: Generation(1), lasts: T };
-    assert_eq!(effects, [renewal, Effect::Persist]);
+    assert_eq!(effects, [Effect::Persist, renewal], "what could not be written is not asked for");
     assert_eq!(holder.handle(granted("db1", 1, 0), at(1)).unwrap(), []);
     assert_eq!(holder.handle(granted("db2", 1, 0), at(5)).unwrap(), [Effect::HoldOpen { until: at(3_000) }]);
     holder
