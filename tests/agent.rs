@@ -148,6 +148,7 @@ async fn inside() {
     wrong_token_and_older_ballot(&cluster).await;
     cluster.adopt().await;
     a_dead_agents_lease_ends(&cluster).await;
+    a_cut_off_primary_whose_agent_restarts_is_writable_again(&cluster).await;
     a_dead_server_is_told_closed(&cluster).await;
     fail_over(&cluster).await;
     old_primary_comes_back(&cluster).await;
@@ -228,6 +229,49 @@ async fn a_dead_agents_lease_ends(cluster: &Cluster) {
     }
 }
 
+/// Closed and read-only while it hears no majority; then its agent is restarted, and no manager is there to say anything.
+async fn a_cut_off_primary_whose_agent_restarts_is_writable_again(cluster: &Cluster) {
+    let log = PathBuf::from(std::env::var("AGENT_TEST_DIR").unwrap()).join("db1/mha-agent.log");
+    let said = |what: &str| std::fs::read_to_string(&log).unwrap_or_default().matches(what).count();
+    // A commit that waits for an acknowledgement would hold read_only up, and the heartbeat is one.
+    let socket = log.with_file_name("run").join("server.sock");
+    let acknowledged = |on: &str| {
+        let switch = format!("SET GLOBAL rpl_semi_sync_master_enabled = {on}");
+        let arguments = ["-uroot", "-S", socket.to_str().unwrap(), "-e", &switch];
+        assert!(Command::new("mariadb").args(arguments).status().unwrap().success());
+    };
+    acknowledged("OFF");
+    ask("down-link db1").await;
+    let read_only = "the fenced server is read-only too";
+    until("the cut-off server is read-only", SOON * 2, || said(read_only) > 0).await;
+    acknowledged("ON");
+    ask("kill-agent db1").await;
+    ask("start-agent db1").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    ask("up-link db1").await;
+    until("the primary is open", SOON, || reaches("db1")).await;
+    wait_for_agents(cluster).await;
+    let began = Instant::now();
+    loop {
+        let status = cluster.of("db1").status(SOON).await.unwrap();
+        if status.server.is_ok_and(|report| !report.read_only) {
+            break;
+        }
+        assert!(began.elapsed() < SOON, "it stays read-only");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    println!("{:>7.1} ms  from open to writable", began.elapsed().as_secs_f64() * 1e3);
+    // What comes next begins from replicas that have everything.
+    let set = async |host| cluster.of(host).status(SOON).await.unwrap().server.unwrap().executed;
+    for replica in ["db2", "db3"] {
+        while !set(replica).await.contains(&set("db1").await) {
+            assert!(began.elapsed() < SOON * 4, "{replica} does not catch up");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    assert!(cluster.of("db1").status(SOON).await.unwrap().vip);
+}
+
 async fn a_dead_server_is_told_closed(cluster: &Cluster) {
     let mut events = cluster.of("db1").events(SOON).await.unwrap();
     let pid = match events.next(SOON).await.unwrap().process {
@@ -250,6 +294,7 @@ async fn a_dead_server_is_told_closed(cluster: &Cluster) {
 }
 
 async fn fail_over(cluster: &Cluster) {
+    cluster.tell_members(|membership| membership).await;
     let began = Instant::now();
     let [db1, db2, db3] = HOSTS.map(db);
     cluster.done(Step::Fence { instance: db1.clone(), generation: Generation(1) }).await;

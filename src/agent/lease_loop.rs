@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -74,6 +75,9 @@ struct RunFile {
     boot_id: String,
     until: Option<Moment>,
     server: Option<Process>,
+    /// The open server is still being made writable.
+    #[serde(default)]
+    resuming: bool,
 }
 
 /// The task.
@@ -85,6 +89,8 @@ pub struct Keeper {
     /// It was last noted that no majority of voters answers.
     unheard: bool,
     renewals: Renewals,
+    /// Whether the server, open already, is still being made writable.
+    resuming: Arc<AtomicBool>,
 }
 
 impl Keeper {
@@ -118,9 +124,17 @@ impl Keeper {
             until: run.as_ref().and_then(|run| run.until),
             server_up: server.is_some(),
             same_server: server.is_some() && server == was,
+            resuming: run.as_ref().is_some_and(|run| run.resuming),
         };
         shared.seen().process = process;
-        let mut keeper = Self { shared, holder: None, server, unheard: false, renewals: Renewals::default() };
+        let mut keeper = Self {
+            shared,
+            holder: None,
+            server,
+            unheard: false,
+            renewals: Renewals::default(),
+            resuming: Arc::default(),
+        };
         if let Some(membership) = membership {
             // A member without its role was somebody: closed until told.
             let kept = kept.unwrap_or(Kept { role: Role::Unknown, ..Kept::default() });
@@ -297,8 +311,14 @@ impl Keeper {
                 self.spawn(work);
             }
             Effect::Resume => {
-                let work = resume::lead_again(Arc::clone(&shared));
-                self.spawn(work);
+                self.resuming.store(true, Ordering::Relaxed);
+                self.write_run_file();
+                let (resuming, shared) = (Arc::clone(&self.resuming), Arc::clone(&shared));
+                // The run file says so from the next renewal on.
+                self.spawn(async move {
+                    resume::lead_again(shared).await;
+                    resuming.store(false, Ordering::Relaxed);
+                });
             }
         }
         Ok(())
@@ -326,7 +346,8 @@ impl Keeper {
             }
             None => {
                 let up = self.server.is_some();
-                let start = Start { same_boot: true, until: None, server_up: up, same_server: up };
+                let start =
+                    Start { same_boot: true, until: None, server_up: up, same_server: up, resuming: false };
                 self.begin(membership, Kept::default(), start).await;
             }
         }
@@ -407,7 +428,12 @@ impl Keeper {
 
     fn write_run_file(&self) {
         let until = self.holder.as_ref().and_then(Holder::open_until);
-        let file = RunFile { boot_id: self.shared.boot_id.clone(), until, server: self.server.clone() };
+        let file = RunFile {
+            boot_id: self.shared.boot_id.clone(),
+            until,
+            server: self.server.clone(),
+            resuming: self.resuming.load(Ordering::Relaxed),
+        };
         if let Err(error) = durable::write_volatile(&run_path(&self.shared), &file) {
             tracing::warn!(error = %error, "after a restart this agent begins closed");
         }

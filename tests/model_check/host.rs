@@ -76,7 +76,8 @@ pub(crate) struct Host {
 impl Host {
     pub(crate) fn adopted(terms: Terms, voter: Voter, kept: Option<Kept>, now: Moment) -> Self {
         let (voters, promises) = (terms.voters.len(), voter.promises());
-        let start = Start { same_boot: true, until: None, server_up: true, same_server: true };
+        let start =
+            Start { same_boot: true, until: None, server_up: true, same_server: true, resuming: false };
         Self {
             told: (promises.ballot.number, promises.generation),
             disk: promises.clone(),
@@ -392,6 +393,7 @@ impl Host {
             until: self.run_until,
             server_up: self.server_up,
             same_server: same_server && self.server_up,
+            resuming: false,
         };
         if self.holder.is_some() {
             let terms = machine.bounds.terms(at.host);

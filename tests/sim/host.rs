@@ -155,6 +155,7 @@ impl Sim {
             until,
             server_up: up,
             same_server: host.has_server && host.kept_server == self.servers[h].boot,
+            resuming: false,
         };
         let voter = Voter::restored(host.promises.clone(), now);
         let restored = host.has_server.then(|| Holder::restored(self.terms(h), host.kept, start, now));

@@ -43,7 +43,7 @@ pub struct Holder {
     incarnation: u64,
     /// The server is the one that held the lease, or its set was compared, or the manager ordered it open.
     trusted: bool,
-    /// It was restarted, so it is read-only and unarmed; or it was made read-only while it was closed.
+    /// It was restarted, so it is read-only and unarmed; or it was made read-only while it was closed, or may have been.
     restarted: bool,
     asked_at: Option<Moment>,
     renew_at: Moment,
@@ -77,9 +77,15 @@ impl Holder {
             Role::Primary { .. } => match start.until.filter(|until| same && *until > now) {
                 Some(until) => {
                     holder.adopted_until = Some(until);
-                    holder.hold(until)
+                    let mut effects = holder.hold(until);
+                    effects.extend(start.resuming.then_some(Effect::Resume));
+                    effects
                 }
-                None => vec![Effect::Close, Effect::ReleaseVip],
+                // The agent before this one may have made the closed server read-only. Only it knew that.
+                None => {
+                    holder.restarted = true;
+                    vec![Effect::Close, Effect::ReleaseVip]
+                }
             },
             Role::Replica if same => vec![Effect::Admit],
             // Another server than the one that was told to be a replica: it boots with replication stopped.

@@ -16,6 +16,8 @@ pub mod take_back;
 pub mod voter;
 
 #[cfg(test)]
+mod restarts;
+#[cfg(test)]
 mod schedules;
 #[cfg(test)]
 mod tests;

@@ -59,4 +59,6 @@ pub struct Start {
     pub server_up: bool,
     /// It is the same process as before the restart.
     pub same_server: bool,
+    /// The agent before was making the open server writable, and had not done so yet.
+    pub resuming: bool,
 }

@@ -13,9 +13,9 @@ use crate::model::instance::InstanceId;
 use crate::model::policy::Policy;
 use crate::model::time::Moment;
 
-const T: Duration = Duration::from_secs(3);
+pub(super) const T: Duration = Duration::from_secs(3);
 
-fn at(ms: u64) -> Moment {
+pub(super) fn at(ms: u64) -> Moment {
     Moment::from_micros(1_000_000 + ms * 1_000)
 }
 
@@ -230,14 +230,15 @@ fn the_wait_covers_clocks_that_run_apart() {
 
 // === the holder ===
 
-fn terms() -> Terms {
+pub(super) fn terms() -> Terms {
     let voters = ["db1", "db2", "db3"].map(str::to_owned).to_vec();
     Terms::new("db1", voters, &Policy::default())
 }
 
-const UP: Start = Start { same_boot: true, until: None, server_up: true, same_server: true };
+pub(super) const UP: Start =
+    Start { same_boot: true, until: None, server_up: true, same_server: true, resuming: false };
 
-fn granted(from: &str, generation: u64, sent: u64) -> Input {
+pub(super) fn granted(from: &str, generation: u64, sent: u64) -> Input {
     Input::Answer {
         from: from.to_owned(),
         generation: Generation(generation),
@@ -256,7 +257,7 @@ fn superseded(from: &str, sent: u64) -> Input {
 }
 
 /// Opened for generation 1 by grants asked for at 0.
-fn opened() -> Holder {
+pub(super) fn opened() -> Holder {
     let (mut holder, effects) = Holder::restored(terms(), Kept::default(), UP, at(0));
     assert_eq!(effects, []);
     let effects = holder.handle(Input::Open { generation: Generation(1), epoch: 0 }, at(0)).unwrap();
@@ -482,19 +483,4 @@ fn a_primary_is_not_admitted_as_a_replica() {
     holder.handle(Input::Fence { generation: Generation(1) }, at(10)).unwrap();
     let effects = holder.handle(Input::Admit, at(20)).unwrap();
     assert_eq!(effects, [Effect::ReleaseVip, Effect::Persist, Effect::Admit]);
-}
-
-#[test]
-fn a_planned_restart_holds_for_as_long_as_was_granted() {
-    let mut holder = opened();
-    let lasts = Duration::from_secs(60);
-    let effects = holder.handle(Input::Grace { lasts }, at(600)).unwrap();
-    assert_eq!(effects, [Effect::SendRenew { generation: Generation(1), lasts }]);
-    for voter in ["db1", "db3"] {
-        let answer = Renewed::Granted { lasts };
-        let input =
-            Input::Answer { from: voter.to_owned(), generation: Generation(1), sent_at: at(600), answer };
-        holder.handle(input, at(601)).unwrap();
-    }
-    assert_eq!(holder.open_until(), Some(at(60_600)));
 }

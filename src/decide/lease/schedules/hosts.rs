@@ -124,6 +124,7 @@ impl World {
             until: self.hosts[host].run_until,
             server_up: self.hosts[host].server_up,
             same_server: !self.dice.one_in(4),
+            resuming: false,
         };
         let terms = Terms { me: format!("db{host}"), ..self.terms.clone() };
         let (holder, effects) = Holder::restored(terms, self.hosts[host].kept, start, now);

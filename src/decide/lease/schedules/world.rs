@@ -199,7 +199,13 @@ impl World {
             .map(|host| {
                 let clock = clock();
                 let holder = (host < MEMBERS).then(|| {
-                    let start = Start { same_boot: true, until: None, server_up: true, same_server: true };
+                    let start = Start {
+                        same_boot: true,
+                        until: None,
+                        server_up: true,
+                        same_server: true,
+                        resuming: false,
+                    };
                     let terms = Terms { me: format!("db{host}"), ..terms.clone() };
                     Holder::restored(terms, Kept::default(), start, clock.read(0)).0
                 });
