@@ -160,6 +160,7 @@ async fn inside() {
     votes_are_lost(&cluster).await;
     idle_costs().await;
     votes_are_learned_again(&cluster).await;
+    a_server_that_is_not_found_is_not_told_gone(&cluster).await;
 }
 
 async fn wait_for_agents(cluster: &Cluster) {
@@ -511,6 +512,32 @@ async fn votes_are_learned_again(cluster: &Cluster) {
     };
     println!("{:>7.1} ms  until db3 votes again", began.elapsed().as_secs_f64() * 1e3);
     assert_eq!(learned.ballot, cluster.token.ballot);
+}
+
+/// Its pid file is missing, and agent.toml has another name for its socket.
+async fn a_server_that_is_not_found_is_not_told_gone(cluster: &Cluster) {
+    let own = PathBuf::from(std::env::var("AGENT_TEST_DIR").unwrap()).join("db3");
+    let process = async || cluster.of("db3").status(SOON).await.unwrap().process;
+    ask("kill-agent db3").await;
+    let text = std::fs::read_to_string(own.join("agent.toml")).unwrap();
+    let text = text.replace("run/server.sock", "other.sock").replace("run/server.pid", "other.pid");
+    std::fs::write(own.join("agent.toml"), text).unwrap();
+    std::os::unix::fs::symlink(own.join("run/server.sock"), own.join("other.sock")).unwrap();
+    ask("start-agent db3").await;
+    wait_for_agents(cluster).await;
+    assert!(matches!(process().await, Process::Running { .. }), "known by its number: {:?}", process().await);
+    ask("kill-agent db3").await;
+    std::fs::remove_file("/run/mha-db3/lease.json").unwrap();
+    ask("start-agent db3").await;
+    wait_for_agents(cluster).await;
+    let told = process().await;
+    assert!(matches!(&told, Process::Unknown { why } if why.contains("listens on port 3306")), "{told:?}");
+    ask("kill9 db3").await;
+    let began = Instant::now();
+    while !matches!(process().await, Process::Gone { .. }) {
+        assert!(began.elapsed() < SOON, "{:?}", process().await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// What an agent costs while nothing happens.

@@ -75,6 +75,9 @@ struct RunFile {
     boot_id: String,
     until: Option<Moment>,
     server: Option<Process>,
+    /// The server's data directory.
+    #[serde(default)]
+    data: Option<PathBuf>,
     /// The open server is still being made writable.
     #[serde(default)]
     resuming: bool,
@@ -99,25 +102,13 @@ impl Keeper {
     /// # Errors
     /// When what was kept cannot be read: then nothing is opened, and nothing guessed.
     pub async fn start(shared: Arc<Shared>, found: ServerProcess) -> Result<Self, DurableError> {
-        let run: Option<RunFile> = durable::read(&run_path(&shared)).unwrap_or_else(|error| {
-            // Only this boot's comfort: without it the host begins closed.
-            tracing::warn!(error = %error, "what this boot's kernel was told is not known");
-            None
-        });
-        let run = run.filter(|run| run.boot_id == shared.boot_id);
+        let run = run_file(&shared);
         let membership: Option<Membership> = durable::read(&shared.config.data_dir.join(MEMBERSHIP))?;
         let kept: Option<Kept> = durable::read(&role_path(&shared))?;
         let was = run.as_ref().and_then(|run| run.server.clone());
-        let (process, server) = match found {
-            ServerProcess::Running(watch) => {
-                let server = watch.process().clone();
-                (ServerProcess::Running(watch), Some(server))
-            }
-            // It ran in this boot, and does not any more: that is proof.
-            ServerProcess::Unknown(_) | ServerProcess::Gone(_) if was.is_some() => {
-                (ServerProcess::Gone(clock::now()), None)
-            }
-            other @ (ServerProcess::Unknown(_) | ServerProcess::Gone(_)) => (other, None),
+        let server = match &found {
+            ServerProcess::Running(watch) => Some(watch.process().clone()),
+            ServerProcess::Unknown(_) | ServerProcess::Gone(_) => None,
         };
         let start = Start {
             same_boot: run.is_some(),
@@ -126,7 +117,7 @@ impl Keeper {
             same_server: server.is_some() && server == was,
             resuming: run.as_ref().is_some_and(|run| run.resuming),
         };
-        shared.seen().process = process;
+        shared.seen().process = found;
         let mut keeper = Self {
             shared,
             holder: None,
@@ -432,6 +423,7 @@ impl Keeper {
             boot_id: self.shared.boot_id.clone(),
             until,
             server: self.server.clone(),
+            data: self.shared.seen().data.clone(),
             resuming: self.resuming.load(Ordering::Relaxed),
         };
         if let Err(error) = durable::write_volatile(&run_path(&self.shared), &file) {
@@ -456,6 +448,20 @@ async fn filter_changed(
 pub(super) fn terms(membership: &Membership, me: &str) -> Terms {
     let voters = membership.voters.iter().map(|voter| voter.host.clone()).collect();
     Terms::new(me, voters, &membership.policy)
+}
+
+/// The server's process and its data directory, as an earlier agent of this boot knew them.
+pub(super) fn known_before(shared: &Shared) -> (Option<Process>, Option<PathBuf>) {
+    run_file(shared).map_or((None, None), |run| (run.server, run.data))
+}
+
+fn run_file(shared: &Shared) -> Option<RunFile> {
+    let run: Option<RunFile> = durable::read(&run_path(shared)).unwrap_or_else(|error| {
+        // Only this boot's comfort: without it the host begins closed.
+        tracing::warn!(error = %error, "what this boot's kernel was told is not known");
+        None
+    });
+    run.filter(|run| run.boot_id == shared.boot_id)
 }
 
 /// Whether an agent has run since this boot, so that what the kernel holds is what it was told.

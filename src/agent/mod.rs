@@ -123,7 +123,9 @@ pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<(), A
         let saved = extra::known(&shared)?;
         shared.seen().extra = saved;
         rebuild::known(&shared)?;
-        let found = watch::look(&shared).await;
+        let (was, data) = lease_loop::known_before(&shared);
+        shared.seen().data = data;
+        let found = watch::look(&shared, was.as_ref()).await;
         if !matches!(found, ServerProcess::Running(_)) {
             // Before anybody hears that it does not run.
             error_log::recall(&shared);
@@ -132,7 +134,7 @@ pub async fn run(config: AgentConfig, cancel: CancellationToken) -> Result<(), A
         }
         let keeper = Keeper::start(Arc::clone(&shared), found.clone()).await?;
         tracker.spawn(vital("lease", keeper.run(inbox)));
-        spawn(&shared, watch::run(Arc::clone(&shared), found));
+        spawn(&shared, watch::run(Arc::clone(&shared), found, was));
         spawn(&shared, watch::warn_of_sockets(Arc::clone(&shared)));
         spawn(&shared, ports::run(Arc::clone(&shared)));
         spawn(&shared, poll::run(Arc::clone(&shared)));

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error_log;
-use super::host::process::{Find, ProcessError, Watch, find};
+use super::host::absence::{self, Marks};
+use super::host::process::{Find, Process, ProcessError, Watch, find};
 use super::host::service::Service;
 use super::lease_loop::Order;
 use super::state::{ServerProcess, Shared};
+use crate::model::time::Moment;
 use crate::{clock, config};
 
 /// Between two searches while no server runs.
@@ -24,23 +26,41 @@ pub(super) fn ways(shared: &Shared) -> Vec<Find> {
     pid_file.into_iter().chain([Find::Socket(server.socket.clone())]).collect()
 }
 
-/// Looks once.
-pub(super) async fn look(shared: &Shared) -> ServerProcess {
-    match search(shared).await {
-        Ok(Some(watch)) => ServerProcess::Running(Arc::new(watch)),
-        Ok(None) => not_found(shared.config.server.as_ref().and_then(|server| server.service.as_ref())),
-        Err(error) => ServerProcess::Unknown(error.to_string()),
+/// Looks once. `was` is the process that an earlier agent of this boot watched.
+pub(super) async fn look(shared: &Shared, was: Option<&Process>) -> ServerProcess {
+    let why = match search(shared).await {
+        Ok(Some(watch)) => return ServerProcess::Running(Arc::new(watch)),
+        Ok(None) => "no process is found by `pid_file` and `socket`".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    // A missing pid file, or a socket by another name, does not end a server that was seen to run.
+    match was.map(Watch::open) {
+        Some(Ok(Some(watch))) => return ServerProcess::Running(Arc::new(watch)),
+        Some(Err(error)) => return ServerProcess::Unknown(error.to_string()),
+        Some(Ok(None)) | None => {}
+    }
+    match prove_gone(shared, was).await {
+        Ok(()) => ServerProcess::Gone(clock::now()),
+        Err(reason) => ServerProcess::Unknown(format!("{why}, and {reason}")),
     }
 }
 
-/// Not finding it is no proof of anything, unless nobody but this agent starts it: after a boot it is then not there, and
-/// waits to be started, to lead or to follow.
-fn not_found(service: Option<&config::Service>) -> ServerProcess {
+/// "Gone" lets a manager fail over at once: it is said only of a server that is proven not to run.
+async fn prove_gone(shared: &Shared, was: Option<&Process>) -> Result<(), String> {
+    let (server, hands) = shared.server()?;
+    if was.is_none() && !only_started_here(server.service.as_ref()) {
+        return Err("none was seen to end, while others than this agent start it".to_owned());
+    }
+    let data = server.data_dir.clone().or_else(|| shared.seen().data.clone());
+    let (ports, socket) = (hands.ports.known(), server.socket.clone());
+    absence::prove(&Marks { ports, socket, data, was: was.cloned() }).await
+}
+
+/// After a boot it is then not there, and waits to be started, to lead or to follow. A unit may be starting it right now.
+fn only_started_here(service: Option<&config::Service>) -> bool {
     match service {
-        Some(config::Service::Command { .. }) => ServerProcess::Gone(clock::now()),
-        Some(config::Service::Unit(_)) | None => {
-            ServerProcess::Unknown("no process found, and none was seen to end".to_owned())
-        }
+        Some(config::Service::Command { .. }) => true,
+        Some(config::Service::Unit(_)) | None => false,
     }
 }
 
@@ -61,8 +81,8 @@ async fn search(shared: &Shared) -> Result<Option<Watch>, ProcessError> {
     failed.map_or(Ok(None), Err)
 }
 
-/// Runs until cancelled; `found` is what the first look gave.
-pub(super) async fn run(shared: Arc<Shared>, found: ServerProcess) {
+/// Runs until cancelled; `found` is what the first look gave, and `was` what it was given.
+pub(super) async fn run(shared: Arc<Shared>, found: ServerProcess, was: Option<Process>) {
     let mut now = found;
     let mut asked = None;
     loop {
@@ -97,19 +117,40 @@ pub(super) async fn run(shared: Arc<Shared>, found: ServerProcess) {
                 }
             }
             Ok(None) => {
-                if matches!(now, ServerProcess::Gone(_))
-                    && asked.is_none_or(|at| clock::now().since(at) >= ASK_EVERY)
-                {
-                    asked = Some(clock::now());
-                    note_stop(&shared).await;
-                }
+                not_found(&shared, &mut now, &mut asked, was.as_ref()).await;
                 tokio::time::sleep(SEARCH_EVERY).await;
             }
             Err(error) => {
                 tracing::debug!(error = %error, "searching the server's process");
+                not_found(&shared, &mut now, &mut asked, was.as_ref()).await;
                 tokio::time::sleep(SEARCH_AFTER_ERROR).await;
             }
         }
+    }
+}
+
+/// Once in [`ASK_EVERY`]: whether an operator stopped a server that is gone, and whether one that was not found is gone.
+async fn not_found(
+    shared: &Arc<Shared>,
+    now: &mut ServerProcess,
+    asked: &mut Option<Moment>,
+    was: Option<&Process>,
+) {
+    if asked.is_some_and(|at| clock::now().since(at) < ASK_EVERY) {
+        return;
+    }
+    *asked = Some(clock::now());
+    match now {
+        ServerProcess::Gone(_) => note_stop(shared).await,
+        ServerProcess::Unknown(_) if prove_gone(shared, was).await.is_ok() => {
+            let answered = error_log::may_have_answered(shared).await;
+            shared.seen().answered_at_shutdown = answered;
+            tracing::warn!("the server was not found, and is proven not to run");
+            *now = ServerProcess::Gone(clock::now());
+            // The agent is stopping: nobody needs to hear it.
+            let _ = shared.orders.send(Order::Server(now.clone())).await;
+        }
+        ServerProcess::Unknown(_) | ServerProcess::Running(_) => {}
     }
 }
 
@@ -150,12 +191,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_that_only_the_agent_starts_is_gone_after_a_boot() {
+    fn a_server_that_only_the_agent_starts_may_be_gone_though_none_was_seen_to_end() {
         let command = config::Service::Command { command: vec!["start".to_owned()], log: "log".into() };
-        assert!(matches!(not_found(Some(&command)), ServerProcess::Gone(_)));
-        // The unit may be starting it right now.
+        assert!(only_started_here(Some(&command)));
         let unit = config::Service::Unit("mariadb.service".to_owned());
-        assert!(matches!(not_found(Some(&unit)), ServerProcess::Unknown(_)));
-        assert!(matches!(not_found(None), ServerProcess::Unknown(_)));
+        assert!(!only_started_here(Some(&unit)) && !only_started_here(None));
     }
 }

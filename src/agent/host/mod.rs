@@ -4,6 +4,7 @@
 //! disk) then holds. Who may be told what is decided elsewhere. Everything acts in the network namespace of the
 //! calling thread at the time a handle is opened.
 
+pub mod absence;
 pub mod announce;
 pub mod copy;
 mod diag;

@@ -294,7 +294,8 @@ fn parse_stat(text: &str) -> Option<Stat> {
     Some(Stat { command, started: Moment::from_micros(ticks * (1_000_000 / TICKS_PER_SECOND)), ended })
 }
 
-fn process(pid: u32) -> Option<Process> {
+/// The process of that number, unless it has ended.
+pub(super) fn running(pid: u32) -> Option<Process> {
     let stat = read_stat(pid).filter(|stat| !stat.ended)?;
     Some(Process { pid, started: stat.started, command: stat.command })
 }
@@ -308,7 +309,7 @@ fn from_pid_file(path: &Path) -> Result<Option<Process>, ProcessError> {
     let Ok(pid) = text.trim().parse::<u32>() else {
         return Err(ProcessError::NoPid { path: path.to_owned(), text: text.chars().take(40).collect() });
     };
-    let Some(found) = process(pid) else { return Ok(None) };
+    let Some(found) = running(pid) else { return Ok(None) };
     let written = std::fs::metadata(path).and_then(|about| about.modified()).map_err(failed)?;
     let file_age = written.elapsed().unwrap_or_default();
     if file_age > clock::now().since(found.started) + STAMP_SLACK {
@@ -373,7 +374,7 @@ fn owner_of(inodes: Vec<u64>, at: impl Fn() -> String) -> Result<Option<Process>
         let Ok(open) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
         let owns =
             open.flatten().any(|entry| std::fs::read_link(entry.path()).is_ok_and(|to| links.contains(&to)));
-        match owns.then(|| process(pid)).flatten() {
+        match owns.then(|| running(pid)).flatten() {
             Some(owner) if is_service_manager(&owner) => activated = true,
             owner => owners.extend(owner),
         }
@@ -454,7 +455,7 @@ mod tests {
         while threads() < 2 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let watch = Watch::open(&process(child.id()).unwrap()).unwrap().unwrap();
+        let watch = Watch::open(&running(child.id()).unwrap()).unwrap().unwrap();
         let early = watch.some_thread().is_some();
         let too_soon = tokio::time::timeout(Duration::from_millis(50), watch.ending()).await;
         assert!(too_soon.is_err(), "it runs");
