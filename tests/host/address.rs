@@ -50,6 +50,56 @@ fn an_address_ends_by_itself() {
     });
 }
 
+/// What `ip` shows of IPv4 on the wire.
+fn shown(of: &str) -> String {
+    let output = std::process::Command::new("ip").args(["-4", of, "show", "dev", "wire"]).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The host's own address, and the way to its network.
+fn own_is_there() -> bool {
+    shown("address").contains("inet 10.77.0.1/24") && shown("route").contains("10.77.0.0/24")
+}
+
+#[test]
+fn only_the_service_address_goes_away() {
+    on_two_hosts("address::only_the_service_address_goes_away", async |_peer| {
+        let setting = |name| format!("/proc/sys/net/ipv4/conf/{name}/promote_secondaries");
+        for name in ["all", "wire"] {
+            std::fs::write(setting(name), "0").unwrap();
+        }
+        let (addresses, [vip, _]) = (Addresses::open().unwrap(), vips());
+        let (here, by_hand) = ("10.77.0.1/24", "10.77.0.100/24");
+        let ip = |verb: &str, address: &str| crate::run(&["address", verb, address, "dev", "wire"]);
+        let held = Duration::from_secs(9);
+        addresses.hold(&vip, held).await.unwrap();
+        assert!(shown("address").contains("inet 10.77.0.100/32"), "{}", shown("address"));
+        addresses.release(&vip).await.unwrap();
+        assert!(own_is_there(), "{}", shown("address"));
+        // It was there first, as where a host's own address comes from a slow DHCP server.
+        ip("delete", here);
+        addresses.hold(&vip, held).await.unwrap();
+        assert!(shown("route").contains("10.77.0.0/24"), "nothing else leads to its network");
+        ip("add", here);
+        assert!(shown("address").contains("secondary"), "{}", shown("address"));
+        addresses.hold(&vip, Duration::from_millis(500)).await.unwrap();
+        assert!(own_is_there() && shown("address").contains("inet 10.77.0.100/32"), "{}", shown("address"));
+        while addresses.held(&vip).await.unwrap().is_some() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert!(own_is_there(), "it ended by itself: {}", shown("address"));
+        // Somebody else has added it, first and for ever.
+        ip("delete", here);
+        ip("add", by_hand);
+        ip("add", here);
+        assert_eq!(addresses.held(&vip).await.unwrap(), Some(Duration::MAX));
+        addresses.release(&vip).await.unwrap();
+        assert_eq!(addresses.held(&vip).await.unwrap(), None);
+        assert!(own_is_there(), "{}", shown("address"));
+        assert_eq!(std::fs::read_to_string(setting("wire")).unwrap().trim(), "0", "as it was");
+    });
+}
+
 #[test]
 fn neighbours_learn_of_an_announcement() {
     on_two_hosts("address::neighbours_learn_of_an_announcement", async |mut peer| {

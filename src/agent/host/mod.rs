@@ -19,6 +19,7 @@ mod netlink;
 mod nft;
 mod output;
 pub mod process;
+mod promote;
 mod reset;
 mod rows;
 pub mod ruleset;

@@ -2,6 +2,9 @@
 //!
 //! The lifetime is the fallback: it has whole seconds, and the packet filter is the fence. Nobody is told of the
 //! address here (see [`super::announce`]), and whether it may be taken is not asked.
+//!
+//! Only this address ever goes away. Linux deletes with an IPv4 address every other one of its network that it has as secondary to it,
+//! also when the address ends by itself. So beside another address of its network it is added with a prefix that no other has.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -10,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::frames::Mac;
 use super::netlink::{Message, NLM_F_CREATE, NLM_F_REPLACE, Netlink, NetlinkError, find_attribute};
+use super::promote::{self, Promoting};
 
 /// `NETLINK_ROUTE`.
 const FAMILY: i32 = 0;
@@ -28,6 +32,8 @@ const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 /// Skip IPv6 duplicate-address detection: it takes 1.8 s, and is done by [`super::announce::probe`] where it is wanted.
 const IFA_F_NODAD: u32 = 2;
+/// IPv4: not the first address of its network on that interface.
+const IFA_F_SECONDARY: u8 = 1;
 const FOREVER: u32 = u32::MAX;
 /// The address outlasts what it is held for by at least this: where no process is left to cut the clients' connections, what the server
 /// answers after its lease still leaves as a reset (see [`super::filter`]), and only with the address that the client knows.
@@ -61,6 +67,12 @@ pub enum VipError {
     Netlink { vip: Vip, doing: &'static str, source: NetlinkError },
     #[error("{vip}: a prefix of an address of this family has at most {most} bits")]
     Prefix { vip: Vip, most: u8 },
+    #[error(
+        "{vip} is not released: the kernel would delete {others} of this host with it, and could not be told to keep that ({source}); run \
+         \"sysctl -w net.ipv4.conf.{}.promote_secondaries=1\"",
+        .vip.interface
+    )]
+    OthersWouldGo { vip: Vip, others: String, source: std::io::Error },
 }
 
 /// What an announcement needs to know of an interface.
@@ -68,6 +80,17 @@ pub enum VipError {
 pub(super) struct Link {
     pub(super) index: u32,
     pub(super) mac: Option<Mac>,
+}
+
+/// One address of an interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Entry {
+    address: IpAddr,
+    prefix: u8,
+    /// Deleted by the kernel with the first address of its network.
+    secondary: bool,
+    /// How much longer it is held (whole seconds, [`Duration::MAX`] for ever).
+    left: Duration,
 }
 
 /// The addresses of this host.
@@ -88,10 +111,18 @@ impl Addresses {
     /// # Errors
     /// When the interface is not there, or the kernel refuses or is late.
     pub async fn hold(&self, vip: &Vip, valid_for: Duration) -> Result<(), VipError> {
+        let doing = "holding the service address";
+        let failed = |source| VipError::Netlink { vip: vip.clone(), doing, source };
+        check_prefix(vip)?;
         let link = self.link(vip).await?;
-        let mut message = request(vip, link.index, RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE)?;
-        if let IpAddr::V4(address) = vip.address {
-            message.attribute(IFA_BROADCAST, &broadcast(address, vip.prefix).octets());
+        let entries = self.entries(vip, link.index).await?;
+        let added = Vip { prefix: prefix_beside(vip, &entries), ..vip.clone() };
+        let mut message = request(&added, link.index, RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE)?;
+        // A network of one or two has no broadcast address; the kernel would take the address itself for it.
+        if let IpAddr::V4(address) = added.address
+            && added.prefix < 31
+        {
+            message.attribute(IFA_BROADCAST, &broadcast(address, added.prefix).octets());
         }
         let seconds = whole_seconds(valid_for).to_ne_bytes();
         // Preferred and valid lifetime, then two stamps the kernel fills in.
@@ -99,31 +130,28 @@ impl Addresses {
         if vip.address.is_ipv6() {
             message.attribute(IFA_FLAGS, &IFA_F_NODAD.to_ne_bytes());
         }
-        let doing = "holding the service address";
-        self.netlink.request(&message).await.map_err(|source| VipError::Netlink {
-            vip: vip.clone(),
-            doing,
-            source,
-        })
+        self.netlink.request(&message).await.map_err(failed)?;
+        // Added by somebody else, or before this host had another address of the network. It would outlast the lease.
+        for other in own(vip, &entries).filter(|entry| entry.prefix != added.prefix) {
+            self.remove(vip, link.index, other, &entries).await?;
+        }
+        Ok(())
     }
 
-    /// Removes the address; one that is not there is already so, and so is one whose interface is gone.
+    /// Removes the address, whatever its prefix; one that is not there is already so, and so is one whose interface is gone.
     ///
     /// # Errors
-    /// When the kernel refuses or is late.
+    /// When the kernel refuses or is late, or would delete another address with it.
     pub async fn release(&self, vip: &Vip) -> Result<(), VipError> {
         let link = match self.link(vip).await {
             Err(VipError::NoInterface { .. }) => return Ok(()),
             other @ (Ok(_) | Err(_)) => other?,
         };
-        match self.netlink.request(&request(vip, link.index, RTM_DELADDR, 0)?).await {
-            Err(error) if error.refused_with() == Some(libc::EADDRNOTAVAIL) => Ok(()),
-            other @ (Ok(()) | Err(_)) => other.map_err(|source| VipError::Netlink {
-                vip: vip.clone(),
-                doing: "releasing the service address",
-                source,
-            }),
+        let entries = self.entries(vip, link.index).await?;
+        for entry in own(vip, &entries) {
+            self.remove(vip, link.index, entry, &entries).await?;
         }
+        Ok(())
     }
 
     /// How much longer the interface holds the address (whole seconds, [`Duration::MAX`] for ever); `None` when it does not.
@@ -131,15 +159,45 @@ impl Addresses {
     /// # Errors
     /// When the kernel refuses or is late.
     pub async fn held(&self, vip: &Vip) -> Result<Option<Duration>, VipError> {
-        let doing = "looking for the service address";
-        let failed = |source| VipError::Netlink { vip: vip.clone(), doing, source };
         let link = match self.link(vip).await {
             Err(VipError::NoInterface { .. }) => return Ok(None),
             other @ (Ok(_) | Err(_)) => other?,
         };
+        let entries = self.entries(vip, link.index).await?;
+        Ok(own(vip, &entries).map(|entry| entry.left).max())
+    }
+
+    /// Every address of that interface and of the service address's family.
+    async fn entries(&self, vip: &Vip, index: u32) -> Result<Vec<Entry>, VipError> {
+        let doing = "looking for the service address";
+        let failed = |source| VipError::Netlink { vip: vip.clone(), doing, source };
         let message = Message::new(RTM_GETADDR, 0, &[family(vip.address), 0, 0, 0, 0, 0, 0, 0]);
         let answers = self.netlink.dump(&message).await.map_err(failed)?;
-        Ok(answers.iter().find_map(|answer| remaining(answer, link.index, vip)))
+        Ok(answers.iter().filter_map(|answer| read_entry(answer, index)).collect())
+    }
+
+    /// Removes one of the entries, and no other.
+    async fn remove(&self, vip: &Vip, index: u32, entry: &Entry, entries: &[Entry]) -> Result<(), VipError> {
+        let others: Vec<String> = going_with(entry, entries).map(|other| other.to_string()).collect();
+        let promoting: Option<Promoting> = match others.is_empty() {
+            true => None,
+            false => promote::secondaries(&vip.interface).map_err(|source| VipError::OthersWouldGo {
+                vip: vip.clone(),
+                others: others.join(", "),
+                source,
+            })?,
+        };
+        let removed = Vip { prefix: entry.prefix, ..vip.clone() };
+        let done = self.netlink.request(&request(&removed, index, RTM_DELADDR, 0)?).await;
+        drop(promoting);
+        match done {
+            Err(error) if error.refused_with() == Some(libc::EADDRNOTAVAIL) => Ok(()),
+            other @ (Ok(()) | Err(_)) => other.map_err(|source| VipError::Netlink {
+                vip: vip.clone(),
+                doing: "releasing the service address",
+                source,
+            }),
+        }
     }
 
     /// The index and hardware address of the address's interface.
@@ -167,11 +225,56 @@ fn octets(address: IpAddr) -> Vec<u8> {
     }
 }
 
-fn request(vip: &Vip, index: u32, kind: u16, flags: u16) -> Result<Message, VipError> {
-    let most = if vip.address.is_ipv4() { 32 } else { 128 };
-    if vip.prefix > most {
-        return Err(VipError::Prefix { vip: vip.clone(), most });
+/// The service address among these, with each of its prefixes.
+fn own<'a>(vip: &Vip, entries: &'a [Entry]) -> impl Iterator<Item = &'a Entry> + use<'a> {
+    let address = vip.address;
+    entries.iter().filter(move |entry| entry.address == address)
+}
+
+/// With which prefix the address is added. The configured one is needed only where nothing else leads to its network.
+fn prefix_beside(vip: &Vip, entries: &[Entry]) -> u8 {
+    // IPv6 has an address once on an interface, and renewing it leaves its prefix. None goes away with it.
+    if let (IpAddr::V6(_), Some(entry)) = (vip.address, own(vip, entries).next()) {
+        return entry.prefix;
     }
+    let mut others = entries.iter().filter(|entry| entry.address != vip.address);
+    let near = |entry: &Entry| {
+        in_one_network(vip.address, entry.address, vip.prefix)
+            || in_one_network(vip.address, entry.address, entry.prefix)
+    };
+    if others.any(near) { most_bits(vip.address) } else { vip.prefix }
+}
+
+/// Who is deleted with that address unless the kernel is told otherwise: the secondary ones of its network, if it is the first.
+fn going_with<'a>(entry: &Entry, entries: &'a [Entry]) -> impl Iterator<Item = IpAddr> + use<'a> {
+    let Entry { address, prefix, secondary, .. } = *entry;
+    let follows = move |other: &&Entry| {
+        let same = other.prefix == prefix && in_one_network(other.address, address, prefix);
+        address.is_ipv4() && !secondary && other.secondary && other.address != address && same
+    };
+    entries.iter().filter(follows).map(|other| other.address)
+}
+
+fn in_one_network(one: IpAddr, other: IpAddr, prefix: u8) -> bool {
+    let bits = |address: IpAddr| match address {
+        IpAddr::V4(address) => u128::from(u32::from(address)),
+        IpAddr::V6(address) => u128::from(address),
+    };
+    let host = u32::from(most_bits(one).saturating_sub(prefix));
+    one.is_ipv4() == other.is_ipv4() && (bits(one) ^ bits(other)).checked_shr(host).unwrap_or(0) == 0
+}
+
+fn most_bits(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
+fn check_prefix(vip: &Vip) -> Result<(), VipError> {
+    let most = most_bits(vip.address);
+    if vip.prefix > most { Err(VipError::Prefix { vip: vip.clone(), most }) } else { Ok(()) }
+}
+
+fn request(vip: &Vip, index: u32, kind: u16, flags: u16) -> Result<Message, VipError> {
+    check_prefix(vip)?;
     let mut fixed = vec![family(vip.address), vip.prefix, 0, 0];
     fixed.extend(index.to_ne_bytes());
     let mut message = Message::new(kind, flags, &fixed);
@@ -191,19 +294,21 @@ fn whole_seconds(span: Duration) -> u32 {
     u32::try_from(seconds).unwrap_or(FOREVER - 1).clamp(1, FOREVER - 1)
 }
 
-fn remaining(answer: &[u8], index: u32, vip: &Vip) -> Option<Duration> {
-    let prefix = *answer.get(1)?;
+fn read_entry(answer: &[u8], index: u32) -> Option<Entry> {
+    let (prefix, flags) = (*answer.get(1)?, *answer.get(2)?);
     let on = u32::from_ne_bytes(*answer.get(4..)?.first_chunk()?);
     let body = answer.get(IFADDRMSG..)?;
     let address = find_attribute(body, IFA_LOCAL).or_else(|| find_attribute(body, IFA_ADDRESS))?;
-    if on != index || prefix != vip.prefix || address != octets(vip.address) {
-        return None;
-    }
+    let address = match address.len() {
+        4 => IpAddr::from(*address.first_chunk::<4>()?),
+        _ => IpAddr::from(*address.first_chunk::<16>()?),
+    };
     let valid = find_attribute(body, IFA_CACHEINFO).and_then(|info| info.get(4..)?.first_chunk());
-    match valid.map_or(FOREVER, |bytes| u32::from_ne_bytes(*bytes)) {
-        FOREVER => Some(Duration::MAX),
-        seconds => Some(Duration::from_secs(u64::from(seconds))),
-    }
+    let left = match valid.map_or(FOREVER, |bytes| u32::from_ne_bytes(*bytes)) {
+        FOREVER => Duration::MAX,
+        seconds => Duration::from_secs(u64::from(seconds)),
+    };
+    (on == index).then_some(Entry { address, prefix, secondary: flags & IFA_F_SECONDARY != 0, left })
 }
 
 fn read_link(answer: &[u8], name: &str) -> Option<Link> {
@@ -232,6 +337,40 @@ mod tests {
         assert_eq!(broadcast(Ipv4Addr::new(10, 0, 0, 100), 24), Ipv4Addr::new(10, 0, 0, 255));
         assert_eq!(broadcast(Ipv4Addr::new(10, 0, 0, 100), 32), Ipv4Addr::new(10, 0, 0, 100));
         assert_eq!(broadcast(Ipv4Addr::new(10, 0, 0, 100), 0), Ipv4Addr::BROADCAST);
+    }
+
+    fn entry(address: &str, prefix: u8, secondary: bool) -> Entry {
+        Entry { address: address.parse().unwrap(), prefix, secondary, left: Duration::MAX }
+    }
+
+    #[test]
+    fn beside_an_address_of_its_network_it_has_a_prefix_of_its_own() {
+        let vip = |address: &str, prefix| Vip {
+            address: address.parse().unwrap(),
+            prefix,
+            interface: "eth0".to_owned(),
+        };
+        let four = vip("10.0.0.100", 24);
+        assert_eq!(prefix_beside(&four, &[entry("10.0.0.5", 24, false)]), 32);
+        assert_eq!(prefix_beside(&four, &[entry("10.0.7.5", 16, false)]), 32, "its network leads there");
+        assert_eq!(prefix_beside(&four, &[entry("10.0.7.5", 24, false)]), 24, "nothing else leads there");
+        assert_eq!(prefix_beside(&four, &[entry("10.0.0.100", 24, false)]), 24);
+        assert_eq!(prefix_beside(&four, &[]), 24);
+        let six = vip("fd77::100", 64);
+        assert_eq!(prefix_beside(&six, &[entry("fd77::1", 64, false), entry("fe80::1", 64, false)]), 128);
+        assert_eq!(prefix_beside(&six, &[entry("fd77::100", 64, false), entry("fd77::1", 64, false)]), 64);
+        assert_eq!(prefix_beside(&vip("10.0.0.100", 0), &[entry("192.0.2.1", 24, false)]), 32);
+    }
+
+    #[test]
+    fn the_secondary_addresses_of_a_first_one_go_with_it() {
+        let going = |first: &Entry, others: &[Entry]| going_with(first, others).count();
+        let first = entry("10.0.0.100", 24, false);
+        let second = entry("10.0.0.5", 24, true);
+        assert_eq!(going(&first, &[first.clone(), second.clone(), entry("10.0.0.6", 24, true)]), 2);
+        assert_eq!(going(&second, &[first.clone(), second.clone()]), 0);
+        assert_eq!(going(&first, &[entry("10.0.0.5", 16, true), entry("10.0.1.5", 24, true)]), 0);
+        assert_eq!(going(&entry("10.0.0.100", 32, false), &[second]), 0);
     }
 
     #[test]
