@@ -420,6 +420,7 @@ async fn a_fence_resets_the_clients_of_the_address(cluster: &Cluster) {
     println!("{:>7.1} ms  until a waiting client heard {heard:?}", (at - began).as_secs_f64() * 1e3);
     assert_eq!(heard.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
     assert!(at - began < Duration::from_millis(500));
+    assert!(spares("db2"), "its replicas still receive");
     the_operator_opens_by_hand(cluster).await;
 }
 
@@ -442,6 +443,17 @@ async fn the_operator_opens_by_hand(cluster: &Cluster) {
     let status = cluster.of("db2").status(SOON).await.unwrap();
     assert!(status.vip && matches!(status.access, Access::Held { .. }), "{status:?}");
     assert!(reaches("10.77.0.100"));
+    until("no replica would pass the next fence", SOON, || !spares("db2")).await;
+}
+
+/// Whether the kernel of that host lets somebody through a closed filter.
+fn spares(host: &str) -> bool {
+    let pid = PathBuf::from(std::env::var("AGENT_TEST_DIR").unwrap()).join(host).join("mha-agent.pid");
+    let pid = std::fs::read_to_string(pid).unwrap();
+    let list = ["nft", "list", "set", "inet", "mha_3306", "spared4"];
+    let listed = Command::new("nsenter").args(["-n", "-t", pid.trim()]).args(list).output().unwrap();
+    assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+    String::from_utf8_lossy(&listed.stdout).contains("elements")
 }
 
 /// MariaDB's receiver, told to stop, asks its source to end the stream, and waits for one that is gone.

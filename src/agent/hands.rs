@@ -134,6 +134,14 @@ impl Hands {
         filter.admit().await
     }
 
+    /// No client passes a fence that comes later because a block before it spared its endpoint.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn spare_nobody(&self) -> Result<(), FilterError> {
+        self.filter().await?.clear_spared().await
+    }
+
     /// The address is here until then; announced when it was not here before.
     ///
     /// # Errors

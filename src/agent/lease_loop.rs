@@ -277,8 +277,16 @@ impl Keeper {
             }
             Effect::HoldOpen { until } => {
                 hands.hold_open(until).await?;
-                shared.seen().access = Access::Held { remaining: until.since(clock::now()) };
+                let held = Access::Held { remaining: until.since(clock::now()) };
+                let before = std::mem::replace(&mut shared.seen().access, held);
                 self.write_run_file();
+                // Only where it opens, and only once it is open: what a block spared is needed while the server serves on until its fence,
+                // and a closed filter would cut the streams that are no longer spared.
+                if before == Access::Closed
+                    && let Err(error) = hands.spare_nobody().await
+                {
+                    tracing::warn!(error = %error, "the replicas' streams of an earlier block would pass the next fence too");
+                }
             }
             Effect::Admit => {
                 hands.admit().await?;
