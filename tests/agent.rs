@@ -165,12 +165,17 @@ async fn inside() {
 
 async fn wait_for_agents(cluster: &Cluster) {
     for agent in &cluster.agents {
-        let began = Instant::now();
-        while !agent.status(SOON).await.is_ok_and(|status| status.server.is_ok()) {
-            let status = agent.status(SOON).await;
-            assert!(began.elapsed() < SOON, "{status:?}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        wait_for_agent(agent).await;
+    }
+}
+
+/// Until it answers for its server.
+async fn wait_for_agent(agent: &AgentClient) {
+    let began = Instant::now();
+    while !agent.status(SOON).await.is_ok_and(|status| status.server.is_ok()) {
+        let status = agent.status(SOON).await;
+        assert!(began.elapsed() < SOON, "{status:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
@@ -235,17 +240,11 @@ async fn a_cut_off_primary_whose_agent_restarts_is_writable_again(cluster: &Clus
     let log = PathBuf::from(std::env::var("AGENT_TEST_DIR").unwrap()).join("db1/mha-agent.log");
     let said = |what: &str| std::fs::read_to_string(&log).unwrap_or_default().matches(what).count();
     // A commit that waits for an acknowledgement would hold read_only up, and the heartbeat is one.
-    let socket = log.with_file_name("run").join("server.sock");
-    let acknowledged = |on: &str| {
-        let switch = format!("SET GLOBAL rpl_semi_sync_master_enabled = {on}");
-        let arguments = ["-uroot", "-S", socket.to_str().unwrap(), "-e", &switch];
-        assert!(Command::new("mariadb").args(arguments).status().unwrap().success());
-    };
-    acknowledged("OFF");
+    acknowledgements("db1", "OFF");
     ask("down-link db1").await;
     let read_only = "the fenced server is read-only too";
     until("the cut-off server is read-only", SOON * 2, || said(read_only) > 0).await;
-    acknowledged("ON");
+    acknowledgements("db1", "ON");
     ask("kill-agent db1").await;
     ask("start-agent db1").await;
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -271,6 +270,14 @@ async fn a_cut_off_primary_whose_agent_restarts_is_writable_again(cluster: &Clus
         }
     }
     assert!(cluster.of("db1").status(SOON).await.unwrap().vip);
+}
+
+/// As nobody should: by hand, beside its agent.
+fn acknowledgements(host: &str, on: &str) {
+    let socket = PathBuf::from(std::env::var("AGENT_TEST_DIR").unwrap()).join(host).join("run/server.sock");
+    let switch = format!("SET GLOBAL rpl_semi_sync_master_enabled = {on}");
+    let arguments = ["-uroot", "-S", socket.to_str().unwrap(), "-e", &switch];
+    assert!(Command::new("mariadb").args(arguments).status().unwrap().success());
 }
 
 async fn a_dead_server_is_told_closed(cluster: &Cluster) {
@@ -309,10 +316,26 @@ async fn fail_over(cluster: &Cluster) {
     cluster.done(Step::PointReplica { instance: db3, source: db2.clone(), acker: true }).await;
     cluster.done(Step::AckersAttached { instance: db2.clone(), acks: 1 }).await;
     a_role_that_cannot_be_written_is_granted_nothing(cluster).await;
-    cluster.done(Step::Open { instance: db2.clone(), generation: Generation(2) }).await;
+    a_restarted_agent_opens_no_disarmed_server(cluster).await;
+    cluster.done(Step::Open { instance: db2.clone(), generation: Generation(2), acks: 1 }).await;
     cluster.done(Step::HoldVip { instance: db2, generation: Generation(2), vip: vip() }).await;
     println!("{:>7.1} ms  the whole, one step after the other", began.elapsed().as_secs_f64() * 1e3);
     assert!(reaches("db2") && reaches("10.77.0.100") && !reaches("db1"));
+}
+
+/// Armed, and not any more, while the agent that was told so is gone.
+async fn a_restarted_agent_opens_no_disarmed_server(cluster: &Cluster) {
+    ask("kill-agent db2").await;
+    acknowledgements("db2", "OFF");
+    ask("start-agent db2").await;
+    wait_for_agent(cluster.of("db2")).await;
+    let open = Step::Open { instance: db("db2"), generation: Generation(2), acks: 1 };
+    let why = cluster.step(open).await.unwrap_err().to_string();
+    println!("          {why}");
+    let status = cluster.of("db2").status(SOON).await.unwrap();
+    assert!(status.server.unwrap().read_only, "{why}");
+    cluster.done(Step::ArmSource { instance: db("db2"), acks: 1 }).await;
+    cluster.done(Step::AckersAttached { instance: db("db2"), acks: 1 }).await;
 }
 
 /// As on a full disk: the new file beside the old one cannot be made.
@@ -322,7 +345,7 @@ async fn a_role_that_cannot_be_written_is_granted_nothing(cluster: &Cluster) {
     for path in &in_the_way {
         std::fs::create_dir(path).unwrap();
     }
-    let open = Step::Open { instance: db("db2"), generation: Generation(2) };
+    let open = Step::Open { instance: db("db2"), generation: Generation(2), acks: 1 };
     let why = cluster.step(open).await.unwrap_err().to_string();
     assert!(why.contains("role.json") && why.contains("make room on that disk"), "{why}");
     for voter in ["db1", "db3"] {
@@ -353,7 +376,7 @@ async fn old_primary_comes_back(cluster: &Cluster) {
     let db1 = db("db1");
     cluster.done(Step::StartServer { instance: db1.clone(), as_replica: true, drop_tail: true }).await;
     assert!(!reaches("db1"), "started, and still fenced");
-    let stale = cluster.step(Step::Open { instance: db1.clone(), generation: Generation(1) }).await;
+    let stale = cluster.step(Step::Open { instance: db1.clone(), generation: Generation(1), acks: 0 }).await;
     assert!(stale.is_err() && !reaches("db1"), "no majority for an old generation");
     let status = cluster.of("db1").status(SOON).await.unwrap();
     assert_eq!(status.access, Access::Closed);

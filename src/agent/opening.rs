@@ -13,8 +13,8 @@ use crate::model::ballot::Generation;
 use crate::model::events::EventsPolicy;
 use crate::mysql::control;
 
-/// A majority's lease, then the kernel, then the server. One that was armed for `acks` acknowledgements in this recovery must be so still: a
-/// restart in between disarms it, and nothing else would tell.
+/// A majority's lease, then the kernel, then the server. It must be armed for `acks` acknowledgements still, as the server itself says: a
+/// restart of it since disarms it, and a restart of this agent forgets what was ordered.
 pub(super) async fn open(
     shared: &Shared,
     generation: Generation,

@@ -177,8 +177,6 @@ pub struct Shared {
     pub turning: tokio::sync::Mutex<()>,
     /// The orders that it was given, so that a late one is refused.
     pub ordered: Mutex<Orders>,
-    /// The recovery in which the server was armed last, and for how many acknowledgements.
-    armed: Mutex<(String, u32)>,
     pub jobs: Jobs,
     seen: Mutex<Seen>,
     changed: watch::Sender<u64>,
@@ -244,22 +242,10 @@ impl Shared {
             barrier: Barrier::default(),
             turning: tokio::sync::Mutex::new(()),
             ordered: Mutex::default(),
-            armed: Mutex::default(),
             jobs: Jobs::default(),
             seen,
             changed,
         }
-    }
-
-    /// The server was armed for `acks` acknowledgements in `recovery`.
-    pub fn note_armed(&self, recovery: &str, acks: u32) {
-        *self.armed.lock().unwrap_or_else(PoisonError::into_inner) = (recovery.to_owned(), acks);
-    }
-
-    /// For how many acknowledgements it was armed in `recovery`; 0 where it was not.
-    pub fn armed_in(&self, recovery: &str) -> u32 {
-        let armed = self.armed.lock().unwrap_or_else(PoisonError::into_inner);
-        if armed.0 == recovery { armed.1 } else { 0 }
     }
 
     /// The facts. Held for a few instructions only, never over an await.

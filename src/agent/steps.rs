@@ -123,17 +123,12 @@ async fn done(shared: &Arc<Shared>, request: &StepRequest, deadline: Instant) ->
         }
         // Reading it back is all.
         Step::Unmoved { .. } => Ok(Read::Server),
-        Step::Open { generation, .. } => {
+        Step::Open { generation, acks, .. } => {
             let acks = match token.back {
                 true => arm_as_member(shared, deadline).await?,
-                false => shared.armed_in(&token.recovery),
+                false => *acks,
             };
             open(shared, *generation, acks, request.epoch, deadline).await.map(server)
-        }
-        Step::ArmSource { acks, .. } => {
-            sql(shared, step, deadline).await?;
-            shared.note_armed(&token.recovery, *acks);
-            Ok(Read::Server)
         }
         Step::Admit { .. } => admit(shared, deadline).await.map(server),
         Step::StartServer { as_replica, drop_tail, .. } => {
@@ -165,6 +160,7 @@ async fn done(shared: &Arc<Shared>, request: &StepRequest, deadline: Instant) ->
         Step::Exchange { .. } => exchange::exchange(shared, deadline).await.map(server),
         Step::Events { .. } => sql(shared, step, deadline).await.map(|()| Read::Events),
         Step::WaitApplied { .. }
+        | Step::ArmSource { .. }
         | Step::AckersAttached { .. }
         | Step::ForgetSource { .. }
         | Step::Furnish { .. }

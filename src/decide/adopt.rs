@@ -79,7 +79,7 @@ pub fn adopt(view: &ClusterView, primary: Option<&InstanceId>) -> Result<Plan, V
     stages.extend([
         Stage::new("claim", vec![claim]),
         Stage::new("register", vec![register(not_yet)]),
-        Stage::new("open", vec![Step::Open { instance: primary.clone(), generation }]),
+        Stage::new("open", vec![Step::Open { instance: primary.clone(), generation, acks: 0 }]),
         Stage::new("furnish", vec![Step::Furnish { instance: primary.clone(), semi_sync: lossless }]),
     ]);
     stages.extend(

@@ -302,7 +302,8 @@ mod tests {
         let set = GtidSet::parse(Flavor::MariaDb, "0-1-9").unwrap();
         let applied = Step::WaitApplied { instance: db("db2"), set, within: Duration::from_secs(1) };
         let follow = Step::PointReplica { instance: db("db3"), source: db("db2"), acker: true };
-        let open = Step::Open { instance: db("db2"), generation: crate::model::ballot::Generation(2) };
+        let open =
+            Step::Open { instance: db("db2"), generation: crate::model::ballot::Generation(2), acks: 0 };
         let complaint = |stages: Vec<Vec<Step>>| {
             let stages: Vec<Stage> = stages.into_iter().map(|steps| Stage::new("s", steps)).collect();
             let plan = Plan {

@@ -324,10 +324,8 @@ impl<'a> Promotion<'a> {
 
     fn open(&self) -> Stage {
         let register = self.register(self.ackers.clone());
-        Stage::new(
-            "promote",
-            vec![Step::Open { instance: self.leader(), generation: self.generation }, register],
-        )
+        let open = Step::Open { instance: self.leader(), generation: self.generation, acks: self.acks };
+        Stage::new("promote", vec![open, register])
     }
 
     fn register(&self, ackers: Vec<InstanceId>) -> Step {

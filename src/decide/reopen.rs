@@ -165,7 +165,7 @@ fn reopen_plan(view: &ClusterView, record: &ClusterRecord, report: &Report, gene
     let primary = &record.primary;
     // No fewer than recorded: a failover counts on that.
     let acks = if record.acks == 0 { 0 } else { acks_in_force(view, Some(report)).max(record.acks) };
-    let open = Step::Open { instance: primary.clone(), generation };
+    let open = Step::Open { instance: primary.clone(), generation, acks };
     let mut stages = Vec::new();
     if report.channel().is_some_and(|channel| channel.receiver != ThreadState::Stopped) {
         let (set, within) = (report.known(), view.cluster.policy.catch_up);
@@ -377,8 +377,10 @@ pub(super) fn traffic(view: &ClusterView, intents: &Intents, now: Moment) -> Opt
     }
     let title = format!("{} is not on {primary}, which serves: it moves there", vip.address);
     let generation = record.generation;
+    // It serves, and goes on as it is armed.
+    let open = Step::Open { instance: primary.clone(), generation, acks: 0 };
     let stages = vec![
-        Stage::new("open", vec![Step::Open { instance: primary.clone(), generation }]),
+        Stage::new("open", vec![open]),
         Stage::new("traffic", vec![Step::HoldVip { instance: primary.clone(), generation, vip }]),
     ];
     Some(plan(view, PlanKind::Repair, title, stages))

@@ -153,8 +153,14 @@ pub enum Step {
         acks: u32,
         degraded: Option<String>,
     },
-    /// It holds a majority's lease for the generation, clients pass, and it is writable.
-    Open { instance: InstanceId, generation: Generation },
+    /// It holds a majority's lease for the generation, clients pass, and it is writable. One that is not armed for `acks` acknowledgements
+    /// is not opened: it may have been restarted since. 0 where it waits for none, or is armed by whoever opens it.
+    Open {
+        instance: InstanceId,
+        generation: Generation,
+        #[serde(default)]
+        acks: u32,
+    },
     /// It is the replica that `Fence`d servers become when their history is known good: clients pass, read-only.
     Admit { instance: InstanceId },
     /// The VIP is on it, and announced.

@@ -222,7 +222,8 @@ fn serve_again(view: &ClusterView, record: &ClusterRecord) -> Vec<Step> {
     let (primary, generation) = (record.primary.clone(), next_generation(view).next());
     let mut steps = vec![
         Step::Claim { candidate: primary.clone(), generation, proof: Proof::Fenced },
-        Step::Open { instance: primary.clone(), generation },
+        // Its agent arms it as its membership says before it opens it again.
+        Step::Open { instance: primary.clone(), generation, acks: 0 },
     ];
     if let Some(vip) = view.cluster.vip.clone() {
         steps.push(Step::HoldVip { instance: primary.clone(), generation, vip });

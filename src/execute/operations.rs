@@ -292,7 +292,7 @@ mod tests {
             intents.note_left(&["db2 was stopped to lead, and did not".to_owned()]);
             let ended = recovery(plan(
                 PlanKind::Repair,
-                vec![Step::Open { instance: db(instance), generation: Generation(5) }],
+                vec![Step::Open { instance: db(instance), generation: Generation(5), acks: 0 }],
             ));
             let mut operations = Operations::default();
             operations.begun(&ended);

@@ -119,7 +119,7 @@ impl Cluster {
             assert!(reaches(host), "a member that is told nothing else is left open");
         }
         assert_eq!(self.claim(1, "db1", Proof::Adoption, Vec::new()).await, 3);
-        self.done(Step::Open { instance: db("db1"), generation: Generation(1) }).await;
+        self.done(Step::Open { instance: db("db1"), generation: Generation(1), acks: 0 }).await;
         self.done(Step::HoldVip { instance: db("db1"), generation: Generation(1), vip: vip() }).await;
         for host in ["db2", "db3"] {
             self.done(Step::Admit { instance: db(host) }).await;

@@ -161,7 +161,7 @@ pub(crate) fn plan(kind: PlanKind) -> Plan {
     ];
     let (title, stages, commit) = match kind {
         PlanKind::Promote => {
-            let open = Step::Open { instance: host("db2"), generation: Generation(5) };
+            let open = Step::Open { instance: host("db2"), generation: Generation(5), acks: 0 };
             (
                 "db2 leads generation 5",
                 vec![
@@ -172,7 +172,7 @@ pub(crate) fn plan(kind: PlanKind) -> Plan {
             )
         }
         PlanKind::Adopt => {
-            let open = Step::Open { instance: host("db1"), generation: Generation(1) };
+            let open = Step::Open { instance: host("db1"), generation: Generation(1), acks: 0 };
             ("adopt orders: db1 leads, generation 1", vec![Stage::new("open", vec![open])], None)
         }
         PlanKind::Topology => {

@@ -54,8 +54,6 @@ pub(crate) struct Host {
     pub(crate) turning: bool,
     /// What its agent remembers of the orders that it was given.
     pub(crate) ordered: Orders,
-    /// As its agent remembers: the recovery in which the server was armed last, and for how many acknowledgements.
-    pub(crate) armed: (String, u32),
     /// A manager's order left its replication standing; its agent forgets that when it restarts.
     pub(crate) stopped_by_order: bool,
     // The kernel.
@@ -89,7 +87,6 @@ impl Host {
             has_server,
             turning: false,
             ordered: Orders::default(),
-            armed: (String::new(), 0),
             stopped_by_order: false,
             filter: Filter::Open,
             vip: None,
@@ -179,7 +176,6 @@ impl Sim {
     pub(crate) fn stop_agent(&mut self, h: usize) {
         (self.hosts[h].agent, self.hosts[h].turning) = (None, false);
         self.hosts[h].ordered = Orders::default();
-        self.hosts[h].armed = (String::new(), 0);
         self.hosts[h].stopped_by_order = false;
         self.hosts[h].life += 1;
     }

@@ -78,11 +78,8 @@ pub(crate) async fn agent_step(
         Step::LoseVip { .. } => {
             shared.act(|sim| sim.feed(h, Input::LoseVip)).map_err(|why| failed(why.to_string()))?;
         }
-        Step::Open { generation, .. } => {
-            let disarmed = shared.act(|sim| {
-                let (recovery, acks) = &sim.hosts[h].armed;
-                *recovery == token.recovery && *acks > 0 && !sim.servers[h].semi_source
-            });
+        Step::Open { generation, acks, .. } => {
+            let disarmed = *acks > 0 && shared.act(|sim| !sim.servers[h].semi_source);
             if disarmed {
                 shared.act(|sim| sim.count("restarted after it was armed"));
                 return Err(failed("its server was restarted since it was armed".to_owned()));
@@ -137,10 +134,6 @@ pub(crate) async fn agent_step(
             let done = sql(shared, h, life, step).await;
             shared.act(|sim| sim.hosts[h].turning &= sim.hosts[h].life != life);
             done?;
-        }
-        Step::ArmSource { acks, .. } => {
-            sql(shared, h, life, step).await?;
-            shared.act(|sim| sim.hosts[h].armed = (token.recovery.clone(), *acks));
         }
         _ => sql(shared, h, life, step).await?,
     }

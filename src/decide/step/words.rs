@@ -80,7 +80,9 @@ impl fmt::Display for Step {
                     }
                 }
             }
-            Self::Open { instance, generation } => write!(f, "{instance} writable (generation {generation})"),
+            Self::Open { instance, generation, .. } => {
+                write!(f, "{instance} writable (generation {generation})")
+            }
             Self::Admit { instance } => write!(f, "{instance} open for reads"),
             Self::HoldVip { instance, vip, .. } => write!(f, "{instance} holds {}", vip.address),
             Self::LoseVip { instance } => write!(f, "{instance} gives the VIP up"),
