@@ -1,6 +1,8 @@
 //! Effects on the kernel: the packet filter and the service address, as the lease's machine orders them. It repairs what was
 //! flushed from under it, and never opens anything on its own account.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +16,7 @@ use super::host::vip::{Addresses, Vip, VipError};
 use super::ports::Ports;
 use crate::clock;
 use crate::model::cluster::VipAddress;
+use crate::model::instance::InstanceId;
 use crate::model::observation::Access;
 use crate::model::time::Moment;
 
@@ -39,6 +42,8 @@ pub struct Hands {
     /// `None` until the host is a member: an unmanaged server is never filtered.
     filter: RwLock<Option<Arc<Filter>>>,
     addresses: Addresses,
+    /// Under which addresses each source is blocked ([`super::sources`]).
+    pub(super) blocked: std::sync::Mutex<BTreeMap<InstanceId, BTreeSet<SocketAddr>>>,
     /// Ends the announcements of an address that this host is to lose.
     announcing: Mutex<CancellationToken>,
     tracker: TaskTracker,
@@ -53,7 +58,15 @@ impl Hands {
     pub fn open(ports: Ports, tracker: TaskTracker, cancel: CancellationToken) -> Result<Self, HandsError> {
         let addresses = Addresses::open()?;
         let announcing = Mutex::new(cancel.child_token());
-        Ok(Self { ports, filter: RwLock::new(None), addresses, announcing, tracker, cancel })
+        Ok(Self {
+            ports,
+            filter: RwLock::new(None),
+            addresses,
+            blocked: std::sync::Mutex::default(),
+            announcing,
+            tracker,
+            cancel,
+        })
     }
 
     /// The filter, written anew if it is not there.

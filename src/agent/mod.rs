@@ -36,6 +36,7 @@ mod resume;
 mod salvage;
 mod second_layer;
 pub mod server;
+mod sources;
 mod sql;
 mod start;
 pub mod state;

@@ -229,7 +229,7 @@ async fn clone(shared: &Shared, donation: &mut Donation, place: &Place) -> Resul
     let (server, _) = shared.server()?;
     let from = shared.jobs.rebuild().ok_or("no rebuild is known here")?.from;
     // A failover may have made this host deaf to it.
-    unblock(shared, &from).await.map_err(|error| error.to_string())?;
+    unblock(shared, &from, Instant::now() + ASK_WITHIN).await.map_err(|error| error.to_string())?;
     let deadline = Instant::now() + ASK_WITHIN;
     let mut conn = connect_admin(shared, deadline).await.map_err(|error| error.to_string())?;
     let mut looks = connect_admin(shared, deadline).await.map_err(|error| error.to_string())?;

@@ -140,8 +140,8 @@ async fn done(shared: &Arc<Shared>, request: &StepRequest, deadline: Instant) ->
         }
         Step::PointReplica { source, .. } => {
             let _alone = turn(shared, step, deadline).await?;
-            unblock(shared, source).await?;
-            leaving(shared, source, sql(shared, step, deadline)).await.map(server)
+            unblock(shared, source, deadline).await?;
+            leaving(shared, source, sql(shared, step, deadline), deadline).await.map(server)
         }
         Step::StopReplicating { .. } => {
             let _alone = turn(shared, step, deadline).await?;
@@ -151,7 +151,7 @@ async fn done(shared: &Arc<Shared>, request: &StepRequest, deadline: Instant) ->
             stopped.map(server)
         }
         Step::CatchUpFrom { source, .. } => {
-            unblock(shared, source).await?;
+            unblock(shared, source, deadline).await?;
             sql(shared, step, deadline).await.map(server)
         }
         Step::Rewind { extra, keep, rows, .. } => {

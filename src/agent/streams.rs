@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::host::filter::FilterError;
 use super::host::resolve;
 use super::state::{ServerProcess, Shared};
 use crate::execute::world::StepError;
@@ -14,6 +13,8 @@ use crate::model::report::ThreadState;
 
 /// How long a server may take to say who replicates from it, before a fence that then spares nobody.
 const ENUMERATE_WITHIN: Duration = Duration::from_millis(150);
+/// How long a name may take to resolve before a block of its server ends. Longer than where it may as well be left undone.
+const RESOLVE_WITHIN: Duration = Duration::from_secs(5);
 /// Connections of replicas, as the server sees them.
 const DUMPS: &str =
     "SELECT HOST AS host FROM information_schema.PROCESSLIST WHERE COMMAND LIKE 'Binlog Dump%'";
@@ -35,7 +36,16 @@ pub(super) async fn spare_replicas(shared: &Shared) {
                 match text.parse::<SocketAddr>() {
                     Ok(endpoint) => endpoints.push(endpoint),
                     // A server that resolves names shows those.
-                    Err(_) => endpoints.extend(resolve(text).await),
+                    Err(_) => {
+                        let resolved = resolve(text).await;
+                        if resolved.is_empty() {
+                            tracing::warn!(
+                                replica = text,
+                                "its stream is cut by the fence: its name does not resolve"
+                            );
+                        }
+                        endpoints.extend(resolved);
+                    }
                 }
             }
         }
@@ -54,14 +64,12 @@ pub(super) async fn spare_replicas(shared: &Shared) {
 /// Packets to the source are reset first: a thread that is told to stop then does not wait for a silent host.
 pub(super) async fn deafen(shared: &Shared, source: &InstanceId) {
     let Ok((_, hands)) = shared.server() else { return };
-    for address in resolve((source.host.as_str(), source.port)).await {
-        let done = match hands.filter().await {
-            Ok(filter) => filter.block(address).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = done {
-            tracing::warn!(%source, error = %error, "stopping may take longer");
-        }
+    let addresses = resolve((source.host.as_str(), source.port)).await;
+    if addresses.is_empty() {
+        tracing::warn!(%source, "stopping may take longer: its name does not resolve, so its packets are not reset");
+    }
+    if let Err(error) = hands.block_source(source, &addresses).await {
+        tracing::warn!(%source, error = %error, "stopping may take longer");
     }
 }
 
@@ -71,6 +79,7 @@ pub(super) async fn leaving(
     shared: &Shared,
     source: &InstanceId,
     turn: impl Future<Output = Result<(), StepError>>,
+    deadline: Instant,
 ) -> Result<(), StepError> {
     let left = {
         let seen = shared.seen();
@@ -81,16 +90,21 @@ pub(super) async fn leaving(
     let Some(left) = left else { return turn.await };
     deafen(shared, &left).await;
     let turned = turn.await;
-    unblock(shared, &left).await?;
+    unblock(shared, &left, deadline).await?;
     turned
 }
 
-pub(super) async fn unblock(shared: &Shared, source: &InstanceId) -> Result<(), StepError> {
+/// Receivers of this host reach the source again.
+///
+/// # Errors
+/// When they may be kept from it still: a receiver that is told to follow it would wait for it in vain.
+pub(super) async fn unblock(
+    shared: &Shared,
+    source: &InstanceId,
+    deadline: Instant,
+) -> Result<(), StepError> {
     let (_, hands) = shared.server().map_err(StepError::Failed)?;
-    let failed = |error: FilterError| StepError::Failed(error.to_string());
-    let filter = hands.filter().await.map_err(failed)?;
-    for address in resolve((source.host.as_str(), source.port)).await {
-        filter.unblock(address).await.map_err(failed)?;
-    }
-    Ok(())
+    // What is left of the step's time is for the server.
+    let within = RESOLVE_WITHIN.min(deadline.saturating_duration_since(Instant::now()) / 2);
+    hands.unblock_source(source, within).await.map_err(|error| StepError::Failed(error.to_string()))
 }

@@ -230,19 +230,17 @@ impl Filter {
     /// When the kernel refuses or is late.
     pub async fn is_blocked(&self, server: SocketAddr) -> Result<bool, FilterError> {
         let server = canonical(server);
-        let (set, key) = (blocked_set(server), nft::endpoint_key(server));
-        let blocked = self.table.elements(set).await;
-        let blocked = blocked.map_err(|error| self.failed("reading who is blocked", error))?;
-        Ok(blocked.iter().any(|element| element.key == key))
+        // The kernel's key has no zone.
+        Ok(self.blocked().await?.contains(&SocketAddr::new(server.ip(), server.port())))
     }
 
-    /// Blocks no server any longer.
+    /// Every server that this host's connections to are reset.
     ///
     /// # Errors
     /// When the kernel refuses or is late.
-    pub async fn unblock_all(&self) -> Result<(), FilterError> {
-        let changes = [self.table.flush(Set::Blocked4), self.table.flush(Set::Blocked6)];
-        self.apply("unblocking every server", &changes).await
+    pub async fn blocked(&self) -> Result<HashSet<SocketAddr>, FilterError> {
+        let blocked = self.endpoints([Set::Blocked4, Set::Blocked6]).await;
+        blocked.map_err(|error| self.failed("reading who is blocked", error))
     }
 
     /// What the kernel's own sets say now, after checking that the rules are still there to read them.
@@ -305,12 +303,16 @@ impl Filter {
 
     /// The remote endpoints that pass a closed filter.
     async fn spared(&self) -> Result<HashSet<SocketAddr>, NetlinkError> {
-        let mut spared = HashSet::new();
-        for set in [Set::Spared4, Set::Spared6] {
+        self.endpoints([Set::Spared4, Set::Spared6]).await
+    }
+
+    async fn endpoints(&self, sets: [Set; 2]) -> Result<HashSet<SocketAddr>, NetlinkError> {
+        let mut found = HashSet::new();
+        for set in sets {
             let elements = self.table.elements(set).await?;
-            spared.extend(elements.iter().filter_map(|element| nft::read_endpoint(&element.key)));
+            found.extend(elements.iter().filter_map(|element| nft::read_endpoint(&element.key)));
         }
-        Ok(spared)
+        Ok(found)
     }
 
     async fn apply(&self, doing: &'static str, changes: &[nft::Change]) -> Result<(), FilterError> {

@@ -41,11 +41,23 @@ use tokio::net::ToSocketAddrs;
 /// How long a name may take to resolve.
 const RESOLVE_WITHIN: Duration = Duration::from_millis(300);
 
-/// The addresses of a server; none where its name does not resolve in time.
+/// The addresses of a server; none where its name does not resolve soon. Only for what may as well be left undone.
 pub async fn resolve(endpoint: impl ToSocketAddrs) -> Vec<SocketAddr> {
-    match tokio::time::timeout(RESOLVE_WITHIN, tokio::net::lookup_host(endpoint)).await {
-        Ok(Ok(addresses)) => addresses.collect(),
-        Ok(Err(_)) | Err(_) => Vec::new(),
+    resolve_within(endpoint, RESOLVE_WITHIN).await.unwrap_or_default()
+}
+
+/// The addresses of a server.
+///
+/// # Errors
+/// Why its name does not resolve, in words.
+pub async fn resolve_within(
+    endpoint: impl ToSocketAddrs,
+    within: Duration,
+) -> Result<Vec<SocketAddr>, String> {
+    match tokio::time::timeout(within, tokio::net::lookup_host(endpoint)).await {
+        Ok(Ok(addresses)) => Ok(addresses.collect()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no answer within {} ms", within.as_millis())),
     }
 }
 
