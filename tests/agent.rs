@@ -14,9 +14,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use mha::agent::client::{AgentClient, Connections};
-use mha::agent::wire::{Claim, Claimed};
+use mha::agent::wire::{Claim, Claimed, Membership};
 use mha::decide::plan::{Proof, Step};
 use mha::model::ballot::Generation;
+use mha::model::cluster::Mode;
 use mha::model::instance::InstanceId;
 use mha::model::observation::{Access, AgentStatus, Process};
 
@@ -158,6 +159,7 @@ async fn inside() {
     receivers_of_a_lost_host_stop_at_once(&cluster).await;
     a_booted_host_is_closed_before_its_agent_runs().await;
     votes_are_lost(&cluster).await;
+    an_address_that_does_not_belong_is_removed(&cluster).await;
     idle_costs().await;
     votes_are_learned_again(&cluster).await;
     a_server_that_is_not_found_is_not_told_gone(&cluster).await;
@@ -547,6 +549,37 @@ async fn votes_are_learned_again(cluster: &Cluster) {
     };
     println!("{:>7.1} ms  until db3 votes again", began.elapsed().as_secs_f64() * 1e3);
     assert_eq!(learned.ballot, cluster.token.ballot);
+}
+
+/// Something else than the agent adds the cluster's address at a replica.
+async fn an_address_that_does_not_belong_is_removed(cluster: &Cluster) {
+    let status = async || cluster.of("db1").status(SOON).await.unwrap();
+    let wait = async |what: &str, level: fn(&AgentStatus) -> bool| {
+        let began = Instant::now();
+        while !level(&status().await) {
+            assert!(began.elapsed() < SOON, "{what}: {:?}", status().await);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        println!("{:>7.1} ms  until {what}", began.elapsed().as_secs_f64() * 1e3);
+    };
+    assert_eq!(status().await.stray_vip, None);
+    ask("exec db1 ip address add 10.77.0.100/24 dev eth0").await;
+    let removed = |seen: &AgentStatus| seen.stray_vip.as_ref().is_some_and(|vip| vip.left.is_none());
+    wait("a stray address is removed", removed).await;
+    assert!(!status().await.vip);
+    // An operator who wants no changes gets none, and is told.
+    cluster.tell_members(|membership| Membership { mode: Mode::Observe, ..membership }).await;
+    ask("exec db1 ip address add 10.77.0.100/24 dev eth0").await;
+    let left = |seen: &AgentStatus| {
+        seen.stray_vip.as_ref().and_then(|vip| vip.left.as_ref()).is_some_and(|why| why.contains("observe"))
+    };
+    wait("it is told", left).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(status().await.vip, "left alone");
+    cluster.tell_members(|membership| membership).await;
+    wait("it is removed again", removed).await;
+    let own = cluster.of("db2").status(SOON).await.unwrap();
+    assert!(own.vip && own.stray_vip.is_none(), "the primary's own is left alone: {own:?}");
 }
 
 /// Its pid file is missing, and agent.toml has another name for its socket.

@@ -204,12 +204,12 @@ impl Hands {
         self.addresses.release(&host_vip(vip)).await
     }
 
-    /// Whether the address is here.
+    /// How much longer the address is here: [`Duration::MAX`] for one without an end, `None` for none.
     ///
     /// # Errors
     /// When the kernel does not say.
-    pub async fn has_vip(&self, vip: &VipAddress) -> Result<bool, VipError> {
-        Ok(self.addresses.held(&host_vip(vip)).await?.is_some())
+    pub async fn vip_left(&self, vip: &VipAddress) -> Result<Option<Duration>, VipError> {
+        self.addresses.held(&host_vip(vip)).await
     }
 
     /// What the kernel lets clients do.

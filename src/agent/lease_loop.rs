@@ -17,7 +17,7 @@ use super::host::ruleset::Ruleset;
 use super::renewals::Renewals;
 use super::state::{ServerProcess, Shared};
 use super::wire::Membership;
-use super::{compare, resume};
+use super::{compare, resume, stray_vip};
 use crate::clock;
 use crate::decide::lease::Terms;
 use crate::decide::lease::holder::{Effect, Holder, Input, Kept, Role, Start};
@@ -418,10 +418,9 @@ impl Keeper {
                 tracing::error!(error = %error, "the packet filter cannot be put right");
             }
         }
-        if let Some(vip) = vip
-            && let Ok(here) = hands.has_vip(&vip).await
-        {
-            shared.seen().vip = here;
+        if let Some(vip) = vip {
+            let belongs = matches!(role, Role::Primary { .. }) && open.is_some();
+            stray_vip::look(&shared, hands, &vip, belongs).await;
         }
     }
 

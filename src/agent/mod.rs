@@ -41,6 +41,7 @@ mod sql;
 mod start;
 pub mod state;
 mod steps;
+mod stray_vip;
 mod streams;
 mod take_back;
 pub mod voter;

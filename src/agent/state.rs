@@ -29,7 +29,7 @@ use crate::model::disk::Disk;
 use crate::model::extra::Saved;
 use crate::model::instance::{Flavor, InstanceId, Version};
 use crate::model::log_fault::LogFault;
-use crate::model::observation::{Access, AgentStatus, Leaving, Process, Unseen};
+use crate::model::observation::{Access, AgentStatus, Leaving, Process, StrayVip, Unseen};
 use crate::model::reach::Reach;
 use crate::model::report::Report;
 use crate::model::time::Moment;
@@ -59,6 +59,8 @@ pub struct Seen {
     /// As last read back; what is held runs out at `open_until`.
     pub access: Access,
     pub vip: bool,
+    /// The last time that the address was found here without the lease, added by something else.
+    pub stray_vip: Option<Stray>,
     pub process: ServerProcess,
     /// The last one that ended: its files are its own until the kernel has done with it.
     pub ending: Option<Arc<Watch>>,
@@ -143,6 +145,25 @@ impl Seen {
     }
 }
 
+/// The cluster's address, found where it does not belong.
+#[derive(Debug, Clone)]
+pub struct Stray {
+    pub at: Moment,
+    /// Why it is there still, if so.
+    pub left: Option<String>,
+}
+
+impl Stray {
+    /// One that was removed is told of for a while: whatever added it may do so again, and a person must find it.
+    fn shown(&self, now: Moment) -> Option<StrayVip> {
+        let ago = now.since(self.at);
+        (ago < STRAY_SHOWN_FOR).then(|| StrayVip { ago, left: self.left.clone() })
+    }
+}
+
+/// How long it is told that the address was found where it does not belong.
+const STRAY_SHOWN_FOR: Duration = Duration::from_secs(600);
+
 /// What was said of the server's end, and what came of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Leave {
@@ -200,6 +221,7 @@ impl Shared {
             heard_at: None,
             access: Access::Admitted,
             vip: false,
+            stray_vip: None,
             process: ServerProcess::Unknown("not looked for yet".to_owned()),
             ending: None,
             server: Err(Unseen::Looker("not asked yet".to_owned())),
@@ -361,6 +383,7 @@ impl Shared {
             access,
             unheard: seen.unheard(now),
             vip: seen.vip,
+            stray_vip: seen.stray_vip.as_ref().and_then(|stray| stray.shown(now)),
             server: seen.server.clone(),
             server_age: now.since(seen.polled_at),
             unanswered: unanswered.unwrap_or_default(),

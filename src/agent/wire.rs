@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::decide::plan::Step;
 use crate::execute::world::Token;
 use crate::model::ballot::{Ballot, Generation};
-use crate::model::cluster::{ClusterName, Member, VipAddress, Voter};
+use crate::model::cluster::{ClusterName, Member, Mode, VipAddress, Voter};
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
 use crate::model::observation::Unseen;
@@ -59,6 +59,9 @@ pub struct Membership {
     /// The fixed list of votes; a majority is of all of them.
     pub voters: Vec<Voter>,
     pub vip: Option<VipAddress>,
+    /// In observe an agent keeps the lease and removes nothing that others have added.
+    #[serde(default)]
+    pub mode: Mode,
     pub policy: Policy,
     /// Of the primary the store knows; 0 before adoption.
     pub generation: Generation,

@@ -54,12 +54,7 @@ pub(crate) fn issues(view: &ClusterView, now: Moment) -> Vec<String> {
                  compared, and a later SET GLOBAL gtid_slave_pos can leave it out"
             )
         }));
-        if let Some(why) = seen.agent_now().and_then(|agent| agent.own_disk_fault.as_ref()) {
-            found.push(format!(
-                "{instance}: its agent cannot write to its own data directory ({why}): its host can neither take the lead nor hand it over, and \
-                 does not vote for a new primary; make room there, or mend that disk"
-            ));
-        }
+        found.extend(seen.agent_now().into_iter().flat_map(|agent| of_host(view, instance, agent)));
         for disk in seen.agent_now().iter().flat_map(|agent| &agent.disks) {
             if disk.is_stuck() {
                 found.push(format!("{instance}: {disk}; nothing is written there until that is mended"));
@@ -101,6 +96,27 @@ pub(crate) fn issues(view: &ClusterView, now: Moment) -> Vec<String> {
         found.extend(events::issue(view, record));
     }
     found
+}
+
+/// What an agent says of its own host.
+fn of_host(view: &ClusterView, instance: &InstanceId, agent: &AgentStatus) -> Vec<String> {
+    let own_disk = agent.own_disk_fault.as_ref().map(|why| {
+        format!(
+            "{instance}: its agent cannot write to its own data directory ({why}): its host can neither take the lead nor hand it over, and \
+             does not vote for a new primary; make room there, or mend that disk"
+        )
+    });
+    let vip = view.cluster.vip.as_ref().zip(agent.stray_vip.as_ref()).map(|(vip, stray)| match &stray.left {
+        None => format!(
+            "{instance}: {vip} was on its host, which does not hold the lease, and was removed {} ago; take it out of whatever adds it there",
+            human(stray.ago)
+        ),
+        Some(why) => format!(
+            "{instance}: {vip} is on its host, which does not hold the lease, and stays there ({why}); remove it there (\"ip address delete\"), \
+             and take it out of whatever adds it"
+        ),
+    });
+    own_disk.into_iter().chain(vip).collect()
 }
 
 /// The primary replicates from one of its own replicas: what comes back that way is applied on it, and after its crash it is in the way.

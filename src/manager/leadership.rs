@@ -120,6 +120,7 @@ impl Leadership {
             members: self.cluster.members.clone(),
             voters: self.cluster.voters.clone(),
             vip: self.cluster.vip.clone(),
+            mode: self.cluster.mode,
             policy: self.cluster.policy.clone(),
             generation: record.as_ref().map_or(Generation::default(), |record| record.generation),
             primary: record.as_ref().map(|record| record.primary.clone()),

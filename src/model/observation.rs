@@ -181,6 +181,15 @@ pub enum Leaving {
     Now,
 }
 
+/// The VIP on a host that does not hold the lease, where something else than its agent has added it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StrayVip {
+    /// Since it was last found there.
+    pub ago: Duration,
+    /// Why it is there still; `None` where it was removed.
+    pub left: Option<String>,
+}
+
 /// What the agent on a member's host says. Ages, not moments: it crosses hosts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentStatus {
@@ -205,6 +214,9 @@ pub struct AgentStatus {
     /// lease's own length). `None` while it serves, asks for nothing, or is refused rather than unheard.
     pub unheard: Option<Duration>,
     pub vip: bool,
+    /// The VIP was found there lately though it holds no lease.
+    #[serde(default)]
+    pub stray_vip: Option<StrayVip>,
     /// Its own poll through the socket, and how old it is.
     pub server: Result<Report, Unseen>,
     pub server_age: Duration,

@@ -8,7 +8,7 @@ use mha::agent::wire::{Claim, Claimed, Lead, Membership};
 use mha::decide::plan::{Evidence, Proof, Step};
 use mha::execute::world::{StepError, Token};
 use mha::model::ballot::{Ballot, Generation};
-use mha::model::cluster::{ClusterName, Member, Promotion, VipAddress, Voter};
+use mha::model::cluster::{ClusterName, Member, Mode, Promotion, VipAddress, Voter};
 use mha::model::instance::InstanceId;
 use mha::model::policy::Policy;
 
@@ -77,6 +77,7 @@ impl Cluster {
             members: HOSTS.iter().map(member).collect(),
             voters: HOSTS.iter().map(voter).collect(),
             vip: Some(vip()),
+            mode: Mode::Manual,
             policy: Policy::default(),
             generation: Generation(0),
             primary: None,

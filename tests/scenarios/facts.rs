@@ -184,6 +184,8 @@ fn server_is(host: &mut Host, fact: &[&str]) -> Done {
         }
         ["fenced", "for", "generation", n] => host.fenced = Some(Generation(number(n)?)),
         ["has", "no", "vip"] => host.has_vip = false,
+        ["had", "a", "stray", "vip"] => host.stray_vip = Some(None),
+        ["has", "a", "stray", "vip:", why @ ..] => host.stray_vip = Some(Some(why.join(" "))),
         ["led", "generation", n] => host.led = Some(Generation(number(n)?)),
         ["receiver", "stopped", error @ ..] => {
             host.receiver_stopped = true;

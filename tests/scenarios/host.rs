@@ -83,6 +83,8 @@ pub(crate) struct Host {
     /// What its service manager has said, and when.
     pub(crate) leaving: Option<(Leaving, Moment)>,
     pub(crate) disk: Option<Disk>,
+    /// The VIP was found there without the lease, and why it is there still.
+    pub(crate) stray_vip: Option<Option<String>>,
     pub(crate) own_disk_fault: Option<String>,
     /// For how long its applier has waited for a lock, and a statement that stops it for that.
     pub(crate) stop_hangs: Option<Duration>,
@@ -159,6 +161,7 @@ impl Host {
             job: None,
             leaving: None,
             disk: None,
+            stray_vip: None,
             own_disk_fault: None,
             stop_hangs: None,
             threads_killed: false,

@@ -15,7 +15,7 @@ use mha::model::cluster::Cluster;
 use mha::model::gtid::GtidSet;
 use mha::model::instance::{Flavor, Identity, InstanceId};
 use mha::model::intent::{Intents, SwitchoverAsk};
-use mha::model::observation::{Access, AgentStatus, Observation, Probe, Process, Unseen, Vantage};
+use mha::model::observation::{Access, AgentStatus, Observation, Probe, Process, StrayVip, Unseen, Vantage};
 use mha::model::reach::Reach;
 use mha::model::record::ClusterRecord;
 use mha::model::report::{Replication, Report, SemiSync, Settings, ThreadError, ThreadState};
@@ -285,6 +285,7 @@ impl World {
             process,
             access,
             unheard,
+            stray_vip: host.stray_vip.clone().map(|left| StrayVip { ago: Duration::from_secs(3), left }),
             vip: leads && !closed && host.has_vip && self.view.cluster.vip.is_some(),
             server,
             server_age: Duration::ZERO,

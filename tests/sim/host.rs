@@ -410,6 +410,7 @@ impl Sim {
                 unheard(holder.heard_at(), access == Access::Closed, self.cluster.policy.lease, now)
             }),
             vip: self.has_vip(h),
+            stray_vip: None,
             server,
             server_age: Duration::ZERO,
             unanswered,
