@@ -9,6 +9,8 @@
 mod before_it;
 #[path = "live/blocked.rs"]
 mod blocked;
+#[path = "live/disaster.rs"]
+mod disaster;
 #[path = "live/disk.rs"]
 mod disk;
 #[path = "live/events.rs"]

@@ -441,7 +441,12 @@ impl Desk {
     }
 
     /// Shows a recovery as it goes on, across a restart of the manager. `None`: the stream ended before the recovery.
-    async fn follow(&self, cluster: &str, id: Option<&str>, text: bool) -> Result<Option<Outcome>, CliError> {
+    pub(super) async fn follow(
+        &self,
+        cluster: &str,
+        id: Option<&str>,
+        text: bool,
+    ) -> Result<Option<Outcome>, CliError> {
         let raw = id.is_none() && self.json;
         let (mut id, mut shown) = (id.map(ToOwned::to_owned), 0);
         let mut heard = Instant::now();

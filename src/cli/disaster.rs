@@ -9,6 +9,7 @@ use super::commands::{Desk, Ended, path};
 use super::error::{CliError, Exit};
 use crate::http::contract::{Done, FailoverRequest, VotesRequest};
 use crate::manager::event::Proposal;
+use crate::manager::snapshot::Snapshot;
 
 /// How long those that are left may take until they obey the manager under the new votes, and are heard.
 const OBEYED_WITHIN: Duration = Duration::from_secs(30);
@@ -53,10 +54,9 @@ pub(super) async fn votes(
     if !destroyed.hosts.is_empty() {
         if !desk.json {
             desk.screen.print(&format!(
-                "The votes of {0} count no more: the other voters decide alone. If {0} ran on, it could take writes beside another primary. \
-                 {1}",
-                destroyed.hosts.join(" "),
-                BEFORE_IT_STARTS
+                "The votes of {} count no more: the other voters decide alone. If one of these hosts ran on, it could take writes beside \
+                 another primary. {BEFORE_IT_STARTS}",
+                destroyed.hosts.join(" ")
             ));
         }
         destroyed.vouched(desk)?;
@@ -100,14 +100,36 @@ async fn recover(
         return Ok(Exit::Done);
     }
     destroyed.vouched(desk)?;
+    let before = seen(desk, &cluster).await?.generation;
     let votes = VotesRequest { destroyed: destroyed.hosts.clone(), back: Vec::new(), by: request.by.clone() };
     let done: Done = desk.client.post(&path(&cluster, &["votes"]), &votes).await?.value()?;
     desk.screen.note(&done.done);
     let until = Instant::now() + OBEYED_WITHIN;
     loop {
-        match desk.failover(Some(cluster.clone()), request.clone(), true).await {
-            Err(error) if error.exit == Exit::Refused && Instant::now() < until => sleep(AGAIN).await,
-            ended => return ended,
+        let now = seen(desk, &cluster).await?;
+        let late = Instant::now() >= until;
+        match &now.primary {
+            // With the votes changed it is a failover like any other, and may be begun by the manager itself.
+            Some(primary) if now.generation > before && !now.recovering => {
+                desk.screen.note(&format!(
+                    "{primary} leads, generation {}: the manager began the failover by itself when the votes had changed (mhactl history {cluster})",
+                    now.generation
+                ));
+                return Ok(Exit::Done);
+            }
+            _ if now.recovering && late => {
+                return desk.follow(&cluster, None, !desk.json).await.map(|_| Exit::Done);
+            }
+            _ if now.recovering => {}
+            _ => match desk.failover(Some(cluster.clone()), request.clone(), true).await {
+                Err(error) if error.exit == Exit::Refused && !late => {}
+                ended => return ended,
+            },
         }
+        sleep(AGAIN).await;
     }
+}
+
+async fn seen(desk: &Desk, cluster: &str) -> Result<Snapshot, CliError> {
+    desk.client.get(&path(cluster, &[]), &[]).await?.value()
 }

@@ -2,6 +2,7 @@
 //! time, and only while all agents are heard. Two lists that differ in one host have no two majorities without a common host, so that
 //! nobody can be let in by a majority of each. Two lists that differ in more may have such majorities.
 
+use crate::model::ballot::Generation;
 use crate::model::cluster::Voter;
 use crate::model::observation::AgentStatus;
 use crate::model::record::ClusterRecord;
@@ -45,25 +46,45 @@ pub(crate) fn next_voters(view: &ClusterView, verdict: Verdict, now: Moment) -> 
             NextVoters::Change { voters: wanted.clone(), what }
         };
     }
-    let added = wanted.iter().find(|voter| by_host(named, &voter.host).is_none());
+    let is_lost = |host: &String| record.without_vote.contains(host);
+    let added = wanted.iter().find(|voter| by_host(named, &voter.host).is_none() && !is_lost(&voter.host));
     let removed = named.iter().find(|voter| by_host(wanted, &voter.host).is_none());
     let mut voters = named.clone();
-    let (what, why) = match (added, removed) {
+    let (what, leaves) = match (added, removed) {
         (None, None) => return NextVoters::Settled,
         // An added one comes first: the list is never shorter than it must be.
         (Some(added), _) => {
             voters.push(added.clone());
-            (format!("{} becomes a voter", added.host), not_heard(view, &added.host, now))
+            (format!("{} becomes a voter", added.host), None)
         }
         (None, Some(removed)) => {
             voters.retain(|voter| voter.host != removed.host);
-            (format!("{} is no voter any more", removed.host), None)
+            (format!("{} is no voter any more", removed.host), Some(removed.host.as_str()))
         }
     };
-    match why.or_else(|| must_wait(view, verdict)) {
+    let why = added.and_then(|added| not_heard(view, &added.host, now));
+    let why = why.or_else(|| must_wait(view, verdict)).or_else(|| cannot_vote(view, &voters, leaves, now));
+    match why {
         Some(why) => NextVoters::Waits { what, why },
         None => NextVoters::Change { voters, what },
     }
+}
+
+/// The next list needs a majority of hosts that answer and can vote: one that has just been added cannot for a minute, until it has learned
+/// what the others have promised. Nor is another step taken before it has.
+fn cannot_vote(view: &ClusterView, next: &[Voter], leaves: Option<&str>, now: Moment) -> Option<String> {
+    let lost = |host: &String| view.record.as_ref().is_some_and(|record| record.without_vote.contains(host));
+    let knows = |voter: &&Voter| view.voter_knows(&voter.host, now);
+    let staying = view.cluster.voters.iter().filter(|voter| leaves != Some(voter.host.as_str()));
+    if let Some(blank) = staying.into_iter().find(|voter| knows(voter) == Some(Generation(0))) {
+        return Some(format!(
+            "{} has learned from the other voters what was promised (a minute)",
+            blank.host
+        ));
+    }
+    let counts: Vec<&Voter> = next.iter().filter(|voter| !lost(&voter.host)).collect();
+    let able = counts.iter().filter(|voter| knows(voter).is_some_and(|known| known > Generation(0))).count();
+    (able <= counts.len() / 2).then(|| format!("a majority of {} can vote", hosts(next)))
 }
 
 /// A change that waits, for the operator.
@@ -117,12 +138,7 @@ fn must_wait(view: &ClusterView, verdict: Verdict) -> Option<String> {
 
 /// A host without a member's server is heard where it is asked for its vote.
 fn not_heard(view: &ClusterView, host: &str, now: Moment) -> Option<String> {
-    let member = view.cluster.members.iter().find(|member| member.instance.host == host);
-    let heard = match member {
-        Some(member) => view.of(&member.instance).is_some_and(|seen| seen.agent_now().is_some()),
-        None => view.hears_voter(host, now),
-    };
-    (!heard).then(|| format!("the agent on {host} is heard"))
+    view.voter_knows(host, now).is_none().then(|| format!("the agent on {host} is heard"))
 }
 
 fn by_host<'v>(voters: &'v [Voter], host: &str) -> Option<&'v Voter> {
@@ -153,7 +169,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::ballot::Generation;
     use crate::model::cluster::{Cluster, ClusterName, Mode};
     use crate::model::policy::Policy;
     use crate::model::record::RecordChange;
@@ -179,7 +194,8 @@ mod tests {
         let mut view =
             ClusterView::new(cluster, Some(record), Moment::from_micros(0), DateTime::<Utc>::UNIX_EPOCH);
         view.wanted_voters = voters(wanted);
-        wanted.iter().for_each(|host| view.record_voter(&format!("h{host}"), Moment::from_micros(0)));
+        let all = recorded.union(wanted);
+        all.for_each(|host| view.record_voter(&format!("h{host}"), Moment::from_micros(0), Generation(1)));
         view
     }
 
@@ -238,6 +254,40 @@ mod tests {
         assert!(matches!(next_voters(&view, Verdict::SilentPrimary, now), NextVoters::Waits { .. }));
         view.voters_heard.clear();
         assert!(matches!(next_voters(&view, Verdict::Healthy, now), NextVoters::Waits { .. }));
+    }
+
+    #[test]
+    fn one_that_was_added_learns_before_the_next_step() {
+        let mut view = adopted(&BTreeSet::from([0, 1, 2]), &BTreeSet::from([0, 1, 3, 4]));
+        let now = Moment::from_micros(0);
+        let step = |view: &mut ClusterView| {
+            let NextVoters::Change { voters, .. } = next_voters(view, Verdict::Healthy, now) else {
+                return false;
+            };
+            view.record.as_mut().unwrap().voters.clone_from(&voters);
+            view.cluster.voters = voters;
+            true
+        };
+        ["h3", "h4"].iter().for_each(|host| view.record_voter(host, now, Generation(0)));
+        assert!(step(&mut view), "it is added to learn");
+        assert!(!step(&mut view), "it cannot vote yet");
+        view.record_voter("h3", now, Generation(1));
+        assert!(step(&mut view));
+        view.record_voter("h4", now, Generation(1));
+        assert!(step(&mut view));
+        assert_eq!(next_voters(&view, Verdict::Healthy, now), NextVoters::Settled);
+    }
+
+    #[test]
+    fn a_list_without_a_majority_that_answers_is_not_taken_over() {
+        let mut view = adopted(&BTreeSet::from([0, 1, 2, 3, 4]), &BTreeSet::from([0, 1, 3, 4]));
+        let now = Moment::from_micros(0);
+        view.voters_heard.remove("h3");
+        view.voters_heard.remove("h4");
+        assert!(matches!(next_voters(&view, Verdict::Healthy, now), NextVoters::Waits { .. }));
+        // An operator vouches that one of them is destroyed: three of the four that are left by then answer.
+        view.record.as_mut().unwrap().without_vote = vec!["h4".to_owned()];
+        assert!(matches!(next_voters(&view, Verdict::Healthy, now), NextVoters::Change { .. }));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
 use crate::model::intent::FailoverAsk;
 use crate::model::observation::Access;
-use crate::model::policy::Durability;
+use crate::model::policy::{Durability, WithoutAckers};
 use crate::model::record::ClusterRecord;
 use crate::model::report::Report;
 use crate::model::standing::CROWDED;
@@ -38,12 +38,14 @@ pub(super) fn promise(view: &ClusterView) -> Promise<'_> {
         return Promise::Broken { record, why };
     }
     let Some(record) = view.record.as_ref().filter(|_| lossless) else { return Promise::Local };
-    if record.acks == 0 && record.degraded.is_none() {
-        let why = "lossless is configured and was not put in force yet".to_owned();
-        return Promise::Broken { record, why };
+    let may_be_given_up = view.cluster.policy.without_ackers == WithoutAckers::Degrade;
+    if record.acks == 0 && record.degraded.is_some() && may_be_given_up {
+        return Promise::Local;
     }
     if record.acks == 0 {
-        return Promise::Local;
+        let not_yet = || "lossless is configured and was not put in force yet".to_owned();
+        let why = record.degraded.as_ref().map_or_else(not_yet, |degraded| degraded.why.clone());
+        return Promise::Broken { record, why };
     }
     if let Some(degraded) = &record.degraded {
         return Promise::Broken { record, why: degraded.why.clone() };

@@ -175,14 +175,12 @@ impl Operations {
         asked.then(|| RecordChange::ForgetRemedies { instances: vec![about.clone()] })
     }
 
-    /// The operation could not be written down any further: it is resumed later, by this manager or another.
-    pub fn interrupted(&mut self, about: &InstanceId, why: &str, intents: &mut Intents, now: Moment) {
-        let planned = self.running.take().is_some_and(|running| Conduct::of(running.kind).planned);
+    /// The operation could not be written down any further: it is resumed later, by this manager or another. That says nothing of whom it is
+    /// about.
+    pub fn interrupted(&mut self, intents: &mut Intents, now: Moment) {
+        self.running = None;
         intents.failover = None;
         intents.settled_at = Some(now);
-        if !planned {
-            intents.note_undone(about, now, why);
-        }
     }
 }
 

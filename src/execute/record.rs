@@ -5,7 +5,6 @@ use chrono::{DateTime, Utc};
 use futures::stream::{Stream, StreamExt as _};
 
 use super::world::StepError;
-use crate::model::overtaken::Recorded;
 use crate::model::record::{ClusterRecord, NotAdopted, RecordChange};
 
 /// How often a change is applied to a record that somebody else changes at the same time.
@@ -23,8 +22,9 @@ pub trait RecordStore {
     /// Writes `record` durably over the revision before it; [`RecordError::Stale`] where another one is stored.
     async fn save_record(&self, record: &ClusterRecord) -> Result<(), RecordError>;
 
-    /// Has a majority of the voters know durably that this record was written; [`RecordError::Untold`] where they do not answer.
-    async fn note_record(&self, recorded: Recorded) -> Result<(), RecordError>;
+    /// Has a majority of the voters that count by this record know durably that it was written; [`RecordError::Untold`] where they do not
+    /// answer.
+    async fn note_record(&self, record: &ClusterRecord) -> Result<(), RecordError>;
 }
 
 /// Why the record was not changed.
@@ -64,7 +64,7 @@ pub async fn change_record<S: RecordStore + ?Sized>(
         match store.save_record(&record).await {
             Ok(()) => {
                 if change.must_be_told(before.as_ref()) {
-                    store.note_record(record.recorded()).await?;
+                    store.note_record(&record).await?;
                 }
                 return Ok(record);
             }
@@ -105,6 +105,7 @@ mod tests {
     use super::*;
     use crate::model::ballot::Generation;
     use crate::model::instance::InstanceId;
+    use crate::model::overtaken::Recorded;
 
     /// A store that somebody else writes to between a reader's reading and writing, so many times.
     struct Contended {
@@ -135,7 +136,8 @@ mod tests {
             Ok(())
         }
 
-        async fn note_record(&self, recorded: Recorded) -> Result<(), RecordError> {
+        async fn note_record(&self, record: &ClusterRecord) -> Result<(), RecordError> {
+            let recorded = record.recorded();
             self.told.set(recorded);
             Ok(())
         }

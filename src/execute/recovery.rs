@@ -67,11 +67,14 @@ fn bounds(stop: Stop, abort: &CancellationToken) -> Bounds {
 /// knows nothing of. A copy of a store is not told from the store itself, and its journal may be older than what was done: whatever rests
 /// on an earlier stage makes that true again first.
 ///
+/// Once `abort` is cancelled, what goes on before its commit point goes no further than its kind says.
+///
 /// # Errors
 /// The journal's.
 pub async fn resume<W: World, J: Journal>(
     view: &ClusterView,
     recovery: &Recovery,
+    abort: &CancellationToken,
     token: &Token,
     world: &W,
     journal: &J,
@@ -109,7 +112,8 @@ pub async fn resume<W: World, J: Journal>(
                     OnDeath::GoOn | OnDeath::TakeBack => From::Stage(begun(first)),
                 };
                 let operation = Operation { view, plan: first, ask: recovery.ask.as_ref() };
-                let outcome = carry_on(operation, from, Bounds::default(), token, world, journal).await?;
+                let bounds = bounds(Conduct::of(first.kind).stop, abort);
+                let outcome = carry_on(operation, from, bounds, token, world, journal).await?;
                 match (on_death, from) {
                     (OnDeath::Repeat, From::Stage(_)) => {
                         take_back_earlier(outcome, recovery, token, world, journal).await?

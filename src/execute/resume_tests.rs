@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 use chrono::DateTime;
 
@@ -117,7 +118,7 @@ impl Asked {
         let ballot = Ballot { number: 2, manager: "m".to_owned() };
         let token =
             Token { ballot, recovery: recovery.id.clone(), operation: 0, automatic: true, back: false };
-        let Ok(outcome) = resume(view, recovery, &token, self, self).await;
+        let Ok(outcome) = resume(view, recovery, &CancellationToken::new(), &token, self, self).await;
         outcome
     }
 

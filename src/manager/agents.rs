@@ -99,16 +99,22 @@ pub(super) async fn ask_voter(
     cluster: ClusterName,
     events: mpsc::Sender<Event>,
 ) {
-    if let Lookout::Agent(client) = &lookout {
-        // A ballot nobody obeys: it only asks.
-        let ask = Lead { cluster, ballot: Ballot::default() };
-        if let Err(error) = client.lead(&ask, CALL).await {
-            tracing::debug!(host, %error, "no answer from the voter");
-            return;
+    let generation = match &lookout {
+        Lookout::Agent(client) => {
+            // A ballot nobody obeys: it only asks.
+            let ask = Lead { cluster, ballot: Ballot::default() };
+            match client.lead(&ask, CALL).await {
+                Ok(led) => led.generation,
+                Err(error) => {
+                    tracing::debug!(host, %error, "no answer from the voter");
+                    return;
+                }
+            }
         }
-    }
+        Lookout::Own(votes) => votes.promised(&cluster).generation,
+    };
     // A manager that is stopping needs no more news.
-    let _ = events.send(Event::VoterHeard { host, at: clock::now() }).await;
+    let _ = events.send(Event::VoterHeard { host, at: clock::now(), generation }).await;
 }
 
 /// Probes `primary` from `host`, and asks when its vote was last given.

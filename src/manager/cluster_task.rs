@@ -38,7 +38,7 @@ use crate::model::intent::{FailoverAsk, Intents};
 use crate::model::record::RecordChange;
 use crate::model::time::Moment;
 use crate::model::view::{ClusterView, Granted, Seen};
-use crate::store::{RecoveryJournal, Store};
+use crate::store::{RecoveryJournal, Store, StoreError};
 use crate::vital::vital;
 
 /// Time passes for decisions at least this often, whatever else happens.
@@ -142,8 +142,12 @@ impl ClusterTask {
             Event::Granted { host, generation, ago } => {
                 self.view.record_grant(&host, Granted { at: now, generation, ago });
             }
-            Event::VoterHeard { host, at } => self.view.record_voter(&host, at),
-            Event::Mode(mode) => self.view.cluster.mode = mode,
+            Event::VoterHeard { host, at, generation } => self.view.record_voter(&host, at, generation),
+            Event::Mode(mode) => {
+                self.view.cluster.mode = mode;
+                self.leadership.set_mode(mode);
+                self.leadership.introduce_all(self.view.record.as_ref()).await;
+            }
             Event::Ask(ask) if ask.is_given_up() => {
                 tracing::warn!(cluster = %self.view.cluster.name, "an order was not carried out: whoever gave it waits no more");
             }
@@ -310,8 +314,8 @@ impl ClusterTask {
         tracing::warn!(cluster = %self.view.cluster.name, recovery = recovery.id, "this recovery has not ended; going on");
         recall_proven(&recovery, &mut self.view);
         let touched = everybody(&self.view);
-        self.spawn(recovery.clone(), touched, move |view, token, _, world, journal| async move {
-            recovery::resume(&view, &recovery, &token, &world, &journal).await
+        self.spawn(recovery.clone(), touched, move |view, token, abort, world, journal| async move {
+            recovery::resume(&view, &recovery, &abort, &token, &world, &journal).await
         });
     }
 
@@ -353,7 +357,12 @@ impl ClusterTask {
         let id = format!("{}-{}", began_at.format("%Y%m%d-%H%M%S%6f"), plan.kind);
         let recovery = recovery_of(&self.view, plan, ask, (id, began_at))
             .ok_or_else(|| vec!["the cluster has no members".to_owned()])?;
-        self.store.begin(&recovery).await.map_err(|error| vec![error.to_string()])?;
+        if let Err(error) = self.store.begin(&recovery).await {
+            if matches!(error, StoreError::Unfinished { .. }) {
+                self.go_on_later(clock::now());
+            }
+            return Err(vec![error.to_string()]);
+        }
         tracing::warn!(cluster = %self.view.cluster.name, recovery = recovery.id, "{plan}");
         Ok(recovery)
     }
@@ -362,7 +371,7 @@ impl ClusterTask {
     fn spawn<F, R>(&mut self, recovery: Recovery, touched: Vec<InstanceId>, run: F)
     where
         F: FnOnce(ClusterView, Token, CancellationToken, Composed<Arc<LiveWorld>>, RecoveryJournal) -> R,
-        R: Future<Output = Result<Outcome, crate::store::StoreError>> + Send + 'static,
+        R: Future<Output = Result<Outcome, StoreError>> + Send + 'static,
     {
         let about = recovery.about.clone();
         let abort = self.operations.begun(&recovery);
@@ -402,13 +411,8 @@ impl ClusterTask {
             (Ok(outcome), Some(ended)) => {
                 self.operations.ended(&ended, outcome, self.view.record.as_ref(), &mut self.intents, now)
             }
-            (Err(why), _) => {
-                self.operations.interrupted(about, why, &mut self.intents, now);
-                self.go_on_later(now);
-                None
-            }
-            (Ok(_), None) => {
-                self.operations.interrupted(about, "it left no journal", &mut self.intents, now);
+            (Err(_), _) | (Ok(_), None) => {
+                self.operations.interrupted(&mut self.intents, now);
                 self.go_on_later(now);
                 None
             }
@@ -487,7 +491,7 @@ impl ClusterTask {
         let mut sentence = decision.sentence;
         if ask.accept_loss {
             let loss = loss::bound(&self.view, &decision.ranking, ask.to.as_ref(), now);
-            sentence = format!("{sentence}\n{loss}");
+            sentence = format!("{sentence}; {loss}");
         }
         Proposal { sentence, plans, blockers, dossier: None }
     }

@@ -45,6 +45,8 @@ pub enum Event {
     VoterHeard {
         host: String,
         at: Moment,
+        /// The highest it knows.
+        generation: Generation,
     },
     Ask(Ask),
     /// The configuration's word on how far to go by itself.

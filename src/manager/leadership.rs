@@ -11,7 +11,7 @@ use crate::agent::wire::{Lead, Membership};
 use crate::decide::lease::bid::{Bid, ROUNDS};
 use crate::decide::lease::voter::Led;
 use crate::model::ballot::{Ballot, Generation};
-use crate::model::cluster::Cluster;
+use crate::model::cluster::{Cluster, Mode};
 use crate::model::instance::InstanceId;
 use crate::model::overtaken::LedBefore;
 use crate::model::record::ClusterRecord;
@@ -40,6 +40,8 @@ pub(super) struct Leadership {
     voters: BTreeMap<String, Arc<AgentClient>>,
     agents: BTreeMap<InstanceId, Arc<AgentClient>>,
     led: Mutex<(Ballot, Option<ClusterRecord>)>,
+    /// It may be changed while the manager runs.
+    mode: Mutex<Mode>,
 }
 
 impl Leadership {
@@ -50,7 +52,13 @@ impl Leadership {
         agents: BTreeMap<InstanceId, Arc<AgentClient>>,
         led: (Ballot, Option<ClusterRecord>),
     ) -> Self {
-        Self { cluster, store, voters, agents, led: Mutex::new(led) }
+        let mode = Mutex::new(cluster.mode);
+        Self { cluster, store, voters, agents, led: Mutex::new(led), mode }
+    }
+
+    /// Agents are told of this mode from now on.
+    pub(super) fn set_mode(&self, mode: Mode) {
+        *self.mode.lock().unwrap_or_else(PoisonError::into_inner) = mode;
     }
 
     /// The ballot this manager leads with; number 0 before it leads.
@@ -120,7 +128,7 @@ impl Leadership {
             members: self.cluster.members.clone(),
             voters: self.cluster.voters.clone(),
             vip: self.cluster.vip.clone(),
-            mode: self.cluster.mode,
+            mode: *self.mode.lock().unwrap_or_else(PoisonError::into_inner),
             policy: self.cluster.policy.clone(),
             generation: record.as_ref().map_or(Generation::default(), |record| record.generation),
             primary: record.as_ref().map(|record| record.primary.clone()),
@@ -154,7 +162,7 @@ mod tests {
     use super::*;
     use crate::agent::client::Connections;
     use crate::agent::voter::Votes;
-    use crate::model::cluster::{ClusterName, Mode, Voter};
+    use crate::model::cluster::{ClusterName, Voter};
     use crate::model::policy::Policy;
 
     /// Three voters on this machine, as the managers reach them.

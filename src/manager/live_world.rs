@@ -24,7 +24,6 @@ use crate::model::cluster::Cluster;
 use crate::model::events::EventsPolicy;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
-use crate::model::overtaken::Recorded;
 use crate::model::record::ClusterRecord;
 use crate::model::report::Report;
 use crate::model::sessions::{OpenTransaction, Sessions};
@@ -312,12 +311,17 @@ impl RecordStore for LiveWorld {
         })
     }
 
-    async fn note_record(&self, recorded: Recorded) -> Result<(), RecordError> {
-        let Some(needed) = self.cluster.majority() else { return Ok(()) };
-        let note = &NoteRecord { cluster: self.cluster.name.clone(), recorded };
-        let answers: FuturesUnordered<_> = self
-            .voters
-            .iter()
+    async fn note_record(&self, record: &ClusterRecord) -> Result<(), RecordError> {
+        // Those whose votes this very record takes away are destroyed, and answer no more.
+        let counts = |host: &String| !record.without_vote.contains(host);
+        let voters: Vec<_> = self.voters.iter().filter(|(host, _)| counts(host)).collect();
+        if voters.is_empty() {
+            return Ok(());
+        }
+        let needed = voters.len() / 2 + 1;
+        let note = &NoteRecord { cluster: self.cluster.name.clone(), recorded: record.recorded() };
+        let answers: FuturesUnordered<_> = voters
+            .into_iter()
             .map(|(host, voter)| async move {
                 voter.note_record(note, TELL_TIMEOUT).await.map_err(|error| format!("{host}: {error}"))
             })

@@ -8,13 +8,13 @@ use super::cluster_task::ClusterTask;
 use super::record::AGAIN;
 use crate::clock;
 use crate::decide::Decision;
-use crate::decide::electorate::{NextVoters, next_voters};
-use crate::model::record::RecordChange;
+use crate::decide::electorate::{NextVoters, counted, next_voters};
+use crate::model::record::{ClusterRecord, RecordChange};
 use crate::model::time::Moment;
 use crate::model::view::Seen;
 
-/// A host that answered as a voter so long ago is not destroyed. While a primary is not heard, each is asked twice a second.
-const HEARD_WITHIN: Duration = Duration::from_secs(5);
+/// A host that answered as a voter so long ago is not destroyed. Each that is no member's is asked every five seconds at the latest.
+const HEARD_WITHIN: Duration = Duration::from_secs(6);
 
 impl ClusterTask {
     /// Takes over the next change of the configured voters, where it may be made now.
@@ -25,7 +25,13 @@ impl ClusterTask {
             return;
         }
         let verdict = decision.diagnosis.verdict;
-        let NextVoters::Change { voters, what } = next_voters(&self.view, verdict, now) else { return };
+        // A list that too few voters have been told of is told once more before it is changed again.
+        let untold = self.voters_failed_at.and_then(|_| Some(self.view.record.as_ref()?.voters.clone()));
+        let (voters, what) = match (untold, next_voters(&self.view, verdict, now)) {
+            (Some(voters), _) if !voters.is_empty() => (voters, "the voters know of their list".to_owned()),
+            (_, NextVoters::Change { voters, what }) => (voters, what),
+            (_, NextVoters::Settled | NextVoters::Waits { .. }) => return,
+        };
         let cluster = self.view.cluster.name.clone();
         if let Err(why) = self.amend(RecordChange::Voters { voters }).await {
             tracing::error!(%cluster, what, why, "a change of the voters could not be recorded");
@@ -34,6 +40,7 @@ impl ClusterTask {
             self.read_record().await;
         } else {
             tracing::warn!(%cluster, "{what}");
+            self.voters_failed_at = None;
         }
         self.count_anew();
     }
@@ -47,39 +54,42 @@ impl ClusterTask {
         destroyed: &[String],
         back: &[String],
     ) -> Result<String, String> {
-        let configured: Vec<&str> =
-            self.config.cluster.voters.iter().map(|voter| voter.host.as_str()).collect();
-        if let Some(unknown) = destroyed.iter().chain(back).find(|host| !configured.contains(&host.as_str()))
-        {
+        let record = self.view.record.clone().ok_or("the cluster is not adopted")?;
+        let named = record.voters.iter().chain(&self.config.cluster.voters);
+        let mut known: Vec<&str> = Vec::new();
+        for voter in named {
+            if !known.contains(&voter.host.as_str()) {
+                known.push(&voter.host);
+            }
+        }
+        if let Some(unknown) = destroyed.iter().chain(back).find(|host| !known.contains(&host.as_str())) {
             return Err(format!(
                 "{unknown} has no vote in {}; its voters are {}",
                 self.view.cluster.name,
-                configured.join(", ")
+                known.join(", ")
             ));
         }
         let is_heard = |host: &String| {
             let mut members = self.view.cluster.members.iter();
             let member = members.find(|member| member.instance.host == *host);
             let agent = member.and_then(|member| self.view.of(&member.instance)).and_then(Seen::agent_now);
-            // A witness is no member: it is heard where it is asked to look at the primary.
-            let voted = self.view.grants.get(host).map(|granted| clock::now().since(granted.at));
-            agent.is_some() || voted.is_some_and(|age| age <= HEARD_WITHIN)
+            let answered = self.view.voters_heard.get(host).map(|(at, _)| clock::now().since(*at));
+            agent.is_some() || answered.is_some_and(|age| age <= HEARD_WITHIN)
         };
         if let Some(heard) = destroyed.iter().find(|host| is_heard(host)) {
             return Err(format!(
                 "the agent on {heard} answers: that host is not destroyed; leave it out, or power it off first"
             ));
         }
-        let record = self.view.record.as_ref().ok_or("the cluster is not adopted")?;
         let mut without = record.without_vote.clone();
         without.retain(|host| !back.contains(host));
         without.extend(destroyed.iter().filter(|host| !record.without_vote.contains(host)).cloned());
-        let left: Vec<&str> =
-            configured.into_iter().filter(|host| !without.iter().any(|lost| lost == host)).collect();
+        let after = ClusterRecord { without_vote: without.clone(), ..record };
+        let left = counted(&self.config.cluster.voters, Some(&after));
         if left.is_empty() {
             return Err("no voter would be left; name at least one host less".to_owned());
         }
-        let left = left.join(", ");
+        let left = left.iter().map(|voter| voter.host.as_str()).collect::<Vec<_>>().join(", ");
         self.amend(RecordChange::Votes { without }).await?;
         tracing::warn!(cluster = %self.view.cluster.name, voters = left, "the voters are changed by an operator's word");
         self.count_anew();

@@ -260,9 +260,9 @@ pub struct ClusterView {
     /// When a voter's host that is no member last granted the lease, by its own word.
     #[serde(default)]
     pub grants: BTreeMap<String, Granted>,
-    /// When voters' hosts that are no members answered last.
+    /// When voters' hosts that are no members answered last, with the highest generation that they know.
     #[serde(default)]
-    pub voters_heard: BTreeMap<String, Moment>,
+    pub voters_heard: BTreeMap<String, (Moment, Generation)>,
     /// What the voters told this manager when it took the lead.
     #[serde(default)]
     pub led_before: LedBefore,
@@ -704,28 +704,34 @@ impl ClusterView {
 
     /// Takes in what a voter's host says of its grants. Members' agents say it in their status.
     pub fn record_grant(&mut self, host: &str, granted: Granted) {
-        self.record_voter(host, granted.at);
+        self.record_voter(host, granted.at, granted.generation);
         if self.cluster.voters.iter().any(|voter| voter.host == host) {
             self.grants.insert(host.to_owned(), granted);
         }
     }
 
     /// A voter's host that is no member's answered, or one that is to vote.
-    pub fn record_voter(&mut self, host: &str, at: Moment) {
+    pub fn record_voter(&mut self, host: &str, at: Moment, generation: Generation) {
         if self.cluster.voters.iter().chain(&self.wanted_voters).any(|voter| voter.host == host) {
-            self.voters_heard.insert(host.to_owned(), at);
+            self.voters_heard.insert(host.to_owned(), (at, generation));
         }
     }
 
     /// For how long such a host has not answered, where that is too long: it is asked every few seconds.
     pub fn voter_silent_for(&self, host: &str, now: Moment) -> Option<Duration> {
-        let heard = self.voters_heard.get(host).copied().unwrap_or(self.since);
+        let heard = self.voters_heard.get(host).map_or(self.since, |(at, _)| *at);
         Some(now.since(heard)).filter(|silent| *silent > VOTER_HEARD)
     }
 
-    /// Such a host has answered lately.
-    pub fn hears_voter(&self, host: &str, now: Moment) -> bool {
-        self.voters_heard.contains_key(host) && self.voter_silent_for(host, now).is_none()
+    /// The highest generation that the voter on `host` knows, where it has answered lately: 0 of one that cannot vote yet.
+    pub fn voter_knows(&self, host: &str, now: Moment) -> Option<Generation> {
+        let mut here = self.cluster.members.iter().filter(|member| member.instance.host == host).peekable();
+        if here.peek().is_some() {
+            let agents = here.filter_map(|member| self.of(&member.instance)?.agent_now());
+            return agents.map(|agent| agent.generation).max();
+        }
+        let (_, generation) = self.voters_heard.get(host)?;
+        self.voter_silent_for(host, now).is_none().then_some(*generation)
     }
 
     /// The primary: the recorded one; before adoption, the single writable server that others replicate from.

@@ -86,6 +86,10 @@ pub(crate) fn perform(world: &mut Option<World>, line: &str) -> Done {
             world.silent_voters.insert((*host).to_owned());
             Ok(())
         }
+        ["voter", host, "blank"] => {
+            world.blank_voters.insert((*host).to_owned());
+            Ok(())
+        }
         ["voters", hosts @ .., "recorded"] => {
             let voters = voters(hosts);
             world.view.cluster.voters.clone_from(&voters);

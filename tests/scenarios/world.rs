@@ -60,6 +60,8 @@ pub(crate) struct World {
     pub(crate) witnesses_accepted: Generation,
     /// Voters' hosts that are no members and do not answer.
     pub(crate) silent_voters: BTreeSet<String>,
+    /// Those that answer, and have learned nothing to vote by yet.
+    pub(crate) blank_voters: BTreeSet<String>,
 }
 
 impl World {
@@ -85,6 +87,7 @@ impl World {
             surveys: Surveys::new(),
             witnesses_accepted: Generation(0),
             silent_voters: BTreeSet::new(),
+            blank_voters: BTreeSet::new(),
         }
     }
 
@@ -211,7 +214,9 @@ impl World {
             .map(|voter| voter.host.clone())
             .filter(|host| self.hosts.iter().all(|other| other.instance.host != *host));
         for host in beside.filter(|host| !self.silent_voters.contains(host)).collect::<Vec<_>>() {
-            self.view.record_voter(&host, self.now);
+            let generation = self.view.record.as_ref().map_or(Generation(0), |record| record.generation);
+            let generation = if self.blank_voters.contains(&host) { Generation(0) } else { generation };
+            self.view.record_voter(&host, self.now, generation);
         }
     }
 
@@ -354,6 +359,7 @@ impl World {
                 let generation = self.view.record.as_ref().map_or(Generation(0), |record| record.generation);
                 let ago = granted.map(|granted| at.since(granted));
                 let generation = generation.max(self.witnesses_accepted);
+                let generation = if self.blank_voters.contains(&from) { Generation(0) } else { generation };
                 self.view.record_grant(&from, Granted { at, generation, ago });
             }
             self.view.record_probe(Probe { from: Vantage::Agent(from), of, at, outcome });

@@ -362,11 +362,11 @@ impl Manager {
             sim.count(if overtaken { "recovery of an older journal ended" } else { "recovery resumed" });
             sim.say(format!("m{} resumes: {}", self.m, recovery.title));
         });
-        self.operations.begun(recovery);
+        let abort = self.operations.begun(recovery);
         self.view.own_statements.begin(everybody(&self.view));
         let (token, world, journal) = self.tools(recovery);
         let view = self.view.clone();
-        let outcome = self.beside(recovery::resume(&view, recovery, &token, &world, &journal)).await;
+        let outcome = self.beside(recovery::resume(&view, recovery, &abort, &token, &world, &journal)).await;
         self.shared.act(|sim| sim.told.resumed.push(outcome.clone()));
         self.finish(recovery, outcome);
     }

@@ -14,7 +14,6 @@ use mha::model::ballot::Generation;
 use mha::model::cluster::Cluster;
 use mha::model::gtid::GtidSet;
 use mha::model::instance::InstanceId;
-use mha::model::overtaken::Recorded;
 use mha::model::record::ClusterRecord;
 use mha::model::report::Report;
 use mha::model::sessions::OpenTransaction;
@@ -45,7 +44,8 @@ impl RecordStore for SimWorld {
         Ok(())
     }
 
-    async fn note_record(&self, recorded: Recorded) -> Result<(), RecordError> {
+    async fn note_record(&self, record: &ClusterRecord) -> Result<(), RecordError> {
+        let recorded = record.recorded();
         let hosts = self.shared.act(|sim| sim.hosts.len());
         let answers: FuturesUnordered<_> = (0..hosts)
             .map(|h| {

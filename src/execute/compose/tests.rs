@@ -7,7 +7,6 @@ use crate::decide::plan::Proof;
 use crate::execute::record::RecordError;
 use crate::model::ballot::Ballot;
 use crate::model::cluster::{ClusterName, Member, Mode, Promotion, Voter as VoterHost};
-use crate::model::overtaken::Recorded;
 use crate::model::policy::Policy;
 use crate::model::record::ClusterRecord;
 
@@ -88,7 +87,7 @@ impl RecordStore for Outside {
         Err(RecordError::Store("nothing is recorded here".to_owned()))
     }
 
-    async fn note_record(&self, _recorded: Recorded) -> Result<(), RecordError> {
+    async fn note_record(&self, _record: &ClusterRecord) -> Result<(), RecordError> {
         Err(RecordError::Store("nothing is recorded here".to_owned()))
     }
 }
