@@ -187,7 +187,8 @@ fn a_replicas_change_by_command_ends_whole() {
 }
 
 /// The primary is killed, and at each command of its failover the server hangs that the command is for. Another one leads after a
-/// statement's patience (5 s) and a pause (2 s); past the commit point after two of the first, for a new primary is not given up sooner.
+/// statement's patience (5 s) and a pause (2 s); past the commit point after two of the first, for a new primary is not given up sooner. Counted
+/// from the kill, half a second before the server hangs.
 #[test]
 fn a_server_that_hangs_in_the_middle_of_a_failover_is_left() {
     for flavor in [Flavor::MariaDb, Flavor::MySql] {
@@ -203,7 +204,7 @@ fn a_server_that_hangs_in_the_middle_of_a_failover_is_left() {
             let about = format!("{flavor:?} at command {nth}: {:?}", run.told.died_at);
             assert!(run.violation.is_none(), "{about}: {:?}\n{}", run.violation, run.trace.join("\n"));
             let Some(after) = run.told.opened_after else { panic!("{about}: nobody leads") };
-            assert!(after <= 12_000, "{about}: somebody leads after {after} ms\n{}", run.trace.join("\n"));
+            assert!(after <= 12_500, "{about}: somebody leads after {after} ms\n{}", run.trace.join("\n"));
             if run.told.died_at.is_none() {
                 break;
             }
