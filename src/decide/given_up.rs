@@ -16,8 +16,9 @@ pub(super) fn given_up(view: &ClusterView, report: &Report) -> GtidSet {
     // Also one that follows again: it acknowledges what the recorded primary writes, and that says nothing of what it wrote itself.
     let led = |instance: &InstanceId, seen: &Seen| {
         let held = seen.agent_now().and_then(|agent| agent.held);
-        held.zip(view.record.as_ref())
-            .is_some_and(|(held, record)| held < record.generation && *instance != record.primary)
+        view.record.as_ref().filter(|record| record.primary != *instance).is_some_and(|record| {
+            record.former.contains(instance) || held.is_some_and(|held| held < record.generation)
+        })
     };
     let former =
         view.seen.iter().filter(|(instance, seen)| led(instance, seen) || led_before(view, instance, seen));

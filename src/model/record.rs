@@ -76,6 +76,9 @@ pub struct ClusterRecord {
     /// Who the members' servers were when they last answered.
     #[serde(default)]
     pub identities: Vec<MemberIdentity>,
+    /// Who led earlier generations, each once.
+    #[serde(default)]
+    pub former: Vec<InstanceId>,
     /// Replicas that may lack rows whose transactions they have, until their data is replaced or an operator has looked.
     #[serde(default)]
     pub rows_left_out: Vec<RowsLeftOut>,
@@ -117,6 +120,7 @@ impl ClusterRecord {
             history_resets: Vec::new(),
             filtered_logs: Vec::new(),
             identities: Vec::new(),
+            former: Vec::new(),
             rows_left_out: Vec::new(),
             answered_alone: None,
             lapse: None,

@@ -194,6 +194,9 @@ impl ClusterRecord {
         // It is one span for as long as the promise does not hold, whatever else changes meanwhile.
         if self.primary != new.primary {
             self.answered_alone = None;
+            if !self.former.contains(&self.primary) {
+                self.former.push(self.primary.clone());
+            }
         }
         if new.promises_anew(before) && new.degraded.is_none() {
             self.lapse = None;

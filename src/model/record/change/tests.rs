@@ -169,6 +169,15 @@ fn who_led_asynchronously_is_doubted_also_where_nobody_moved_the_primary() {
 }
 
 #[test]
+fn who_led_before_is_known_also_when_it_follows_again() {
+    let next = registered(Some(&adopted()), leads("db2", 2, &["db1"]), 20);
+    assert_eq!(next.former, [db("db1")]);
+    let back = registered(Some(&next), leads("db1", 3, &["db2"]), 30);
+    let again = registered(Some(&back), leads("db2", 4, &["db1"]), 40);
+    assert_eq!(again.former, [db("db1"), db("db2")]);
+}
+
+#[test]
 fn an_adoption_without_the_promise_is_doubted_too() {
     let unsure = Registration { acks: 0, degraded: Some("no acker".to_owned()), ..leads("db1", 1, &[]) };
     assert_eq!(registered(None, unsure, 10).doubted, [db("db1")]);
