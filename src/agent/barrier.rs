@@ -92,7 +92,7 @@ async fn give_up(shared: &Shared) {
 async fn end_transactions(shared: &Shared) -> Result<(), String> {
     let mut slot = shared.barrier.0.lock().await;
     let Some(held) = slot.as_mut() else { return Ok(()) };
-    let ended = sessions::end_writers(&mut held.conn, Instant::now() + END_WITHIN).await;
+    let ended = sessions::end_writers(&mut held.conn, END_WITHIN).await;
     if !held.conn.is_open() {
         tracing::warn!(
             "transactions that were open when the server was blocked may commit here alone; look for errant transactions"

@@ -30,7 +30,7 @@ mod poll;
 pub mod ports;
 mod reach;
 mod rebuild;
-mod relearn;
+pub(crate) mod relearn;
 mod renewals;
 mod resume;
 mod salvage;

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use futures::future::join_all;
 
+use super::client::AgentClient;
 use super::state::Shared;
-use super::voter::Blank;
+use super::voter::{Blank, Votes};
 use super::wire::{Electorate, Lead, Membership};
 use crate::clock;
 use crate::model::ballot::Ballot;
+use crate::model::cluster::Voter;
 
 /// Between two rounds.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -29,8 +31,9 @@ pub(super) async fn run(shared: Arc<Shared>) {
         {
             tracing::error!(error = %error, "no vote");
         }
-        for blank in shared.votes.blanks() {
-            round(&shared, blank).await;
+        let me = &shared.config.host;
+        for blank in shared.votes.blanks(me) {
+            round(&shared.votes, me, blank, |voter| Some(shared.peer(&voter.host, &voter.url))).await;
         }
     }
 }
@@ -44,16 +47,21 @@ pub(super) fn electorate(membership: &Membership) -> Electorate {
     }
 }
 
-async fn round(shared: &Shared, blank: Blank) {
+/// Asks the others once what they have promised, where the time for that has come; takes it over where enough of them said so.
+pub(crate) async fn round(
+    votes: &Votes,
+    me: &str,
+    blank: Blank,
+    peer: impl Fn(&Voter) -> Option<AgentClient>,
+) {
     let Blank { electorate, mut relearn } = blank;
     if clock::now() < relearn.not_before() {
         return;
     }
-    let others = electorate.voters.iter().filter(|voter| voter.host != shared.config.host);
+    let others = electorate.voters.iter().filter(|voter| voter.host != me);
     // A ballot nobody obeys: it only asks.
     let ask = Lead { cluster: electorate.cluster.clone(), ballot: Ballot::default() };
-    let answers = join_all(others.map(|voter| {
-        let client = shared.peer(&voter.host, &voter.url);
+    let answers = join_all(others.filter_map(|voter| Some((voter, peer(voter)?))).map(|(voter, client)| {
         let ask = &ask;
         async move { (voter.host.as_str(), client.lead(ask, ANSWER_WITHIN).await) }
     }))
@@ -65,7 +73,7 @@ async fn round(shared: &Shared, blank: Blank) {
     }
     let Some(learned) = relearn.learned() else { return };
     let (cluster, generation) = (&electorate.cluster, learned.generation);
-    match shared.votes.relearn(cluster, &learned).await {
+    match votes.relearn(cluster, &learned).await {
         Ok(()) => {
             tracing::warn!(%cluster, %generation, "this host knew nothing of its vote; it learned from the others")
         }

@@ -60,7 +60,7 @@ pub struct Votes {
 
 /// A cluster of which this host's voter knows nothing, and the others to learn from.
 #[derive(Debug)]
-pub(super) struct Blank {
+pub(crate) struct Blank {
     pub(super) electorate: Electorate,
     pub(super) relearn: Relearn,
 }
@@ -152,14 +152,13 @@ impl Votes {
     }
 
     /// Clusters whose promises this host lost or never had.
-    pub(super) fn blanks(&self) -> Vec<Blank> {
+    pub(crate) fn blanks(&self, me: &str) -> Vec<Blank> {
         let voters = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         let known = self.electorates.lock().unwrap_or_else(PoisonError::into_inner);
         let blank = |electorate: &Electorate| {
             let since = voters.get(&electorate.cluster)?.blank_since()?;
             let hosts = electorate.voters.iter().map(|voter| voter.host.clone()).collect();
-            // It does not know its own name here, and its own answer teaches nothing.
-            let terms = Terms::new("", hosts, &electorate.policy);
+            let terms = Terms::new(me, hosts, &electorate.policy);
             Some(Blank { electorate: electorate.clone(), relearn: Relearn::new(&terms, since) })
         };
         known.values().filter_map(blank).collect()

@@ -441,12 +441,7 @@ impl Desk {
     }
 
     /// Shows a recovery as it goes on, across a restart of the manager. `None`: the stream ended before the recovery.
-    pub(super) async fn follow(
-        &self,
-        cluster: &str,
-        id: Option<&str>,
-        text: bool,
-    ) -> Result<Option<Outcome>, CliError> {
+    async fn follow(&self, cluster: &str, id: Option<&str>, text: bool) -> Result<Option<Outcome>, CliError> {
         let raw = id.is_none() && self.json;
         let (mut id, mut shown) = (id.map(ToOwned::to_owned), 0);
         let mut heard = Instant::now();

@@ -13,6 +13,8 @@ use crate::manager::snapshot::Snapshot;
 
 /// How long those that are left may take until they obey the manager under the new votes, and are heard.
 const OBEYED_WITHIN: Duration = Duration::from_secs(30);
+/// How long a recovery that runs meanwhile is waited for.
+const SEEN_THROUGH_WITHIN: Duration = Duration::from_secs(600);
 /// Between two tries.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -104,27 +106,27 @@ async fn recover(
     let votes = VotesRequest { destroyed: destroyed.hosts.clone(), back: Vec::new(), by: request.by.clone() };
     let done: Done = desk.client.post(&path(&cluster, &["votes"]), &votes).await?.value()?;
     desk.screen.note(&done.done);
-    let until = Instant::now() + OBEYED_WITHIN;
+    let mut until = Instant::now() + OBEYED_WITHIN;
+    let at_last = Instant::now() + SEEN_THROUGH_WITHIN;
     loop {
-        let now = seen(desk, &cluster).await?;
-        let late = Instant::now() >= until;
-        match &now.primary {
-            // With the votes changed it is a failover like any other, and may be begun by the manager itself.
-            Some(primary) if now.generation > before && !now.recovering => {
+        match seen(desk, &cluster).await {
+            // With the votes changed it is a failover like any other, and may be begun by the manager itself. The prospect is told of a primary
+            // that serves.
+            Ok(now) if now.generation > before && !now.recovering && !now.prospect.is_empty() => {
+                let primary = now.primary.map_or_else(|| "another".to_owned(), |primary| primary.to_string());
                 desk.screen.note(&format!(
                     "{primary} leads, generation {}: the manager began the failover by itself when the votes had changed (mhactl history {cluster})",
                     now.generation
                 ));
                 return Ok(Exit::Done);
             }
-            _ if now.recovering && late => {
-                return desk.follow(&cluster, None, !desk.json).await.map(|_| Exit::Done);
-            }
-            _ if now.recovering => {}
-            _ => match desk.failover(Some(cluster.clone()), request.clone(), true).await {
-                Err(error) if error.exit == Exit::Refused && !late => {}
+            Ok(now) if now.recovering && Instant::now() < at_last => until = Instant::now() + OBEYED_WITHIN,
+            Ok(_) => match desk.failover(Some(cluster.clone()), request.clone(), true).await {
+                Err(error) if error.exit == Exit::Refused && Instant::now() < until => {}
                 ended => return ended,
             },
+            Err(error) if Instant::now() >= until => return Err(error),
+            Err(_) => {}
         }
         sleep(AGAIN).await;
     }

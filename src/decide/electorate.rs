@@ -72,7 +72,12 @@ pub(crate) fn next_voters(view: &ClusterView, verdict: Verdict, now: Moment) -> 
 
 /// The next list needs a majority of hosts that answer and can vote: one that has just been added cannot for a minute, until it has learned
 /// what the others have promised. Nor is another step taken before it has.
-fn cannot_vote(view: &ClusterView, next: &[Voter], leaves: Option<&str>, now: Moment) -> Option<String> {
+pub(crate) fn cannot_vote(
+    view: &ClusterView,
+    next: &[Voter],
+    leaves: Option<&str>,
+    now: Moment,
+) -> Option<String> {
     let lost = |host: &String| view.record.as_ref().is_some_and(|record| record.without_vote.contains(host));
     let knows = |voter: &&Voter| view.voter_knows(&voter.host, now);
     let staying = view.cluster.voters.iter().filter(|voter| leaves != Some(voter.host.as_str()));

@@ -1,6 +1,7 @@
 //! What was left behind when a primary was replaced: its own writes that the next one had not, with whoever had received them and was away.
 
 use super::candidate::led_before;
+use super::failover::next_generation;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
 use crate::model::report::Report;
@@ -17,7 +18,9 @@ pub(super) fn given_up(view: &ClusterView, report: &Report) -> GtidSet {
     let led = |instance: &InstanceId, seen: &Seen| {
         let held = seen.agent_now().and_then(|agent| agent.held);
         view.record.as_ref().filter(|record| record.primary != *instance).is_some_and(|record| {
-            record.former.contains(instance) || held.is_some_and(|held| held < record.generation)
+            // One that is recorded to have led may have led again since, where anybody knows of a later generation.
+            let is_newest = next_generation(view) == record.generation.next() && view.overtaken().is_none();
+            is_newest && record.former.contains(instance) || held.is_some_and(|held| held < record.generation)
         })
     };
     let former =
@@ -25,5 +28,9 @@ pub(super) fn given_up(view: &ClusterView, report: &Report) -> GtidSet {
     let identities = former.filter_map(|(instance, _)| view.identity_of(instance));
     let left = identities.map(|identity| report.known().written_by(identity));
     let left = left.fold(nothing, |all, set| all.try_union(&set).unwrap_or(all));
-    left.minus(&view.without_foreign(base))
+    // A number that is used again names the present primary's writes too: those it has lost, if others have them and it does not.
+    let primary = view.record.as_ref().and_then(|record| view.identity_of(&record.primary));
+    let own =
+        primary.map_or_else(|| GtidSet::empty(report.identity.flavor), |primary| left.written_by(primary));
+    left.minus(&own).minus(&view.without_foreign(base))
 }

@@ -1,6 +1,7 @@
 //! The agents' words: one stream per member, kept up, told who belongs to the cluster each time it is; and looks at a primary's port
 //! from other hosts.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,11 +12,12 @@ use tokio_util::sync::CancellationToken;
 use super::event::Event;
 use super::leadership::Leadership;
 use crate::agent::client::{AgentClient, CallError};
+use crate::agent::relearn;
 use crate::agent::voter::{Promised, Votes};
-use crate::agent::wire::{Lead, ProbeReply};
+use crate::agent::wire::{Electorate, Lead, ProbeReply};
 use crate::clock;
 use crate::model::ballot::Ballot;
-use crate::model::cluster::ClusterName;
+use crate::model::cluster::{ClusterName, Voter};
 use crate::model::instance::InstanceId;
 use crate::model::observation::{Probe, Vantage};
 use crate::mysql::Target;
@@ -115,6 +117,22 @@ pub(super) async fn ask_voter(
     };
     // A manager that is stopping needs no more news.
     let _ = events.send(Event::VoterHeard { host, at: clock::now(), generation }).await;
+}
+
+/// This host's own vote, where it knows nothing, learns what the others have promised.
+pub(super) async fn own_vote_learns(
+    votes: Votes,
+    me: String,
+    (electorate, clients): (Electorate, BTreeMap<String, Arc<AgentClient>>),
+) {
+    let cluster = electorate.cluster.clone();
+    if let Err(error) = votes.introduce(electorate).await {
+        tracing::error!(%cluster, %error, "no vote");
+    }
+    for blank in votes.blanks(&me) {
+        let peer = |voter: &Voter| clients.get(&voter.host).map(|client| AgentClient::clone(client));
+        relearn::round(&votes, &me, blank, peer).await;
+    }
 }
 
 /// Probes `primary` from `host`, and asks when its vote was last given.

@@ -8,7 +8,7 @@ use super::cluster_task::ClusterTask;
 use super::record::AGAIN;
 use crate::clock;
 use crate::decide::Decision;
-use crate::decide::electorate::{NextVoters, counted, next_voters};
+use crate::decide::electorate::{NextVoters, cannot_vote, counted, next_voters};
 use crate::model::record::{ClusterRecord, RecordChange};
 use crate::model::time::Moment;
 use crate::model::view::Seen;
@@ -90,10 +90,41 @@ impl ClusterTask {
             return Err("no voter would be left; name at least one host less".to_owned());
         }
         let left = left.iter().map(|voter| voter.host.as_str()).collect::<Vec<_>>().join(", ");
-        self.amend(RecordChange::Votes { without }).await?;
+        if let [host] = back {
+            self.may_come_back(host, &after)?;
+        } else if !back.is_empty() {
+            return Err(
+                "give one host its vote back at a time, and the next when the primary serves with it"
+                    .to_owned(),
+            );
+        }
+        if let Err(why) = self.amend(RecordChange::Votes { without }).await {
+            // It may have been written, and too few voters told: then it counts all the same.
+            self.read_record().await;
+            self.count_anew();
+            let written =
+                self.view.record.as_ref().is_some_and(|record| record.without_vote == after.without_vote);
+            let said = if written {
+                "the votes are recorded so, and not all that is to know of it does yet: "
+            } else {
+                ""
+            };
+            return Err(format!("{said}{why}"));
+        }
         tracing::warn!(cluster = %self.view.cluster.name, voters = left, "the voters are changed by an operator's word");
         self.count_anew();
         Ok(left)
+    }
+
+    /// A host that comes back must be able to vote, and leave a majority that can: else the primary would close.
+    fn may_come_back(&self, host: &str, after: &ClusterRecord) -> Result<(), String> {
+        let next = counted(&self.config.cluster.voters, Some(after));
+        match cannot_vote(&self.view, &next, None, clock::now()) {
+            Some(why) => {
+                Err(format!("{host} does not vote before {why}; start its agent, and ask again then"))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Those that vote by now have not said yet that they obey.

@@ -16,6 +16,8 @@ use super::event::Event;
 use super::inventory;
 use super::monitor::{self, Watched};
 use super::scheduled;
+use crate::agent::client::AgentClient;
+use crate::agent::wire::Electorate;
 use crate::decide::diagnose::Diagnosis;
 use crate::model::cluster::ClusterName;
 use crate::model::instance::InstanceId;
@@ -152,7 +154,27 @@ impl Watchers {
             let asking =
                 agents::ask_voter(lookout.clone(), host.clone(), self.cluster.clone(), self.events.clone());
             self.tracker.spawn(vital("voter", asking));
+            if let Lookout::Own(votes) = lookout {
+                self.tracker.spawn(vital(
+                    "vote",
+                    agents::own_vote_learns(votes.clone(), host.clone(), self.electorate(view)),
+                ));
+            }
         }
+    }
+
+    /// Who votes, and how they are asked.
+    fn electorate(&self, view: &ClusterView) -> (Electorate, BTreeMap<String, Arc<AgentClient>>) {
+        let electorate = Electorate {
+            cluster: self.cluster.clone(),
+            voters: view.cluster.voters.clone(),
+            policy: view.cluster.policy.clone(),
+        };
+        let clients = self.lookouts.iter().filter_map(|(host, lookout)| match lookout {
+            Lookout::Agent(client) => Some((host.clone(), Arc::clone(client))),
+            Lookout::Own(_) => None,
+        });
+        (electorate, clients.collect())
     }
 
     fn probe_from_everywhere(&mut self, primary: &InstanceId, now: Moment) {

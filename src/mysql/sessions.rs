@@ -111,6 +111,8 @@ pub async fn open_transactions(
     Ok(rows.iter().filter_map(open).collect())
 }
 
+/// How long one question over the connection that holds the lock may take, before it is given up with the lock.
+const LOCK_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 /// Between two looks whether the ended ones are gone.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Transactions that have changed something, or wait for a lock, of everybody but the appliers.
@@ -122,21 +124,23 @@ const WRITERS: &str = "SELECT p.ID AS id FROM information_schema.PROCESSLIST p \
 
 /// Ends every session with a transaction that has changed something, behind a lock that keeps it from committing. Never without such a
 /// lock: a commit that waits for an acknowledgement would be committed by that. How many there were, and how many of them are still there: one
-/// that has not seen yet that it is ended commits when the lock is given up.
+/// that has not seen yet that it is ended commits when the lock is given up. They are waited for `within`. No question is cut off by that: a
+/// connection that is given up in the middle of an answer is closed, and the lock ends with it.
 ///
 /// # Errors
-/// How asking, or ending one, failed by `deadline`.
-pub async fn end_writers(conn: &mut Connection, deadline: Instant) -> Result<(usize, usize), ClientError> {
-    let rows = conn.query(WRITERS, deadline).await?;
+/// How asking, or ending one, failed: the server did not answer one question for [`LOCK_ANSWERS_WITHIN`].
+pub async fn end_writers(conn: &mut Connection, within: Duration) -> Result<(usize, usize), ClientError> {
+    let until = Instant::now() + within;
+    let by = || Instant::now() + LOCK_ANSWERS_WITHIN;
+    let mut rows = conn.query(WRITERS, by()).await?;
     for id in rows.iter().filter_map(|row| row.number::<u64>("id")) {
-        kill(conn, id, deadline).await?;
+        kill(conn, id, by()).await?;
     }
     // A session that is ended rolls back first.
     let count = rows.len();
-    let mut rows = rows;
-    while !rows.is_empty() && Instant::now() + LOOK_EVERY < deadline {
+    while !rows.is_empty() && Instant::now() + LOOK_EVERY < until {
         sleep(LOOK_EVERY).await;
-        rows = conn.query(WRITERS, deadline).await?;
+        rows = conn.query(WRITERS, by()).await?;
     }
     Ok((count, rows.len()))
 }

@@ -34,7 +34,8 @@ fn a_local_session_commits_nothing_after_a_switchover(flavor: &str) {
     session.close();
     seconds(1.0);
     for host in ["db1", "db2", "db3"] {
-        assert_eq!(lab.sql(host, "SELECT COUNT(*) FROM app.local"), "0", "{host}; {}", lab.log());
+        let found = lab.sql(host, "SELECT COUNT(*) FROM app.local");
+        assert_eq!(found, "0", "{host}; {}\n{}", lab.log(), lab.agent_log("db1"));
     }
     // Nothing holds commits up any more: the way back goes as well.
     lab.run(&["ctl", "switchover", "--to", "db1", "--yes"]);

@@ -140,6 +140,13 @@ impl Lab {
         lines[lines.len().saturating_sub(40)..].join("\n")
     }
 
+    /// The same of a host's agent.
+    pub(crate) fn agent_log(&self, host: &str) -> String {
+        let log = std::fs::read_to_string(self.dir.join(host).join("mha-agent.log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+
     /// Starts a writer through the VIP.
     pub(crate) fn write(&mut self, client: u32, more: &[&str]) {
         self.write_at("vip", client, more);

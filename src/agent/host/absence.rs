@@ -149,7 +149,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         // A name of its own: servers of other tests run beside this one.
         let program = directory.path().join("mha-test-db");
-        fs::copy("/bin/sleep", &program).unwrap();
+        // No copy: another test's child may hold the file open for writing until it executes.
+        std::os::unix::fs::symlink("/bin/sleep", &program).unwrap();
         let child = sleeps(&program, Stdio::null());
         let was = process::running(child.id()).map(|it| it.command);
         while was.as_deref() != Some("mha-test-db")

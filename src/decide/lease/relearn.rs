@@ -26,7 +26,9 @@ impl Relearn {
     /// For a voter of `terms` that has known nothing since `since`.
     pub fn new(terms: &Terms, since: Moment) -> Self {
         let others: Vec<String> = terms.voters.iter().filter(|voter| **voter != terms.me).cloned().collect();
-        let needed = terms.majority.min(terms.voters.len().saturating_sub(1));
+        // One that does not vote yet took part in nothing: it asks a whole majority.
+        let votes = others.len() < terms.voters.len();
+        let needed = if votes { terms.majority.min(others.len()) } else { terms.majority };
         Self { others, needed, not_before: since + terms.forgotten_for(), heard: BTreeMap::new() }
     }
 
