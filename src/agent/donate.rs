@@ -127,7 +127,12 @@ async fn carry(
     };
     let end = tokio::select! {
         end = work => end,
-        () = guard.cancel.cancelled() => Err(guard.shared.jobs.reason()),
+        () = guard.cancel.cancelled() => {
+            if flavor == Flavor::MySql {
+                end_giving(&guard.shared).await;
+            }
+            Err(guard.shared.jobs.reason())
+        }
         // Of MySQL the other end holds on until it has what it wants.
         () = sender.closed() => match flavor {
             Flavor::MySql => Ok(()),
@@ -138,6 +143,19 @@ async fn carry(
         tidy(&guard.shared).await;
     }
     (end, sent)
+}
+
+/// The other server waits for this one for up to `net_read_timeout` (30 s), whatever it is told meanwhile: it hears at once where its session here
+/// ends.
+async fn end_giving(shared: &Shared) {
+    let deadline = Instant::now() + ASK_WITHIN;
+    let ended = async {
+        let mut conn = connect_admin(shared, deadline).await.map_err(|error| error.to_string())?;
+        control::end_giving(&mut conn, deadline).await.map_err(|error| error.to_string())
+    };
+    if let Err(error) = ended.await {
+        tracing::warn!(error, "the server that is given a copy may wait for it for a while");
+    }
 }
 
 /// Signs of life until the other end has what it wants.

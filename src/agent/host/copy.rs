@@ -15,6 +15,8 @@ use super::disk;
 const QUOTE: usize = 600;
 /// What the backup tool writes for itself.
 const ITS_OWN: [&str; 3] = ["xtrabackup_", "mariadb_backup_", "backup-my.cnf"];
+/// Where what the tools say is kept, beside a copy: of unpacking it, and of making it usable.
+const TOOLS_LOGS: [&str; 2] = ["unpack.log", "prepare.log"];
 /// Where it writes the position of the copy, by its version.
 const POSITIONS: [&str; 2] = ["mariadb_backup_binlog_info", "xtrabackup_binlog_info"];
 
@@ -83,6 +85,14 @@ impl Place {
     pub fn settle(&self, old: Option<&Path>) -> Result<(), CopyError> {
         for left in [self.copy(), self.failed()].iter().map(PathBuf::as_path).chain(old) {
             remove(left)?;
+        }
+        for log in TOOLS_LOGS.map(|log| self.beside.join(log)) {
+            match fs::remove_file(&log) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    Err(io_error("removing", &log)(error))?
+                }
+                Ok(()) | Err(_) => {}
+            }
         }
         match fs::remove_dir(&self.beside) {
             Err(error)
@@ -283,7 +293,7 @@ fn quoted(text: &str) -> String {
 /// When the tool cannot be run.
 pub fn unpack(place: &Place) -> Result<Tool, CopyError> {
     let arguments = ["-x".to_owned(), "-C".to_owned(), place.copy().display().to_string()];
-    run("mbstream", &arguments, &place.beside.join("unpack.log"), (Stdio::piped(), Stdio::null()))
+    run("mbstream", &arguments, &place.beside.join(TOOLS_LOGS[0]), (Stdio::piped(), Stdio::null()))
 }
 
 /// Makes the copy usable.
@@ -292,7 +302,7 @@ pub fn unpack(place: &Place) -> Result<Tool, CopyError> {
 /// When the tool cannot be run.
 pub fn prepare(place: &Place) -> Result<Tool, CopyError> {
     let arguments = ["--prepare".to_owned(), format!("--target-dir={}", place.copy().display())];
-    run("mariadb-backup", &arguments, &place.beside.join("prepare.log"), (Stdio::null(), Stdio::null()))
+    run("mariadb-backup", &arguments, &place.beside.join(TOOLS_LOGS[1]), (Stdio::null(), Stdio::null()))
 }
 
 /// The GTID position the copy stands at, as the tool wrote it. What it wrote for itself is removed.
@@ -455,6 +465,7 @@ mod tests {
     #[test]
     fn what_an_earlier_rebuild_has_kept_outlives_later_ones() {
         let (_directory, place) = place();
+        TOOLS_LOGS.iter().for_each(|log| fs::write(place.beside.join(log), "it said so").unwrap());
         let kept = place.beside.join("old-1");
         exchange(&place, &kept).unwrap();
         place.settle(None).unwrap();

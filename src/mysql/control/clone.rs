@@ -11,7 +11,7 @@ use super::{ControlError, named};
 use crate::model::instance::{Flavor, InstanceId};
 use crate::mysql::client::{Account, Connection};
 use crate::mysql::dialect::literal;
-use crate::mysql::sessions::NO_SUCH_SESSION;
+use crate::mysql::sessions::{NO_SUCH_SESSION, kill};
 
 /// Between two looks whether a copy that was ended has.
 const END_EVERY: Duration = Duration::from_millis(100);
@@ -105,6 +105,19 @@ pub async fn end_clone(conn: &mut Connection, deadline: Instant) -> Result<(), C
         }
         sleep(END_EVERY).await;
     }
+}
+
+/// Ends every session by which another server copies this one's data.
+///
+/// # Errors
+/// As every question.
+pub async fn end_giving(conn: &mut Connection, deadline: Instant) -> Result<(), ControlError> {
+    let sql = "SELECT id FROM information_schema.PROCESSLIST WHERE command = 'Clone'";
+    let rows = conn.query(sql, deadline).await?;
+    for id in rows.iter().filter_map(|row| row.number::<u64>("id")) {
+        kill(conn, id, deadline).await?;
+    }
+    Ok(())
 }
 
 /// Files of the server that a copy in the place of its data directory would leave behind, by the settings that say so.

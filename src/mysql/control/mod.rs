@@ -29,7 +29,9 @@ use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
 
 pub use self::boot::boots_closed;
-pub use self::clone::{CloneOrder, clone, clone_progress, data_directory, end_clone, load_clone, outside};
+pub use self::clone::{
+    CloneOrder, clone, clone_progress, data_directory, end_clone, end_giving, load_clone, outside,
+};
 pub use self::heartbeat::{HEARTBEAT_SCHEMA, write_heartbeat};
 pub use self::rewind::{Undo, begin_anew, reset, undo};
 pub use self::salvage::apply_salvage;
