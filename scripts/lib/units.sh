@@ -190,6 +190,8 @@ socket_unit_is_told() { # machine
 # === asking the manager ===
 
 healthy() { ctl status; }
+# A replica that has just returned is healthy before it counts again: until it was level with the primary, a failover is refused, rightly.
+loses_nothing() { status_json | json 'it["prospect"]' | grep -q "if [^ ']* died now: [^ ]* would lead, nothing acknowledged lost\($\|;\)"; }
 # Status is not healthy right after a failover, and tells all the same.
 status_json() { ctl status --json || true; }
 leader() { status_json | json 'it["primary"]'; }
