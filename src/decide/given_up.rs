@@ -32,5 +32,8 @@ pub(super) fn given_up(view: &ClusterView, report: &Report) -> GtidSet {
     let primary = view.record.as_ref().and_then(|record| view.identity_of(&record.primary));
     let own =
         primary.map_or_else(|| GtidSet::empty(report.identity.flavor), |primary| left.written_by(primary));
+    // What the primary has by now, such as by an operator's hand, is not given up.
+    let has = view.record.as_ref().and_then(|record| view.of(&record.primary)?.last_report.as_ref());
+    let left = has.map_or(left.clone(), |(_, primary)| left.minus(&primary.executed));
     left.minus(&own).minus(&view.without_foreign(base))
 }
