@@ -26,7 +26,7 @@ pub(crate) enum NextVoters {
 pub(crate) fn counted(configured: &[Voter], record: Option<&ClusterRecord>) -> Vec<Voter> {
     let Some(record) = record else { return configured.to_vec() };
     let named = if record.voters.is_empty() { configured } else { &record.voters };
-    let counts = |voter: &&Voter| !record.without_vote.contains(&voter.host);
+    let counts = |voter: &&Voter| record.has_vote(&voter.host);
     named
         .iter()
         .filter(counts)
@@ -46,8 +46,8 @@ pub(crate) fn next_voters(view: &ClusterView, verdict: Verdict, now: Moment) -> 
             NextVoters::Change { voters: wanted.clone(), what }
         };
     }
-    let is_lost = |host: &String| record.without_vote.contains(host);
-    let added = wanted.iter().find(|voter| by_host(named, &voter.host).is_none() && !is_lost(&voter.host));
+    let added =
+        wanted.iter().find(|voter| by_host(named, &voter.host).is_none() && record.has_vote(&voter.host));
     let removed = named.iter().find(|voter| by_host(wanted, &voter.host).is_none());
     let mut voters = named.clone();
     let (what, leaves) = match (added, removed) {
@@ -78,7 +78,7 @@ pub(crate) fn cannot_vote(
     leaves: Option<&str>,
     now: Moment,
 ) -> Option<String> {
-    let lost = |host: &String| view.record.as_ref().is_some_and(|record| record.without_vote.contains(host));
+    let has_vote = |host: &str| view.record.as_ref().is_none_or(|record| record.has_vote(host));
     let knows = |voter: &&Voter| view.voter_knows(&voter.host, now);
     let staying = view.cluster.voters.iter().filter(|voter| leaves != Some(voter.host.as_str()));
     if let Some(blank) = staying.into_iter().find(|voter| knows(voter) == Some(Generation(0))) {
@@ -87,7 +87,7 @@ pub(crate) fn cannot_vote(
             blank.host
         ));
     }
-    let counts: Vec<&Voter> = next.iter().filter(|voter| !lost(&voter.host)).collect();
+    let counts: Vec<&Voter> = next.iter().filter(|voter| has_vote(&voter.host)).collect();
     let able = counts.iter().filter(|voter| knows(voter).is_some_and(|known| known > Generation(0))).count();
     (able <= counts.len() / 2).then(|| format!("a majority of {} can vote", hosts(next)))
 }
@@ -105,35 +105,18 @@ pub(super) fn issue(view: &ClusterView, verdict: Verdict, now: Moment) -> Option
 
 /// Everybody who may hold a lease must count by the present list before another one may follow it.
 fn must_wait(view: &ClusterView, verdict: Verdict) -> Option<String> {
-    let serves = match verdict {
-        Verdict::Healthy | Verdict::Degraded => true,
-        Verdict::NotAdopted
-        | Verdict::Starting
-        | Verdict::UnreachablePrimary
-        | Verdict::ManagerCutOff
-        | Verdict::SilentPrimary
-        | Verdict::DeadPrimary
-        | Verdict::HungPrimary
-        | Verdict::OverloadedPrimary
-        | Verdict::MisconfiguredPrimary
-        | Verdict::BlockedForAcks
-        | Verdict::ClosedPrimary
-        | Verdict::IsolatedPrimary
-        | Verdict::DeadPrimaryAndReplicas
-        | Verdict::SplitBrain => false,
-    };
-    if !serves {
+    if !verdict.serves() {
         return Some("the primary serves".to_owned());
     }
-    let counts = names(&view.cluster.voters);
-    let lost = |host: &String| view.record.as_ref().is_some_and(|record| record.without_vote.contains(host));
-    let there =
-        view.cluster.members.iter().filter(|member| member.agent.is_some() && !lost(&member.instance.host));
-    there.into_iter().find_map(|member| {
+    let counts = sorted(view.cluster.voters.iter().map(|voter| &voter.host));
+    let there = |host: &str| view.record.as_ref().is_none_or(|record| record.has_vote(host));
+    let mut agents =
+        view.cluster.members.iter().filter(|member| member.agent.is_some() && there(&member.instance.host));
+    agents.find_map(|member| {
         let host = &member.instance.host;
         match view.of(&member.instance).and_then(|seen| seen.agent_now()) {
             None => Some(format!("the agent on {host} is heard")),
-            Some(AgentStatus { voters, .. }) if names_of(voters) != counts => {
+            Some(AgentStatus { voters, .. }) if sorted(voters.iter()) != counts => {
                 Some(format!("the agent on {host} counts by the present voters"))
             }
             Some(_) => None,
@@ -154,16 +137,10 @@ fn hosts(voters: &[Voter]) -> String {
     voters.iter().map(|voter| voter.host.as_str()).collect::<Vec<_>>().join(", ")
 }
 
-fn names(voters: &[Voter]) -> Vec<&str> {
-    let mut names: Vec<&str> = voters.iter().map(|voter| voter.host.as_str()).collect();
-    names.sort_unstable();
-    names
-}
-
-fn names_of(hosts: &[String]) -> Vec<&str> {
-    let mut names: Vec<&str> = hosts.iter().map(String::as_str).collect();
-    names.sort_unstable();
-    names
+fn sorted<'v>(hosts: impl Iterator<Item = &'v String>) -> Vec<&'v str> {
+    let mut hosts: Vec<&str> = hosts.map(String::as_str).collect();
+    hosts.sort_unstable();
+    hosts
 }
 
 #[cfg(test)]
@@ -206,8 +183,12 @@ mod tests {
 
     /// Some majority of one list has no host in common with some majority of the other.
     fn can_be_apart(one: &[Voter], other: &[Voter]) -> bool {
-        let mut hosts = names(one);
-        hosts.extend(names(other).into_iter().filter(|host| by_host(one, host).is_none()));
+        let mut hosts = sorted(one.iter().map(|voter| &voter.host));
+        hosts.extend(
+            sorted(other.iter().map(|voter| &voter.host))
+                .into_iter()
+                .filter(|host| by_host(one, host).is_none()),
+        );
         let all: u32 = (1 << hosts.len()) - 1;
         let wins = |set: u32, voters: &[Voter]| {
             let votes = hosts
@@ -231,7 +212,7 @@ mod tests {
                 let next = next_voters(&view, Verdict::Healthy, now);
                 let NextVoters::Change { voters: next, .. } = next else {
                     prop_assert_eq!(next, NextVoters::Settled);
-                    let hosts = |voters: &[Voter]| names(voters).join(" ");
+                    let hosts = |voters: &[Voter]| sorted(voters.iter().map(|voter| &voter.host)).join(" ");
                     prop_assert_eq!(hosts(&view.cluster.voters), hosts(&voters(&wanted)));
                     return Ok(());
                 };

@@ -12,28 +12,28 @@ use crate::model::view::{ClusterView, Seen};
 /// lost it, and whoever has it is not ahead.
 pub(super) fn given_up(view: &ClusterView, report: &Report) -> GtidSet {
     let nothing = GtidSet::empty(report.identity.flavor);
-    let base = view.record.as_ref().and_then(|record| record.base.as_ref());
-    let Some(base) = base else { return nothing };
+    let Some(record) = &view.record else { return nothing };
+    let Some(base) = &record.base else { return nothing };
+    // One that is recorded to have led may have led again since, where anybody knows of a later generation.
+    let is_newest = next_generation(view) == record.generation.next() && view.overtaken().is_none();
     // Also one that follows again: it acknowledges what the recorded primary writes, and that says nothing of what it wrote itself.
     let led = |instance: &InstanceId, seen: &Seen| {
         let held = seen.agent_now().and_then(|agent| agent.held);
-        view.record.as_ref().filter(|record| record.primary != *instance).is_some_and(|record| {
-            // One that is recorded to have led may have led again since, where anybody knows of a later generation.
-            let is_newest = next_generation(view) == record.generation.next() && view.overtaken().is_none();
-            is_newest && record.former.contains(instance) || held.is_some_and(|held| held < record.generation)
-        })
+        let before = held.is_some_and(|held| held < record.generation);
+        record.primary != *instance && (is_newest && record.former.contains(instance) || before)
     };
     let former =
         view.seen.iter().filter(|(instance, seen)| led(instance, seen) || led_before(view, instance, seen));
     let identities = former.filter_map(|(instance, _)| view.identity_of(instance));
     let left = identities.map(|identity| report.known().written_by(identity));
-    let left = left.fold(nothing, |all, set| all.try_union(&set).unwrap_or(all));
+    let mut left = left.fold(nothing, |all, set| all.try_union(&set).unwrap_or(all));
     // A number that is used again names the present primary's writes too: those it has lost, if others have them and it does not.
-    let primary = view.record.as_ref().and_then(|record| view.identity_of(&record.primary));
-    let own =
-        primary.map_or_else(|| GtidSet::empty(report.identity.flavor), |primary| left.written_by(primary));
+    if let Some(primary) = view.identity_of(&record.primary) {
+        left = left.minus(&left.written_by(primary));
+    }
     // What the primary has by now, such as by an operator's hand, is not given up.
-    let has = view.record.as_ref().and_then(|record| view.of(&record.primary)?.last_report.as_ref());
-    let left = has.map_or(left.clone(), |(_, primary)| left.minus(&primary.executed));
-    left.minus(&own).minus(&view.without_foreign(base))
+    if let Some((_, primary)) = view.of(&record.primary).and_then(|seen| seen.last_report.as_ref()) {
+        left = left.minus(&primary.executed);
+    }
+    left.minus(&view.without_foreign(base))
 }

@@ -130,6 +130,9 @@ impl ClusterTask {
     async fn take(&mut self, event: Event) {
         let now = clock::now();
         match event {
+            event if event.is_given_up() => {
+                tracing::warn!(cluster = %self.view.cluster.name, "an order was not carried out: whoever gave it waits no more");
+            }
             Event::Look(look) => self.take_look(*look),
             Event::Agent(instance, status) => self.view.record_agent(&instance, now, *status),
             Event::AgentLost { instance, elsewhere } => {
@@ -147,12 +150,6 @@ impl ClusterTask {
                 self.view.cluster.mode = mode;
                 self.leadership.set_mode(mode);
                 self.leadership.introduce_all(self.view.record.as_ref()).await;
-            }
-            Event::Ask(ask) if ask.is_given_up() => {
-                tracing::warn!(cluster = %self.view.cluster.name, "an order was not carried out: whoever gave it waits no more");
-            }
-            Event::Surveyed { then, .. } | Event::Met { then, .. } if then.is_given_up() => {
-                tracing::warn!(cluster = %self.view.cluster.name, "an order was not carried out: whoever gave it waits no more");
             }
             Event::Ask(ask) => self.answer(ask, now).await,
             Event::Ended { about, outcome } => self.ended(&about, outcome, now).await,

@@ -73,6 +73,27 @@ pub enum Event {
     Led(Result<LedBefore, String>),
 }
 
+impl Event {
+    /// An order whose asker waits no more.
+    pub(super) fn is_given_up(&self) -> bool {
+        match self {
+            Self::Ask(ask) => ask.is_given_up(),
+            Self::Surveyed { then, .. } | Self::Met { then, .. } => then.is_given_up(),
+            Self::Look(_)
+            | Self::Agent(..)
+            | Self::AgentLost { .. }
+            | Self::Events(..)
+            | Self::Inventory(..)
+            | Self::Probe(_)
+            | Self::Granted { .. }
+            | Self::VoterHeard { .. }
+            | Self::Mode(_)
+            | Self::Ended { .. }
+            | Self::Led(_) => false,
+        }
+    }
+}
+
 /// Whether what was asked for is only shown, which changes nothing, or begun.
 #[derive(Debug)]
 pub enum Then {

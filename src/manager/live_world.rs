@@ -313,8 +313,7 @@ impl RecordStore for LiveWorld {
 
     async fn note_record(&self, record: &ClusterRecord) -> Result<(), RecordError> {
         // Those whose votes this very record takes away are destroyed, and answer no more.
-        let counts = |host: &String| !record.without_vote.contains(host);
-        let voters: Vec<_> = self.voters.iter().filter(|(host, _)| counts(host)).collect();
+        let voters: Vec<_> = self.voters.iter().filter(|(host, _)| record.has_vote(host)).collect();
         if voters.is_empty() {
             return Ok(());
         }

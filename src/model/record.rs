@@ -131,6 +131,11 @@ impl ClusterRecord {
         }
     }
 
+    /// No operator vouches that this host is destroyed.
+    pub fn has_vote(&self, host: &str) -> bool {
+        self.without_vote.iter().all(|lost| lost != host)
+    }
+
     /// Whether acknowledgements promise something else than before, once this is recorded: another primary's, or of more hosts.
     pub fn promises_anew(&self, primary: &InstanceId, acks: u32, degraded: bool) -> bool {
         self.primary != *primary || self.degraded.is_some() && !degraded || acks > self.acks
