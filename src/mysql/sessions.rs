@@ -128,7 +128,7 @@ const WRITERS: &str = "SELECT p.ID AS id FROM information_schema.PROCESSLIST p \
 /// connection that is given up in the middle of an answer is closed, and the lock ends with it.
 ///
 /// # Errors
-/// How asking, or ending one, failed: the server did not answer one question for [`LOCK_ANSWERS_WITHIN`].
+/// How asking, or ending one, failed: the server did not answer one question within 5 s.
 pub async fn end_writers(conn: &mut Connection, within: Duration) -> Result<(usize, usize), ClientError> {
     let until = Instant::now() + within;
     let by = || Instant::now() + LOCK_ANSWERS_WITHIN;
