@@ -41,6 +41,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
 /// What a member tells a voter that knows nothing.
 pub(super) fn electorate(membership: &Membership) -> Electorate {
     Electorate {
+        ballot: membership.ballot.clone(),
         cluster: membership.cluster.clone(),
         voters: membership.voters.clone(),
         policy: membership.policy.clone(),

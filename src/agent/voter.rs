@@ -139,7 +139,7 @@ impl Votes {
         Promised { ballot, generation, holder, granted_ago: voter.granted_ago(clock::now()) }
     }
 
-    /// A member says who votes.
+    /// A member or a manager says who votes; an earlier manager's word does not replace a later one's.
     ///
     /// # Errors
     /// When there is no vote.
@@ -147,7 +147,11 @@ impl Votes {
         // So that the voter is there, and its wait begins.
         self.vote(&electorate.cluster, |_| ((), Persist::Unchanged)).await?;
         let mut known = self.electorates.lock().unwrap_or_else(PoisonError::into_inner);
-        known.insert(electorate.cluster.clone(), electorate);
+        let is_later =
+            known.get(&electorate.cluster).is_none_or(|last| last.ballot.number <= electorate.ballot.number);
+        if is_later {
+            known.insert(electorate.cluster.clone(), electorate);
+        }
         Ok(())
     }
 
@@ -255,6 +259,28 @@ mod tests {
         let learned = Promises { generation: Generation(3), holder: Some(holder), ..Promises::default() };
         lost.relearn(&orders(), &learned).await.unwrap();
         assert!(matches!(lost.claim(&failover).await, Ok(Claimed::Accepted { .. })));
+    }
+
+    /// Hosts that vote no more know only what was promised while they did.
+    #[tokio::test]
+    async fn a_blank_voter_does_not_learn_from_an_earlier_managers_list() {
+        let directory = tempfile::tempdir().unwrap();
+        let votes = Votes::open(directory.path()).unwrap();
+        let electorate = |number, hosts: &[&str]| Electorate {
+            ballot: Ballot { number, manager: "m".to_owned() },
+            cluster: orders(),
+            voters: hosts
+                .iter()
+                .map(|host| crate::model::cluster::Voter { host: (*host).to_owned(), url: String::new() })
+                .collect(),
+            policy: crate::model::policy::Policy::default(),
+        };
+        for (number, hosts) in [(7, ["c", "d", "x"]), (3, ["a", "b", "c"])] {
+            votes.introduce(electorate(number, &hosts)).await.unwrap();
+        }
+        let blanks = votes.blanks("x");
+        assert_eq!(blanks.len(), 1);
+        assert_eq!(blanks[0].electorate, electorate(7, &["c", "d", "x"]));
     }
 
     #[tokio::test]

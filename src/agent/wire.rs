@@ -94,6 +94,9 @@ pub struct NoteRecord {
 /// Who votes on a cluster's lease: told to a voter that says it knows nothing, so that it can ask the others.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Electorate {
+    /// Under whose lead these are the voters: of two lists the older one is not learned from.
+    #[serde(default)]
+    pub ballot: Ballot,
     pub cluster: ClusterName,
     pub voters: Vec<Voter>,
     pub policy: Policy,

@@ -46,24 +46,30 @@ pub(crate) fn next_voters(view: &ClusterView, verdict: Verdict, now: Moment) -> 
             NextVoters::Change { voters: wanted.clone(), what }
         };
     }
-    let added =
-        wanted.iter().find(|voter| by_host(named, &voter.host).is_none() && record.has_vote(&voter.host));
-    let removed = named.iter().find(|voter| by_host(wanted, &voter.host).is_none());
-    let mut voters = named.clone();
-    let (what, leaves) = match (added, removed) {
-        (None, None) => return NextVoters::Settled,
-        // An added one comes first: the list is never shorter than it must be.
-        (Some(added), _) => {
-            voters.push(added.clone());
-            (format!("{} becomes a voter", added.host), None)
-        }
-        (None, Some(removed)) => {
-            voters.retain(|voter| voter.host != removed.host);
-            (format!("{} is no voter any more", removed.host), Some(removed.host.as_str()))
-        }
-    };
-    let why = added.and_then(|added| not_heard(view, &added.host, now));
-    let why = why.or_else(|| must_wait(view, verdict)).or_else(|| cannot_vote(view, &voters, leaves, now));
+    let is_new = |voter: &&Voter| by_host(named, &voter.host).is_none() && record.has_vote(&voter.host);
+    let added = wanted.iter().filter(is_new).map(|added| {
+        let voters: Vec<Voter> = named.iter().chain([added]).cloned().collect();
+        let why = not_heard(view, &added.host, now).or_else(|| must_wait(view, verdict));
+        let why = why.or_else(|| cannot_vote(view, &voters, None, now));
+        (format!("{} becomes a voter", added.host), voters, why)
+    });
+    let removed = named.iter().filter(|voter| by_host(wanted, &voter.host).is_none()).map(|removed| {
+        let leaves = removed.host.as_str();
+        let voters: Vec<Voter> = named.iter().filter(|voter| voter.host != leaves).cloned().collect();
+        let why = must_wait(view, verdict).or_else(|| cannot_vote(view, &voters, Some(leaves), now));
+        (format!("{leaves} is no voter any more"), voters, why)
+    });
+    // Those that are added come first: the list is never shorter than it must be.
+    let mut steps: Vec<_> = added.collect();
+    if steps.is_empty() {
+        steps.extend(removed);
+    }
+    if steps.is_empty() {
+        return NextVoters::Settled;
+    }
+    // One that must wait holds up none of the others.
+    let next = steps.iter().position(|(.., why)| why.is_none()).unwrap_or(0);
+    let (what, voters, why) = steps.swap_remove(next);
     match why {
         Some(why) => NextVoters::Waits { what, why },
         None => NextVoters::Change { voters, what },
@@ -262,6 +268,16 @@ mod tests {
         view.record_voter("h4", now, Generation(1));
         assert!(step(&mut view));
         assert_eq!(next_voters(&view, Verdict::Healthy, now), NextVoters::Settled);
+    }
+
+    #[test]
+    fn a_blank_witness_does_not_hold_up_a_host_that_can_vote() {
+        let mut view = adopted(&BTreeSet::from([0]), &BTreeSet::from([0, 1, 2]));
+        let now = Moment::from_micros(0);
+        view.record_voter("h1", now, Generation(0));
+        let next = next_voters(&view, Verdict::Healthy, now);
+        let NextVoters::Change { voters: next, .. } = next else { panic!("{next:?}") };
+        assert_eq!(next, voters(&BTreeSet::from([0, 2])));
     }
 
     #[test]

@@ -235,7 +235,8 @@ impl<W: World, J: Journal> Run<'_, W, J> {
             let committed = self.plan.commit.is_some_and(|commit| index >= commit);
             let over =
                 if committed && self.plan.commit != Some(index) { None } else { self.bounds.is_over() };
-            if let Some(why) = over.filter(|_| again.is_none()) {
+            // The stage that an earlier run began is entered, and taken back with the others.
+            if let Some(why) = over.filter(|_| again != Some(index)) {
                 return self.take_back(index.saturating_sub(1), why).await;
             }
             self.say(What::Stage { plan: self.plan.kind, index, name: stage.name.clone() });

@@ -80,6 +80,9 @@ struct Asked {
     applied: Mutex<Vec<String>>,
     written: Mutex<Vec<What>>,
     fails: BTreeSet<String>,
+    /// An operator calls the operation off while this step is done.
+    called_off_at: Option<String>,
+    abort: CancellationToken,
 }
 
 impl World for Asked {
@@ -91,6 +94,9 @@ impl World for Asked {
         self.applied.lock().unwrap().push(step.to_string());
         if self.fails.contains(&step.to_string()) {
             return Err(StepError::Failed("it cannot".to_owned()));
+        }
+        if self.called_off_at.as_ref() == Some(&step.to_string()) {
+            self.abort.cancel();
         }
         Ok(Evidence { directed: true, ..Evidence::default() })
     }
@@ -118,7 +124,7 @@ impl Asked {
         let ballot = Ballot { number: 2, manager: "m".to_owned() };
         let token =
             Token { ballot, recovery: recovery.id.clone(), operation: 0, automatic: true, back: false };
-        let Ok(outcome) = resume(view, recovery, &CancellationToken::new(), &token, self, self).await;
+        let Ok(outcome) = resume(view, recovery, &self.abort, &token, self, self).await;
         outcome
     }
 
@@ -145,6 +151,17 @@ async fn a_failover_resumed_before_its_commit_point_begins_again_at_its_isolatio
     let outcome = asked.resumes(&journal).await;
     assert_eq!(asked.stages(), [(PlanKind::Isolate, 0)], "it is decided again who is to lead");
     assert!(matches!(outcome, Outcome::Undone { .. }), "nobody could: {outcome:?}");
+}
+
+#[tokio::test]
+async fn an_operation_that_is_called_off_after_it_was_resumed_begins_no_further_stage() {
+    let stages = ["db1", "db2"].map(|host| Stage::new(host, vec![told(host)])).to_vec();
+    let journal =
+        recovery(PlanKind::Topology, vec![plan(PlanKind::Topology, None, stages)], (PlanKind::Topology, 0));
+    let asked = Asked { called_off_at: Some(told("db1").to_string()), ..Asked::default() };
+    let outcome = asked.resumes(&journal).await;
+    assert!(matches!(outcome, Outcome::Undone { .. }), "{outcome:?}");
+    assert_eq!(asked.stages(), [(PlanKind::Topology, 0)]);
 }
 
 /// Another manager may have disarmed the next primary: nothing is opened, or recorded, that does not wait for its ackers.

@@ -16,7 +16,7 @@ use crate::agent::relearn;
 use crate::agent::voter::{Promised, Votes};
 use crate::agent::wire::{Electorate, Lead, ProbeReply};
 use crate::clock;
-use crate::model::ballot::Ballot;
+use crate::model::ballot::{Ballot, Generation};
 use crate::model::cluster::{ClusterName, Voter};
 use crate::model::instance::InstanceId;
 use crate::model::observation::{Probe, Vantage};
@@ -94,24 +94,31 @@ pub(super) enum Lookout {
     Own(Votes),
 }
 
-/// Asks a voter whether it is there.
+/// Asks a voter whether it is there. One that knows nothing is told whom it can learn from: before it counts, no member asks it for its vote.
 pub(super) async fn ask_voter(
     lookout: Lookout,
     host: String,
-    cluster: ClusterName,
+    electorate: Electorate,
     events: mpsc::Sender<Event>,
 ) {
+    let cluster = electorate.cluster.clone();
     let generation = match &lookout {
         Lookout::Agent(client) => {
             // A ballot nobody obeys: it only asks.
             let ask = Lead { cluster, ballot: Ballot::default() };
-            match client.lead(&ask, CALL).await {
+            let generation = match client.lead(&ask, CALL).await {
                 Ok(led) => led.generation,
                 Err(error) => {
                     tracing::debug!(host, %error, "no answer from the voter");
                     return;
                 }
+            };
+            if generation == Generation::default()
+                && let Err(error) = client.introduce(&electorate, CALL).await
+            {
+                tracing::debug!(host, %error, "a voter that knows nothing is not told of the others");
             }
+            generation
         }
         Lookout::Own(votes) => votes.promised(&cluster).generation,
     };

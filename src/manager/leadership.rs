@@ -1,6 +1,6 @@
 //! This manager's ballot: accepted by a majority of voters before its first effect. A new lead never touches a healthy lease.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::agent::wire::{Lead, Membership};
 use crate::decide::lease::bid::{Bid, ROUNDS};
 use crate::decide::lease::voter::Led;
 use crate::model::ballot::{Ballot, Generation};
-use crate::model::cluster::{Cluster, Mode};
+use crate::model::cluster::{Cluster, ClusterName, Mode};
 use crate::model::instance::InstanceId;
 use crate::model::overtaken::LedBefore;
 use crate::model::record::ClusterRecord;
@@ -42,6 +42,8 @@ pub(super) struct Leadership {
     led: Mutex<(Ballot, Option<ClusterRecord>)>,
     /// It may be changed while the manager runs.
     mode: Mutex<Mode>,
+    /// Agents whose last introduction failed, or is out of date.
+    untold: Mutex<BTreeSet<InstanceId>>,
 }
 
 impl Leadership {
@@ -53,7 +55,11 @@ impl Leadership {
         led: (Ballot, Option<ClusterRecord>),
     ) -> Self {
         let mode = Mutex::new(cluster.mode);
-        Self { cluster, store, voters, agents, led: Mutex::new(led), mode }
+        Self { cluster, store, voters, agents, led: Mutex::new(led), mode, untold: Mutex::default() }
+    }
+
+    pub(super) fn cluster(&self) -> &ClusterName {
+        &self.cluster.name
     }
 
     /// Agents are told of this mode from now on.
@@ -117,11 +123,35 @@ impl Leadership {
     /// Tells one agent who belongs to the cluster, under this manager's ballot.
     ///
     /// # Errors
-    /// When it does not answer, or obeys another manager.
+    /// When it does not answer, or obeys another manager. [`Self::introduce_untold`] tries again.
     pub(super) async fn introduce(&self, instance: &InstanceId) -> Result<(), CallError> {
         let Some(agent) = self.agents.get(instance) else { return Ok(()) };
+        let membership = self.membership(instance);
+        let told = agent.member(&membership, CALL).await.map(drop);
+        let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_ok() && membership == self.membership(instance) {
+            untold.remove(instance);
+        } else {
+            untold.insert(instance.clone());
+        }
+        told
+    }
+
+    /// Tells those again that missed it, though their stream is up.
+    pub(super) async fn introduce_untold(&self) {
+        let untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        join_all(untold.iter().map(|instance| async move {
+            if let Err(error) = self.introduce(instance).await {
+                tracing::debug!(%instance, %error, "still not told who belongs to the cluster");
+            }
+        }))
+        .await;
+    }
+
+    /// What an agent is told of its cluster.
+    fn membership(&self, instance: &InstanceId) -> Membership {
         let (ballot, record) = self.led.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let membership = Membership {
+        Membership {
             ballot,
             cluster: self.cluster.name.clone(),
             instance: instance.clone(),
@@ -133,11 +163,10 @@ impl Leadership {
             generation: record.as_ref().map_or(Generation::default(), |record| record.generation),
             primary: record.as_ref().map(|record| record.primary.clone()),
             acks: record.as_ref().map_or(0, |record| record.acks),
-        };
-        agent.member(&membership, CALL).await.map(drop)
+        }
     }
 
-    /// Tells every agent of a new record. One that does not hear it now is told when its stream comes up.
+    /// Tells every agent of a new record. One that does not hear it now is told when its stream comes up, or a few seconds later.
     pub(super) async fn introduce_all(&self, record: Option<&ClusterRecord>) {
         self.led.lock().unwrap_or_else(PoisonError::into_inner).1 = record.cloned();
         let telling =
@@ -162,7 +191,7 @@ mod tests {
     use super::*;
     use crate::agent::client::Connections;
     use crate::agent::voter::Votes;
-    use crate::model::cluster::{ClusterName, Voter};
+    use crate::model::cluster::Voter;
     use crate::model::policy::Policy;
 
     /// Three voters on this machine, as the managers reach them.

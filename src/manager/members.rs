@@ -90,7 +90,7 @@ impl Parts {
         let watchers = Watchers::start(
             watched,
             lookouts(&agents, &looking, own.as_ref()),
-            cluster.name.clone(),
+            Arc::clone(&leadership),
             events.clone(),
             tracker.clone(),
             stop.clone(),

@@ -14,6 +14,7 @@ use super::agents::{self, Lookout};
 use super::cluster_task::ClusterTask;
 use super::event::Event;
 use super::inventory;
+use super::leadership::Leadership;
 use super::monitor::{self, Watched};
 use super::scheduled;
 use crate::agent::client::AgentClient;
@@ -41,6 +42,7 @@ pub(super) struct Watchers {
     /// By host: members' agents, witnesses, and this host where it votes.
     lookouts: BTreeMap<String, Lookout>,
     cluster: ClusterName,
+    leadership: Arc<Leadership>,
     events: mpsc::Sender<Event>,
     tracker: TaskTracker,
     stop: CancellationToken,
@@ -55,7 +57,7 @@ impl Watchers {
     pub(super) fn start(
         watched: Vec<Watched>,
         lookouts: BTreeMap<String, Lookout>,
-        cluster: ClusterName,
+        leadership: Arc<Leadership>,
         events: mpsc::Sender<Event>,
         tracker: TaskTracker,
         stop: CancellationToken,
@@ -75,7 +77,8 @@ impl Watchers {
             watched,
             nudges,
             lookouts,
-            cluster,
+            cluster: leadership.cluster().clone(),
+            leadership,
             events,
             tracker,
             stop,
@@ -116,7 +119,12 @@ impl Watchers {
         if let Some(primary) = primary.filter(|_| unsure) {
             self.probe_from_everywhere(&primary, now);
         }
-        self.ask_voters(view, now);
+        if self.voters_asked_at.is_none_or(|at| now.since(at) >= ASK_VOTERS_EVERY) {
+            self.voters_asked_at = Some(now);
+            self.ask_voters(view);
+            let leadership = Arc::clone(&self.leadership);
+            self.tracker.spawn(vital("membership", async move { leadership.introduce_untold().await }));
+        }
     }
 
     /// The connection to that one leads to another server: the next look is over a new one.
@@ -144,15 +152,11 @@ impl Watchers {
     }
 
     /// A member's agent is heard by its stream. A witness would be missed only when its vote is needed.
-    fn ask_voters(&mut self, view: &ClusterView, now: Moment) {
-        if self.voters_asked_at.is_some_and(|at| now.since(at) < ASK_VOTERS_EVERY) {
-            return;
-        }
-        self.voters_asked_at = Some(now);
+    fn ask_voters(&self, view: &ClusterView) {
         let is_member = |host: &str| view.cluster.members.iter().any(|member| member.instance.host == host);
         for (host, lookout) in self.lookouts.iter().filter(|(host, _)| !is_member(host)) {
-            let asking =
-                agents::ask_voter(lookout.clone(), host.clone(), self.cluster.clone(), self.events.clone());
+            let (electorate, _) = self.electorate(view);
+            let asking = agents::ask_voter(lookout.clone(), host.clone(), electorate, self.events.clone());
             self.tracker.spawn(vital("voter", asking));
             if let Lookout::Own(votes) = lookout {
                 self.tracker.spawn(vital(
@@ -166,6 +170,7 @@ impl Watchers {
     /// Who votes, and how they are asked.
     fn electorate(&self, view: &ClusterView) -> (Electorate, BTreeMap<String, Arc<AgentClient>>) {
         let electorate = Electorate {
+            ballot: self.leadership.ballot(),
             cluster: self.cluster.clone(),
             voters: view.cluster.voters.clone(),
             policy: view.cluster.policy.clone(),
