@@ -22,20 +22,35 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 /// A commit may wait for an acknowledgement for days; its answer is waited for.
 const ANSWER_WITHIN: Duration = Duration::from_secs(7 * 24 * 3_600);
 
+/// So many tries in a row must fail before it is told: one fails in every planned change.
+const FAULT_AFTER: u32 = 3;
+
 /// Runs until cancelled.
 pub(super) async fn run(shared: Arc<Shared>) {
-    let mut conn = None;
+    let (mut conn, mut failed) = (None, 0);
     loop {
         let policy_every = shared.seen().membership.as_ref().map(|member| member.policy.heartbeat_every);
         tokio::time::sleep(policy_every.unwrap_or(DEFAULT_EVERY)).await;
         let Some(generation) = leads(&shared) else {
-            conn = None;
-            shared.seen().commits.clear();
+            (conn, failed) = (None, 0);
+            let mut seen = shared.seen();
+            seen.commits.clear();
+            seen.heartbeat_fault = None;
             continue;
         };
-        if let Err(why) = write(&shared, &mut conn, generation).await {
+        let written = write(&shared, &mut conn, generation).await;
+        failed = if written.is_ok() { 0 } else { failed + 1 };
+        if let Err(why) = &written {
             tracing::debug!(why, "no heartbeat");
             conn = None;
+        }
+        let fault = written.err().filter(|_| failed >= FAULT_AFTER);
+        let before = std::mem::replace(&mut shared.seen().heartbeat_fault, fault.clone());
+        if let Some(why) = fault.filter(|_| before.is_none()) {
+            tracing::error!(
+                why,
+                "the heartbeat cannot be written: lag is not measured by it, and a hang is noticed late"
+            );
         }
     }
 }

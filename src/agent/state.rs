@@ -71,6 +71,8 @@ pub struct Seen {
     /// When the question now on its way was asked.
     pub asked_at: Option<Moment>,
     pub heartbeat_since: Option<Moment>,
+    /// Why the last write heartbeats failed, several in a row.
+    pub heartbeat_fault: Option<String>,
     /// How long the last write heartbeats took, newest last.
     pub commits: VecDeque<Duration>,
     /// When the stream last brought anything; `None` while it does not replicate.
@@ -229,6 +231,7 @@ impl Shared {
             unanswered_since: None,
             asked_at: None,
             heartbeat_since: None,
+            heartbeat_fault: None,
             commits: VecDeque::new(),
             stream_moved_at: None,
             stopping: false,
@@ -388,6 +391,7 @@ impl Shared {
             server_age: now.since(seen.polled_at),
             unanswered: unanswered.unwrap_or_default(),
             heartbeat_stuck: seen.heartbeat_since.map(|since| now.since(since)),
+            heartbeat_fault: seen.heartbeat_fault.clone(),
             commit_takes: seen.commit_takes(),
             stream_still: seen.stream_moved_at.map(|moved| now.since(moved)),
             granted_ago: promised.granted_ago,

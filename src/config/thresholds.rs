@@ -35,9 +35,10 @@ const DURATIONS: [DurationKey; 12] = [
 /// A yes-or-no key and its field.
 type FlagKey = (&'static str, fn(&mut Policy) -> &mut bool);
 
-const FLAGS: [FlagKey; 4] = [
+const FLAGS: [FlagKey; 5] = [
     ("restart", |p| &mut p.restart),
     ("assume_dead_when_refused", |p| &mut p.assume_dead_when_refused),
+    ("rebuild_nontransactional", |p| &mut p.rebuild_nontransactional),
     ("fenced_reads", |p| &mut p.fenced_reads),
     ("allow_newer_primary", |p| &mut p.allow_newer_primary),
 ];

@@ -5,10 +5,18 @@ use std::time::Duration;
 use crate::model::cluster::Promotion;
 use crate::model::report::{Replication, Report};
 use crate::model::time::human;
-use crate::model::view::ClusterView;
+use crate::model::view::{ClusterView, Seen};
 
 /// A longer backlog is an issue: for about so long nobody could write in a failover.
 const LONG: Duration = Duration::from_secs(10);
+
+/// How far behind its newest transaction a replica is. The write heartbeat tells best, where the primary writes one.
+pub(super) fn lag(view: &ClusterView, report: &Report) -> Option<Duration> {
+    let own = || report.channel()?.seconds_behind.map(Duration::from_secs);
+    let primary = view.record.as_ref().and_then(|record| view.of(&record.primary));
+    let is_written = primary.and_then(Seen::agent_now).is_none_or(|agent| agent.heartbeat_fault.is_none());
+    report.heartbeat_age.filter(|_| is_written).or_else(own)
+}
 
 /// One sentence when even the replica that is least behind has a long backlog to apply.
 pub(super) fn issue(view: &ClusterView) -> Option<String> {
@@ -16,10 +24,8 @@ pub(super) fn issue(view: &ClusterView) -> Option<String> {
         let may_lead =
             view.cluster.member(instance).is_some_and(|member| member.promotion != Promotion::Never);
         let report = seen.latest().filter(|_| may_lead)?;
-        let channel =
-            report.channel().filter(|channel| channel.delay.is_zero() && Replication::is_running(channel))?;
-        let seconds = channel.seconds_behind.map(Duration::from_secs);
-        let lag = report.heartbeat_age.or(seconds)?;
+        report.channel().filter(|channel| channel.delay.is_zero() && Replication::is_running(channel))?;
+        let lag = lag(view, report)?;
         // Without anything to apply an old heartbeat says that the primary writes none.
         Some((instance, if Report::is_level(report) { Duration::ZERO } else { lag }))
     });

@@ -109,7 +109,7 @@ impl fmt::Display for Against {
             Self::Delayed(by) => write!(f, "is delayed by {} s", by.as_secs()),
             Self::Stopped(by) => write!(f, "was stopped by {by}"),
             Self::MultiSource(n) => write!(f, "replicates from {n} sources"),
-            Self::Errant(set) => write!(f, "has errant transactions {set}"),
+            Self::Errant(set) => write!(f, "has errant transactions: {}", set.told()),
             Self::NewerThan { instance, version } => {
                 write!(f, "is newer than {instance} ({version}), which would be stranded")
             }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::evidence::{Liveness, Refused, assumed_dead, liveness, refused_everywhere};
+use super::evidence::{Liveness, Unenterable, assumed_dead, lets_nobody_in, liveness};
 use super::guard::names;
 use super::starved::receivers_fail;
 use crate::model::instance::InstanceId;
@@ -184,6 +184,7 @@ fn living(view: &ClusterView, primary: &InstanceId, seen: &Seen, report: &Report
     if policy.durability == Durability::Lossless && semi_sync.source_enabled && (starved || unheard) {
         let connected = semi_sync.clients >= semi_sync.acks;
         let next = match policy.without_ackers {
+            _ if let Some(text) = nothing_arrives(view) => text,
             _ if connected => {
                 "an acknowledgement is slow or was lost; \"mhactl failover\" goes on without it, and nothing acknowledged is lost"
                     .to_owned()
@@ -265,6 +266,19 @@ const AMONG_VOTERS_AGAIN: Duration = Duration::from_millis(1_500);
 
 /// So many times `silence` may acknowledgements be slow: 36 s as it is shipped, past the 30 s that are none of our business (F013).
 const SLOW_ACKS: u32 = 12;
+
+/// No acker receives anything over a connection that stands, and new connections are made: small packets arrive.
+fn nothing_arrives(view: &ClusterView) -> Option<String> {
+    let ackers = &view.record.as_ref()?.ackers;
+    let still = |acker: &InstanceId| super::issues::receives_nothing(view, view.of(acker)?);
+    let shortest = ackers.iter().map(still).collect::<Option<Vec<_>>>()?.into_iter().min()?;
+    Some(format!(
+        "{} are connected and have received nothing for {}: look for full disks there, and for packets of full size that are lost on the way \
+         (MTU; on an acker's host \"ping -M do -s 1472\" to the primary shows it)",
+        names(ackers),
+        human(shortest)
+    ))
+}
 
 /// Clients that wait take all places, and the ackers that would let them go find none (error 1040).
 fn crowded_out(view: &ClusterView, primary: &InstanceId) -> String {
@@ -392,22 +406,31 @@ fn hears_nobody(view: &ClusterView) -> bool {
     view.seen.len() > 1 && view.seen.values().all(silent)
 }
 
-/// Its port refuses this manager although its process runs. Whether it refuses everybody, other hosts say.
-fn refusing(view: &ClusterView, now: Moment, evidence: &mut Vec<String>) -> Verdict {
-    match refused_everywhere(view, now) {
-        Refused::NotFrom(host) => {
+/// Its port does not let this manager in although its process runs. Whether it lets anybody in, other hosts say.
+fn shut(view: &ClusterView, now: Moment, unseen: &Unseen, evidence: &mut Vec<String>) -> Verdict {
+    match lets_nobody_in(view, now) {
+        Unenterable::NotFrom(host) => {
             evidence.push(format!("{host}: greeted by it when it probed"));
             Verdict::ManagerCutOff
         }
-        Refused::Unknown => Verdict::MisconfiguredPrimary,
-        Refused::From { hosts, span } => {
+        // The host itself refuses; silence may be the network's between here and there.
+        Unenterable::Unknown if *unseen == Unseen::Refused => Verdict::MisconfiguredPrimary,
+        Unenterable::Unknown => Verdict::ManagerCutOff,
+        // So does a host that has just been lost.
+        Unenterable::From { span, .. }
+            if *unseen != Unseen::Refused && span < view.cluster.policy.silence =>
+        {
+            Verdict::ManagerCutOff
+        }
+        Unenterable::From { hosts, span } => {
             let grace = view.cluster.policy.refused_port_grace;
             let next = match grace.saturating_sub(span) {
                 left if left.is_zero() => "it is fenced and replaced (refused_port_grace)".to_owned(),
                 left => format!("it is fenced and replaced in {} (refused_port_grace)", human(left)),
             };
             evidence.push(format!(
-                "{}: refused too; its port has refused everybody for {}: look at skip_networking, bind_address and packet filters there; {next}",
+                "{}: cannot connect either; its port has let nobody in for {}: look there at skip_networking, bind_address, packet filters and \
+                 name lookups (skip_name_resolve); {next}",
                 hosts.join(", "),
                 human(span)
             ));
@@ -462,11 +485,11 @@ fn by_agent(
                 evidence.push("agent: no majority's lease, clients kept out".to_owned());
                 return Some(Verdict::ClosedPrimary);
             }
-            // The host answers this manager, and refuses the port: bind-address, skip-networking or somebody's filter.
-            if unseen == Some(&Unseen::Refused) {
-                return Some(refusing(view, now, evidence));
+            // The host answers this manager, and its port does not: bind-address, skip-networking, somebody's filter or a name lookup.
+            match unseen.filter(|unseen| unseen.lets_nobody_in()) {
+                Some(unseen) => Some(shut(view, now, unseen, evidence)),
+                None => Some(Verdict::ManagerCutOff),
             }
-            Some(Verdict::ManagerCutOff)
         }
     }
 }

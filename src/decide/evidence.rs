@@ -232,9 +232,9 @@ pub(crate) fn assumed_dead(view: &ClusterView, primary: &InstanceId) -> Option<V
     ])
 }
 
-/// From where the recorded primary's port refuses connections while its agent says that it runs.
+/// From where nobody gets in through the recorded primary's port while its agent says that it runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(super) enum Unenterable {
     /// From this manager and from so many hosts that clients are taken to be out, for so long by this manager's own looks.
     From { hosts: Vec<String>, span: Duration },
     /// That host was greeted a moment ago.
@@ -243,13 +243,13 @@ pub(super) enum Refused {
     Unknown,
 }
 
-/// Whether the primary's port refuses this manager and a majority of voters' hosts (every other member's where nobody votes).
-pub(super) fn refused_everywhere(view: &ClusterView, now: Moment) -> Refused {
+/// Whether the primary's port lets in neither this manager nor a majority of voters' hosts (every other member's where nobody votes).
+pub(super) fn lets_nobody_in(view: &ClusterView, now: Moment) -> Unenterable {
     let Some((primary, seen)) = view.primary().and_then(|primary| Some((primary, view.of(primary)?))) else {
-        return Refused::Unknown;
+        return Unenterable::Unknown;
     };
-    let Some(since) = seen.failing_since.filter(|_| seen.unseen() == Some(&Unseen::Refused)) else {
-        return Refused::Unknown;
+    let Some(since) = seen.failing_since.filter(|_| seen.unseen().is_some_and(Unseen::lets_nobody_in)) else {
+        return Unenterable::Unknown;
     };
     let voters = view.cluster.voters.iter().map(|voter| voter.host.as_str());
     let members = view.cluster.members.iter().map(|member| member.instance.host.as_str());
@@ -258,20 +258,20 @@ pub(super) fn refused_everywhere(view: &ClusterView, now: Moment) -> Refused {
         None => members.filter(|host| *host != primary.host).collect(),
     };
     let needed = view.cluster.majority().unwrap_or(hosts.len().max(1));
-    let mut refused = Vec::new();
+    let mut out = Vec::new();
     for host in hosts {
         let vantage = Vantage::Agent(host.to_owned());
         match view
             .fresh_probe(primary, &vantage, now, view.cluster.policy.silence)
             .map(|probe| &probe.outcome)
         {
-            Some(Ok(())) => return Refused::NotFrom(host.to_owned()),
-            Some(Err(Unseen::Refused)) => refused.push(host.to_owned()),
+            Some(Ok(())) => return Unenterable::NotFrom(host.to_owned()),
+            Some(Err(unseen)) if unseen.lets_nobody_in() => out.push(host.to_owned()),
             Some(Err(_)) | None => {}
         }
     }
-    match refused.len() >= needed {
-        true => Refused::From { hosts: refused, span: now.since(since) },
-        false => Refused::Unknown,
+    match out.len() >= needed {
+        true => Unenterable::From { hosts: out, span: now.since(since) },
+        false => Unenterable::Unknown,
     }
 }

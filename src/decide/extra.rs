@@ -44,7 +44,7 @@ pub(super) fn unfinished(of: Returned<'_>) -> Option<Plan> {
 /// What is done next about `extra`.
 pub(super) fn remedy(of: Returned<'_>, extra: &GtidSet, under: Under) -> Option<Plan> {
     let Returned { view, instance, report, .. } = of;
-    let lacks = format!("it has transactions the primary lacks: {extra}");
+    let lacks = format!("it has transactions the primary lacks: {}", extra.told());
     if report.replication.len() > 1 {
         let why = format!("{lacks}; it replicates from several clusters, which is left to a person");
         return Some(park(view, instance, &why));
@@ -127,7 +127,7 @@ fn parked(Returned { instance, .. }: Returned<'_>, saved: &Saved, why: &str) -> 
 
 fn save(Returned { view, instance, .. }: Returned<'_>, extra: &GtidSet) -> Plan {
     let step = Step::SaveExtra { instance: instance.clone(), extra: extra.clone(), within: SAVE_WITHIN };
-    let title = format!("save what {instance} has and the primary lacks: {extra}");
+    let title = format!("save what {instance} has and the primary lacks: {}", extra.told());
     plan(view, PlanKind::Rejoin, title, vec![Stage::new("save", vec![step])])
 }
 

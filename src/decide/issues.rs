@@ -116,7 +116,13 @@ fn of_host(view: &ClusterView, instance: &InstanceId, agent: &AgentStatus) -> Ve
              and take it out of whatever adds it"
         ),
     });
-    own_disk.into_iter().chain(vip).collect()
+    let heartbeat = agent.heartbeat_fault.as_ref().map(|why| {
+        format!(
+            "{instance}: its agent cannot write the heartbeat ({why}): lag is not measured by it and a hang of {instance} is noticed late; mend \
+             the account that [heartbeat] names in the agent's configuration, or what keeps it out"
+        )
+    });
+    own_disk.into_iter().chain(vip).chain(heartbeat).collect()
 }
 
 /// The primary replicates from one of its own replicas: what comes back that way is applied on it, and after its crash it is in the way.
@@ -215,7 +221,7 @@ fn state_issues(view: &ClusterView, instance: &InstanceId, seen: &Seen, now: Mom
     }
     // What the primary wrote itself is on its way to being committed there, or waits for an acknowledgement.
     if let Some(errant) = errant(view, seen).filter(|_| report.replication.len() < 2) {
-        found.push(format!("{instance} has transactions the primary lacks: {errant}"));
+        found.push(format!("{instance} has transactions the primary lacks: {}", errant.told()));
     }
     found
 }
@@ -223,13 +229,19 @@ fn state_issues(view: &ClusterView, instance: &InstanceId, seen: &Seen, now: Mom
 /// Connected, by its own word, and nothing comes, not even its source's heartbeats (S2): a receiver that waits for room on its disk looks
 /// so for up to a minute after there is room (MySQL manual, "How MySQL Handles a Full Disk"). No news while the source itself is not heard.
 fn deaf(view: &ClusterView, instance: &InstanceId, seen: &Seen, report: &Report) -> Option<String> {
-    let channel = report.channel().filter(|channel| channel.receiver == ThreadState::Running)?;
-    let still = seen.agent_now()?.stream_still?;
+    let channel = report.channel()?;
+    let still = receives_nothing(view, seen)?;
     let source_speaks = view.of(&channel.source).is_some_and(|source| source.latest().is_some());
-    (source_speaks && still >= view.cluster.policy.silence * 2).then(|| {
-        let source = &channel.source;
-        format!("{instance} hears nothing from {source} for {}, though connected", human(still))
+    source_speaks.then(|| {
+        format!("{instance} hears nothing from {} for {}, though connected", channel.source, human(still))
     })
+}
+
+/// For how long a connected receiver has received nothing, where that is too long.
+pub(super) fn receives_nothing(view: &ClusterView, seen: &Seen) -> Option<Duration> {
+    let channel = seen.latest()?.channel()?;
+    let still = seen.agent_now()?.stream_still?;
+    (channel.receiver == ThreadState::Running && still >= view.cluster.policy.silence * 2).then_some(still)
 }
 
 fn stream_issues(view: &ClusterView, instance: &InstanceId, report: &Report) -> Vec<String> {

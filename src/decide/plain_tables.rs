@@ -1,7 +1,10 @@
-//! Tables without transactions: neither crash recovery nor an acknowledgement protects what they hold. Told, never acted upon.
+//! Tables without transactions: neither crash recovery nor an acknowledgement protects what they hold. Told; a server that returns is rebuilt
+//! where policy says so.
 
+use super::extra::Returned;
 use crate::model::instance::InstanceId;
 use crate::model::inventory::PlainTables;
+use crate::model::job::Phase;
 use crate::model::view::{ClusterView, Seen};
 
 fn of(seen: &Seen) -> Option<&PlainTables> {
@@ -36,6 +39,28 @@ pub(super) fn issue(view: &ClusterView) -> Option<String> {
     };
     Some(format!(
         "{instance} has {}: a crash may damage them, and what is acknowledged in them may be lost; convert them to InnoDB{since}",
+        described(tables)
+    ))
+}
+
+/// Why a server that returns closed is to be rebuilt, by policy: it may have crashed, and has the tables that the primary has.
+pub(super) fn may_be_damaged(of: Returned<'_>) -> Option<String> {
+    let Returned { view, record, instance, agent, .. } = of;
+    let seen = view.of(instance)?;
+    if !view.cluster.policy.rebuild_nontransactional {
+        return None;
+    }
+    // A copy of a healthy server's data has just taken the place of its own.
+    if agent.job.as_ref().is_some_and(|job| job.is_rebuild() && job.phase == Phase::Exchanged) {
+        return None;
+    }
+    // Closed without a restart: nothing crashed. Who was never seen open by this manager may have been started anew.
+    if seen.open_at.is_some_and(|then| seen.runs_since(then)) {
+        return None;
+    }
+    let tables = self::of(seen).or_else(|| self::of(view.of(&record.primary)?))?;
+    Some(format!(
+        "its server may have crashed, it has {}, and rebuild_nontransactional = true",
         described(tables)
     ))
 }

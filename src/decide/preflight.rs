@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::backlog::lag;
 use super::candidate::{Candidate, Ranking, rank};
 use super::diagnose::{Diagnosis, diagnose};
 use super::failover::agent_is_heard;
@@ -21,6 +22,8 @@ use crate::model::view::{ClusterView, Seen};
 
 /// A heartbeat in flight for longer than this is a sign of a lock.
 const HANGS: Duration = Duration::from_secs(1);
+/// On a slow disk every commit takes long: so many times its usual span is a sign of a lock there.
+const HANGS_TIMES: u32 = 3;
 
 /// The server to promote, or everything in the way.
 ///
@@ -116,7 +119,8 @@ pub(super) fn best<'a>(
             && !is_to_be_rebuilt(view, &candidate.instance)
     };
     let keeps_up = |candidate: &&Candidate| {
-        runs(candidate) && latest(candidate).and_then(lag).is_none_or(|lag| lag <= wait_lag)
+        runs(candidate)
+            && latest(candidate).and_then(|report| lag(view, report)).is_none_or(|lag| lag <= wait_lag)
     };
     let is_near = |candidate: &&Candidate| {
         let channel = latest(candidate).and_then(Report::channel);
@@ -143,8 +147,10 @@ fn at_primary(
     agent(view, primary, found);
     let own_disk = view.of(primary).and_then(|seen| seen.agent_now()?.own_disk_fault.clone());
     found.extend(own_disk.map(|why| Obstacle::AgentDisk { instance: primary.clone(), why }));
-    let stuck = view.of(primary).and_then(|seen| seen.agent_now()?.heartbeat_stuck);
-    if let Some(since) = stuck.filter(|since| *since > HANGS) {
+    let agent = view.of(primary).and_then(Seen::agent_now);
+    let usual = agent.and_then(|agent| agent.commit_takes).unwrap_or_default();
+    let stuck = agent.and_then(|agent| agent.heartbeat_stuck);
+    if let Some(since) = stuck.filter(|since| *since > HANGS.max(usual * HANGS_TIMES)) {
         found.push(Obstacle::WritesHang { instance: primary.clone(), since });
     }
     match surveys.get(primary) {
@@ -191,7 +197,7 @@ fn at_target(
         let still = issues::threads(target, channel, false);
         found.extend(still.into_iter().map(|what| Obstacle::StandsStill { instance: target.clone(), what }));
     }
-    if let Some(by) = report(target).and_then(lag).filter(|by| *by > ask.wait_lag) {
+    if let Some(by) = report(target).and_then(|report| lag(view, report)).filter(|by| *by > ask.wait_lag) {
         let (allowed, remaining) = (ask.wait_lag, ask.remaining);
         found.push(Obstacle::Behind { instance: target.clone(), by, allowed, remaining });
     }
@@ -226,12 +232,6 @@ fn at_target(
         }
         None => {}
     }
-}
-
-/// How far behind its newest transaction is; the write heartbeat tells best.
-fn lag(report: &Report) -> Option<Duration> {
-    let own = || report.channel()?.seconds_behind.map(Duration::from_secs);
-    report.heartbeat_age.or_else(own)
 }
 
 fn agent(view: &ClusterView, instance: &InstanceId, found: &mut Vec<Obstacle>) {

@@ -326,6 +326,11 @@ fn compared(of: Returned<'_>, at: Standing, seen: &Seen, home: &InstanceId) -> O
     if let Some(why) = cannot_be_sent(of, home, at.joins) {
         return rebuild::instead_of_parking(of, &why);
     }
+    if at.fenced
+        && let Some(why) = plain_tables::may_be_damaged(of)
+    {
+        return rebuild::begin(of, &why);
+    }
     if !at.due {
         return None;
     }

@@ -1,15 +1,14 @@
 //! The one entry: everything known in, one decision out, which always reads as one sentence.
 
-use std::time::Duration;
-
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::ackers;
+use super::backlog::lag;
 use super::candidate::{Ranking, rank};
 use super::diagnose::{Diagnosis, diagnose};
 use super::events;
-use super::evidence::{self, Refused};
+use super::evidence::{self, Unenterable};
 use super::failover::{self, Isolation};
 use super::guard::{self, Blocker};
 use super::plan::{Plan, PlanKind, Step};
@@ -181,7 +180,7 @@ fn act(
             Action::Wait { why: diagnosis.evidence.last().cloned().unwrap_or_default() }
         }
         // Its agent is heard, so that it can be fenced.
-        Verdict::MisconfiguredPrimary if is_refused_for_good(view, now) => {
+        Verdict::MisconfiguredPrimary if is_shut_for_good(view, now) => {
             unplanned(view, intents, diagnosis, ranking, now, wall)
         }
         // What needs no look at the primary goes on, and so does what its agent's word is enough for.
@@ -257,11 +256,11 @@ fn start_or_refuse(view: &ClusterView, intents: &Intents, ranking: &Ranking, now
     Action::Refuse { blockers }
 }
 
-/// The primary's port has refused everybody for longer than policy lets it.
-fn is_refused_for_good(view: &ClusterView, now: Moment) -> bool {
-    match evidence::refused_everywhere(view, now) {
-        Refused::From { span, .. } => span >= view.cluster.policy.refused_port_grace,
-        Refused::NotFrom(_) | Refused::Unknown => false,
+/// The primary's port has let nobody in for longer than policy allows.
+fn is_shut_for_good(view: &ClusterView, now: Moment) -> bool {
+    match evidence::lets_nobody_in(view, now) {
+        Unenterable::From { span, .. } => span >= view.cluster.policy.refused_port_grace,
+        Unenterable::NotFrom(_) | Unenterable::Unknown => false,
     }
 }
 
@@ -423,13 +422,9 @@ fn served(view: &ClusterView, diagnosis: &Diagnosis, primary: &InstanceId) -> St
         1 => "1 replica".to_owned(),
         n => format!("{n} replicas"),
     };
-    // The write heartbeat tells true lag; the server's own word only where there is none.
     let lag = replicating
         .iter()
-        .filter_map(|report| {
-            let own = || report.channel()?.seconds_behind.map(Duration::from_secs);
-            report.heartbeat_age.or_else(own)
-        })
+        .filter_map(|report| lag(view, report))
         .max()
         .map_or_else(String::new, |lag| format!(", lag {:.1} s", lag.as_secs_f64()));
     let text = format!("{}: {}, {primary} primary, {replicas}{lag}", view.cluster.name, diagnosis.verdict);

@@ -93,6 +93,21 @@ impl Unseen {
         }
     }
 
+    /// No connection came about, so no client gets in from there either.
+    pub fn lets_nobody_in(&self) -> bool {
+        match self {
+            Self::Refused | Self::NoRoute | Self::SilentBeforeGreeting => true,
+            Self::Lost
+            | Self::HungAfterLogin
+            | Self::AccessDenied(_)
+            | Self::TooManyConnections
+            | Self::WrongServer(_)
+            | Self::Server { .. }
+            | Self::Name(_)
+            | Self::Looker(_) => false,
+        }
+    }
+
     /// The connection attempt was answered by nothing at all, so nothing is known of the server.
     pub fn says_nothing(&self) -> bool {
         match self {
@@ -224,6 +239,9 @@ pub struct AgentStatus {
     pub unanswered: Duration,
     /// For how long the write heartbeat in flight has not come back; `None` when none is in flight.
     pub heartbeat_stuck: Option<Duration>,
+    /// Why the last tries to write the heartbeat failed: it tells neither lag nor a hang. `None` while it is written, or one is in flight.
+    #[serde(default)]
+    pub heartbeat_fault: Option<String>,
     /// For how long the local replica's stream has received nothing, neither event nor heartbeat. `None` while it does not replicate.
     pub stream_still: Option<Duration>,
     /// How long a commit takes: the middle of the last write heartbeats; `None` while it leads nothing, or has not written enough.

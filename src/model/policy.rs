@@ -56,7 +56,7 @@ pub struct Policy {
     pub salvage_lossless: Duration,
     /// The same under `async`, where it saves rows. 10 s.
     pub salvage_async: Duration,
-    /// How long the primary's port may refuse everybody while its process runs, before it is fenced and another leads. 30 s.
+    /// How long the primary's port may let nobody in while its process runs, before it is fenced and another leads. 30 s.
     #[serde(default = "refused_port_grace")]
     pub refused_port_grace: Duration,
     /// Longest wait for received transactions to be applied before promotion; past it: refuse and tell. 10 min.
@@ -80,6 +80,9 @@ pub struct Policy {
     /// What is done with a returned server's transactions that the primary lacks. Flashback where lossless, park where async.
     #[serde(default = "flashback")]
     pub extra_transactions: Remedy,
+    /// Whether a server with non-transactional tables (MyISAM) is rebuilt when it returns after its server may have crashed. It is not.
+    #[serde(default)]
+    pub rebuild_nontransactional: bool,
     /// Whether scheduled events are made to run on the primary and nowhere else. They are.
     #[serde(default)]
     pub events: EventsPolicy,
@@ -113,6 +116,7 @@ impl Default for Policy {
             restart: true,
             assume_dead_when_refused: false,
             extra_transactions: Remedy::Flashback,
+            rebuild_nontransactional: false,
             events: EventsPolicy::Follow,
             fenced_reads: false,
             allow_newer_primary: false,

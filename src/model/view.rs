@@ -14,7 +14,7 @@ use super::history::HistoryReset;
 use super::instance::{Identity, InstanceId};
 use super::inventory::Inventory;
 use super::job::Phase;
-use super::observation::{AgentSeen, AgentStatus, Observation, Probe, Process, Unseen, Vantage};
+use super::observation::{Access, AgentSeen, AgentStatus, Observation, Probe, Process, Unseen, Vantage};
 use super::overtaken::LedBefore;
 use super::reached::{KnownIdentity, connected, has_heard};
 use super::record::ClusterRecord;
@@ -55,6 +55,9 @@ pub struct Seen {
     /// When it last said what it has, and the primary, asked later, had all of that: what it has beyond came to it since.
     #[serde(default)]
     pub held_in_common_at: Option<Moment>,
+    /// When its agent last said that clients get in there.
+    #[serde(default)]
+    pub open_at: Option<Moment>,
     /// Who its server is, and how that is known.
     #[serde(default)]
     pub identity: Option<KnownIdentity>,
@@ -648,6 +651,9 @@ impl ClusterView {
             heard.filter(|said| at.since(said.at) <= self.cluster.policy.silence).map(|said| said.since);
         seen.agent_lost_at = None;
         seen.agent_elsewhere = None;
+        if status.access != Access::Closed && matches!(status.process, Process::Running { .. }) {
+            seen.open_at = Some(at);
+        }
         seen.agent = Some(AgentSeen { at, status, since: since.unwrap_or(at) });
         self.compare(instance);
     }

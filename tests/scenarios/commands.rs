@@ -216,6 +216,7 @@ fn policy(world: &mut World, words: &[&str]) -> Done {
         ["assume_dead_when_refused"] => policy.assume_dead_when_refused = true,
         ["allow_newer_primary"] => policy.allow_newer_primary = true,
         ["fenced_reads"] => policy.fenced_reads = true,
+        ["rebuild_nontransactional", "true"] => policy.rebuild_nontransactional = true,
         ["extra_transactions", "park"] => policy.extra_transactions = Remedy::Park,
         ["extra_transactions", "rebuild"] => policy.extra_transactions = Remedy::Rebuild,
         ["extra_transactions", "flashback"] => policy.extra_transactions = Remedy::Flashback,

@@ -22,6 +22,7 @@ pub(crate) fn is_so(world: &mut World, name: &str, fact: &[&str]) -> Done {
         ["never"] => member(world, name, |member| member.promotion = Promotion::Never),
         ["zone", zone] => member(world, name, |member| member.zone = Some((*zone).to_owned())),
         ["errant", n] => own_transactions(world, name, n),
+        ["given", n, "of", other] => given(world, name, n, other),
         ["log", "lacks", "the", "first", n] => {
             let before = Some(world.set(&[world.numbers(world.origin, number(n)?)]));
             let (file, why) = ("binlog.000003".to_owned(), "is missing".to_owned());
@@ -112,6 +113,14 @@ fn own_transactions(world: &mut World, name: &str, count: &str) -> Done {
     Ok(())
 }
 
+/// `db2 given 101 of db1`: somebody commits there what db1 wrote first, under the same numbers.
+fn given(world: &mut World, name: &str, count: &str, other: &str) -> Done {
+    let id = world.host(other)?.id;
+    let numbers = world.numbers(id, number(count)?);
+    world.host(name)?.base.push(numbers);
+    Ok(())
+}
+
 /// `db2 forgets its history`: somebody resets its binary log and GTIDs. A MariaDB replica keeps its position.
 fn forgets(world: &mut World, name: &str) -> Done {
     let flavor = world.flavor;
@@ -151,6 +160,7 @@ fn heartbeat_stuck(world: &mut World, name: &str) -> Done {
 /// `db2 locked out at db3` and `db2 cannot reach db3` (a receiver there), `db1 refuses`, `db1 too-many-connections`, `db2 received 100 applied 90`, `db3 applier stopped 1062 duplicate key` and so on.
 fn server_is(host: &mut Host, fact: &[&str]) -> Done {
     match fact {
+        ["port", "dropped"] => host.plight = Plight::Answers(Unseen::NoRoute),
         ["refuses"] => host.plight = Plight::Answers(Unseen::Refused),
         ["too-many-connections"] => host.plight = Plight::Answers(Unseen::TooManyConnections),
         ["access-denied"] => host.plight = Plight::Answers(Unseen::AccessDenied("1045".to_owned())),
@@ -220,6 +230,7 @@ fn server_is(host: &mut Host, fact: &[&str]) -> Done {
         ["shut", "down", "while", "commits", "waited"] => host.answered_at_shutdown = true,
         ["after-commit"] => host.semi_sync.after_sync = false,
         ["agent", "cannot", "write:", why @ ..] => host.own_disk_fault = Some(why.join(" ")),
+        ["heartbeat", "fails:", why @ ..] => host.heartbeat_fault = Some(why.join(" ")),
         ["agent", "can", "write"] => host.own_disk_fault = None,
         ["disk", state @ ..] => host.disk = disk(state)?,
         ["ackers", n] => (host.semi_sync.clients, host.clients_told) = (number(n)?, true),

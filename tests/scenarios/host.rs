@@ -85,6 +85,7 @@ pub(crate) struct Host {
     pub(crate) disk: Option<Disk>,
     /// The VIP was found there without the lease, and why it is there still.
     pub(crate) stray_vip: Option<Option<String>>,
+    pub(crate) heartbeat_fault: Option<String>,
     pub(crate) own_disk_fault: Option<String>,
     /// For how long its applier has waited for a lock, and a statement that stops it for that.
     pub(crate) stop_hangs: Option<Duration>,
@@ -162,6 +163,7 @@ impl Host {
             leaving: None,
             disk: None,
             stray_vip: None,
+            heartbeat_fault: None,
             own_disk_fault: None,
             stop_hangs: None,
             threads_killed: false,

@@ -308,6 +308,7 @@ impl World {
             extra: host.saved.clone(),
             job: host.job.clone(),
             disks: host.disk.into_iter().collect(),
+            heartbeat_fault: host.heartbeat_fault.clone(),
             own_disk_fault: host.own_disk_fault.clone(),
             log_fault: host.log_fault.clone(),
             stop_hangs: host.stop_hangs,
@@ -413,8 +414,14 @@ impl World {
                 net_timeout: Duration::from_secs(4),
             },
             restrictions: host.restrictions.clone(),
-            heartbeat_age: host.source.as_ref().map(|_| host.lag),
+            heartbeat_age: host.source.as_ref().map(|_| host.lag.max(self.last_heartbeat())),
         }
+    }
+
+    /// How old the last write heartbeat is that any primary wrote.
+    fn last_heartbeat(&self) -> Duration {
+        let fails = self.hosts.iter().any(|host| host.heartbeat_fault.is_some());
+        if fails { Duration::from_secs(300) } else { Duration::ZERO }
     }
 
     /// Who is taken from the record, or put below another one, acknowledges no more.

@@ -423,6 +423,7 @@ impl Sim {
             extra: state.saved.clone(),
             job: None,
             disks: Vec::new(),
+            heartbeat_fault: None,
             own_disk_fault: None,
             log_fault: None,
             stop_hangs: None,

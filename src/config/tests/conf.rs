@@ -77,6 +77,7 @@ fn the_managers_example_has_every_key() {
         "budget",
         "restart",
         "extra_transactions",
+        "rebuild_nontransactional",
         "events",
         "assume_dead_when_refused",
         "allow_newer_primary",
