@@ -12,6 +12,7 @@ pub fn lint(plan: &Plan) -> Vec<String> {
     threads(plan, &mut broken);
     blocks(plan, &mut broken);
     hands_over(plan, &mut broken);
+    salvages(plan, &mut broken);
     rewinds(plan, &mut broken);
     for stage in &plan.stages {
         if stage.steps.is_empty() {
@@ -246,6 +247,19 @@ fn takes_itself_back(instance: &InstanceId, generation: Generation, otherwise: &
     (!wins || !only_follow).then(|| {
         format!("{instance} would be blocked, and its agent may do more than take it back by its own claim")
     })
+}
+
+/// What is brought to an armed server waits for an acknowledgement.
+fn salvages(plan: &Plan, broken: &mut Vec<String>) {
+    for (index, stage) in plan.stages.iter().enumerate() {
+        for step in &stage.steps {
+            let Step::Salvage { to, .. } = step else { continue };
+            let arms = |step: &Step| matches!(step, Step::ArmSource { instance, .. } if instance == to);
+            if stage_of(plan, arms).is_some_and(|armed| armed <= index) {
+                broken.push(format!("{to} would be armed before it has what the dead server's log holds"));
+            }
+        }
+    }
 }
 
 /// I8: a history is forgotten only of a server no client reaches, in a plan that makes nobody primary.

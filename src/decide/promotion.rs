@@ -172,9 +172,6 @@ impl<'a> Promotion<'a> {
         stages.extend(self.level());
         stages.push(self.prepare());
         stages.push(self.arm());
-        if self.handover.is_none() {
-            stages.extend(self.attached().map(|attached| Stage::new("attach", vec![attached])));
-        }
         let commit = stages.len();
         stages.push(self.open());
         stages.extend(self.traffic());
@@ -200,20 +197,32 @@ impl<'a> Promotion<'a> {
         self.candidate.instance.clone()
     }
 
-    /// Applying, voting and reading the dead server's log wait for nothing of each other.
+    /// Applying, and waiting until voters may answer, wait for nothing of each other.
     fn catch_up(&self) -> Stage {
-        let mut steps = vec![
-            Step::WaitApplied {
-                instance: self.feeding.holder.clone(),
-                set: self.feeding.target.clone(),
-                within: self.view.cluster.policy.catch_up,
-            },
-            Step::Claim { candidate: self.leader(), generation: self.generation, proof: self.proof },
-        ];
-        if self.feeding.holder == self.leader() {
-            steps.extend(self.salvage());
-        }
+        let mut steps = vec![Step::WaitApplied {
+            instance: self.feeding.holder.clone(),
+            set: self.feeding.target.clone(),
+            within: self.view.cluster.policy.catch_up,
+        }];
+        steps.extend(self.may_be_held_back().then(|| self.claim()));
         Stage::new("catch up", steps)
+    }
+
+    fn claim(&self) -> Step {
+        Step::Claim { candidate: self.leader(), generation: self.generation, proof: self.proof }
+    }
+
+    /// Voters may answer only when the old primary's grants have run out.
+    fn may_be_held_back(&self) -> bool {
+        match self.proof {
+            Proof::Fenced | Proof::Stonith => false,
+            Proof::AckFence
+            | Proof::Expired
+            | Proof::Operator
+            | Proof::TakenBack
+            | Proof::AssumedDead
+            | Proof::Adoption => true,
+        }
     }
 
     /// A server that led before may follow already and be closed still: nobody could follow it, or catch up from it, through its fence.
@@ -286,34 +295,32 @@ impl<'a> Promotion<'a> {
         })
     }
 
-    /// In a planned change nothing more can come to anybody, so the first ackers turn to the leader at once.
+    /// Nothing more can come to anybody, so the first ackers turn to the leader at once. Voting, and reading the dead server's log, wait for
+    /// none of that.
     fn prepare(&self) -> Stage {
+        let turned = self.handover.as_ref().map_or(&[][..], |handover| &handover.turned);
+        let first = || self.first.iter().filter(|acker| !turned.contains(acker));
         let mut steps = vec![Step::StopReplicating { instance: self.leader() }];
-        let mut undo = vec![self.back_to_old(&self.leader())];
-        if let Some(handover) = &self.handover {
-            let first = || self.first.iter().filter(|acker| !handover.turned.contains(acker));
-            steps.extend(first().map(|acker| self.follow(acker)));
-            undo.extend(first().map(|acker| self.back_to_old(acker)));
+        steps.extend(first().map(|acker| self.follow(acker)));
+        steps.extend((!self.may_be_held_back()).then(|| self.claim()));
+        if self.feeding.holder == self.leader() {
+            steps.extend(self.salvage());
         }
+        let back = std::iter::once(self.back_to_old(&self.leader()));
+        let undo = back.chain(first().map(|acker| self.back_to_old(acker))).collect();
         Stage::new("prepare", steps).with_undo(undo)
     }
 
     /// Armed before open, with the first ackers attached: a row acknowledged in its first millisecond must survive it.
     fn arm(&self) -> Stage {
         let mut steps = vec![Step::ArmSource { instance: self.leader(), acks: self.acks }];
-        let mut undo = vec![Step::ArmSource { instance: self.leader(), acks: 0 }];
-        match &self.handover {
-            None => {
-                steps.extend(self.first.iter().map(|acker| self.follow(acker)));
-                undo.extend(self.first.iter().map(|acker| self.back_to_old(acker)));
-            }
-            Some(handover) => {
-                // Only now is the set final: the leader receives nothing more, and a privileged session could still write before that.
-                let set = handover.set.clone();
-                steps.push(Step::Unmoved { instance: self.isolation.primary.clone(), set });
-                steps.extend(self.attached());
-            }
-        }
+        // Only now is the set final: the leader receives nothing more, and a privileged session could still write before that.
+        steps.extend(self.handover.as_ref().map(|handover| Step::Unmoved {
+            instance: self.isolation.primary.clone(),
+            set: handover.set.clone(),
+        }));
+        steps.extend(self.attached());
+        let undo = vec![Step::ArmSource { instance: self.leader(), acks: 0 }];
         Stage::new("arm", steps).with_undo(undo)
     }
 

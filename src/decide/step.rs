@@ -270,6 +270,11 @@ impl fmt::Display for TrafficOrder {
 }
 
 impl Step {
+    /// It changes nothing anywhere.
+    pub fn only_looks(&self) -> bool {
+        matches!(self, Self::WaitApplied { .. } | Self::AckersAttached { .. } | Self::Unmoved { .. })
+    }
+
     /// The instance this step is about.
     pub fn instance(&self) -> &InstanceId {
         match self {

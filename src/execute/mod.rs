@@ -124,8 +124,8 @@ pub async fn run<W: World, J: Journal>(
     journal: &J,
 ) -> Result<Finished, J::Error> {
     let bounds = Bounds::default();
-    run_within(plan, from, Scope { bounds: &bounds, earlier: None, said: Vec::new() }, token, world, journal)
-        .await
+    let scope = Scope { bounds: &bounds, earlier: None, said: Vec::new(), read: &[] };
+    run_within(plan, from, scope, token, world, journal).await
 }
 
 /// What a run has beside its plan.
@@ -136,6 +136,8 @@ pub struct Scope<'a> {
     pub earlier: Option<&'a Plan>,
     /// Entries that are to be written with the first stage's.
     pub said: Vec<Entry>,
+    /// What the plan before this one read, a moment ago.
+    pub read: &'a [(Step, Evidence)],
 }
 
 /// The same within bounds.
@@ -150,9 +152,9 @@ pub async fn run_within<W: World, J: Journal>(
     world: &W,
     journal: &J,
 ) -> Result<Finished, J::Error> {
-    let Scope { bounds, earlier, said } = scope;
+    let Scope { bounds, earlier, said, read } = scope;
     let (evidence, began, silent) = (Vec::new(), Vec::new(), BTreeSet::new());
-    let mut run = Run { plan, earlier, bounds, token, world, journal, evidence, began, silent, said };
+    let mut run = Run { plan, earlier, bounds, token, world, journal, evidence, began, silent, said, read };
     let outcome = run.all(from).await?;
     Ok(Finished { outcome, evidence: run.evidence, began: run.began, silent: run.silent })
 }
@@ -219,6 +221,7 @@ struct Run<'a, W, J> {
     silent: BTreeSet<InstanceId>,
     /// Entries that need no write of their own: they go with the next stage's.
     said: Vec<Entry>,
+    read: &'a [(Step, Evidence)],
 }
 
 impl<W: World, J: Journal> Run<'_, W, J> {
@@ -243,11 +246,13 @@ impl<W: World, J: Journal> Run<'_, W, J> {
             let since = Instant::now();
             self.began.push((index, since));
             let resumed = again.filter(|again| *again == index);
-            let mut trouble = if committed && self.plan.commit != Some(index) {
-                // Whoever resumes goes forward from the commit point in any case: writers do not wait for the disk again.
+            let is_past_commit = committed && self.plan.commit != Some(index);
+            let mut trouble = if is_past_commit || stage.steps.iter().all(Step::only_looks) {
+                // Whoever resumes goes forward from the commit point in any case, and a look leaves nothing to resume: writers do not wait for
+                // the disk.
                 let (journal, said) = (self.journal, std::mem::take(&mut self.said));
-                let (written, trouble) =
-                    join(journal.write(said), self.stage_from(stage, resumed, resumed.is_some(), true)).await;
+                let stage = self.stage_from(stage, resumed, resumed.is_some(), committed);
+                let (written, trouble) = join(journal.write(said), stage).await;
                 written?;
                 trouble
             } else {
@@ -350,6 +355,9 @@ impl<W: World, J: Journal> Run<'_, W, J> {
             && step.is_satisfied(&seen)
         {
             return Ok(seen);
+        }
+        if !again && let Some(seen) = step.seen_before(self.read) {
+            return Ok(seen.clone());
         }
         let seen = self.world.apply(step, self.token).await?;
         if step.is_satisfied(&seen) {

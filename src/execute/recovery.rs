@@ -170,7 +170,7 @@ async fn carry_on<W: World, J: Journal>(
     journal: &J,
 ) -> Result<Outcome, J::Error> {
     let Operation { view, plan, ask } = operation;
-    let scope = Scope { bounds: &bounds, earlier: None, said: Vec::new() };
+    let scope = Scope { bounds: &bounds, earlier: None, said: Vec::new(), read: &[] };
     let first = run_within(plan, from, scope, token, world, journal).await?;
     if first.outcome != Outcome::Done {
         return Ok(first.outcome);
@@ -209,7 +209,8 @@ async fn follow<W: World, J: Journal>(
         let left = take_back(&[whole(plan)], &first.silent, token, world, journal).await?;
         return Ok(Outcome::Undone { why, left });
     }
-    let scope = Scope { bounds: &bounds, earlier: next.undone_together.then_some(plan), said };
+    let earlier = next.undone_together.then_some(plan);
+    let scope = Scope { bounds: &bounds, earlier, said, read: &first.evidence };
     let finished = run_within(next_whole, From::Start, scope, token, world, journal).await?;
     if next.undone_together {
         let begun = [(next_whole, next_whole.commit.unwrap_or_default()), whole(plan)];

@@ -70,6 +70,13 @@ impl fmt::Display for Salvaged {
 }
 
 impl Step {
+    /// What was read before that shows this to be so already: transactions that were applied stay applied.
+    pub fn seen_before<'e>(&self, read: &'e [(Self, Evidence)]) -> Option<&'e Evidence> {
+        let Self::WaitApplied { instance, .. } = self else { return None };
+        let of_it = read.iter().filter(|(step, _)| step.instance() == instance);
+        of_it.map(|(_, seen)| seen).find(|seen| self.is_satisfied(seen))
+    }
+
     /// Whether the wanted fact is a fact, by what was read.
     pub fn is_satisfied(&self, seen: &Evidence) -> bool {
         let report = seen.report.as_ref();
