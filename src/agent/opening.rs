@@ -57,7 +57,17 @@ pub(super) async fn open(
     let by = deadline.min(Instant::now() + env.statement);
     let written = control::set_read_only(&mut conn, false, by).await;
     shared.spare.give(conn).await;
-    written.map_err(|error| step_error(&error, env.statement))
+    written.map_err(|error| step_error(&error, env.statement))?;
+    take_address(shared, generation).await;
+    Ok(())
+}
+
+/// Clients wait for the address: it comes with the opening. Where that fails, the manager's own order for it tells why.
+async fn take_address(shared: &Shared, generation: Generation) {
+    let has_address = shared.seen().membership.as_ref().is_some_and(|membership| membership.vip.is_some());
+    if has_address && let Err(error) = shared.order(Input::TakeVip { generation }).await {
+        tracing::warn!(%generation, %error, "the address is not held yet");
+    }
 }
 
 fn asks_for(shared: &Shared, generation: Generation) -> bool {

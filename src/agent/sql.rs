@@ -1,4 +1,4 @@
-//! The agent's connections to its own server, by the socket. One spare is kept open between steps.
+//! The agent's connections to its own server, by the socket. Spares are kept open between steps.
 
 use std::time::Duration;
 
@@ -15,12 +15,16 @@ use crate::mysql::probe;
 
 /// How long a kept connection may take to prove that it is alive.
 const ALIVE_WITHIN: Duration = Duration::from_millis(200);
+/// One that was in use so short a time ago is taken for alive without asking.
+const FRESH: Duration = Duration::from_millis(100);
+/// So many steps run side by side in a change of primary.
+const SPARES: usize = 2;
 /// How long a greeting may take before a manager has told of its policy.
 const GREETED_WITHIN: Duration = Duration::from_secs(5);
 
-/// The spare.
+/// The spares, and when each was given back; the last one is taken first.
 #[derive(Debug, Default)]
-pub struct Spare(Mutex<Option<Connection>>);
+pub struct Spare(Mutex<Vec<(Connection, Instant)>>);
 
 impl Spare {
     /// A connection of the admin account.
@@ -28,10 +32,9 @@ impl Spare {
     /// # Errors
     /// How connecting failed by `deadline`.
     pub async fn take(&self, shared: &Shared, deadline: Instant) -> Result<Connection, ClientError> {
-        let kept = self.0.lock().await.take();
-        if let Some(mut conn) = kept {
+        while let Some((mut conn, since)) = self.pop().await {
             let by = deadline.min(Instant::now() + ALIVE_WITHIN);
-            if conn.ping(by).await.is_ok() {
+            if since.elapsed() < FRESH || conn.ping(by).await.is_ok() {
                 return Ok(conn);
             }
         }
@@ -40,9 +43,14 @@ impl Spare {
 
     /// Gives one back for the next.
     pub async fn give(&self, conn: Connection) {
-        if conn.is_open() {
-            *self.0.lock().await = Some(conn);
+        let mut spares = self.0.lock().await;
+        if conn.is_open() && spares.len() < SPARES {
+            spares.push((conn, Instant::now()));
         }
+    }
+
+    async fn pop(&self) -> Option<(Connection, Instant)> {
+        self.0.lock().await.pop()
     }
 }
 

@@ -79,6 +79,9 @@ pub(super) async fn apply(shared: &Arc<Shared>, request: &StepRequest) -> Result
     match read {
         Read::Events => events_read_back(shared, deadline).await,
         Read::Agent => read_back(shared, false, deadline).await,
+        Read::Attached(acks) => {
+            Ok(Evidence { attached: Some(acks), ..read_back(shared, false, deadline).await? })
+        }
         Read::Server => {
             let furnished = matches!(step, Step::Furnish { .. });
             Ok(Evidence { furnished, ..read_back(shared, true, deadline).await? })
@@ -91,6 +94,8 @@ enum Read {
     Agent,
     Server,
     Events,
+    /// The step has counted so many ackers itself.
+    Attached(u32),
 }
 
 async fn done(shared: &Arc<Shared>, request: &StepRequest, deadline: Instant) -> Result<Read, StepError> {
@@ -159,9 +164,12 @@ async fn done(shared: &Arc<Shared>, request: &StepRequest, deadline: Instant) ->
         }
         Step::Exchange { .. } => exchange::exchange(shared, deadline).await.map(server),
         Step::Events { .. } => sql(shared, step, deadline).await.map(|()| Read::Events),
+        // That is what it waited for: no further question about it.
+        Step::AckersAttached { acks, .. } => {
+            sql(shared, step, deadline).await.map(|()| Read::Attached(*acks))
+        }
         Step::WaitApplied { .. }
         | Step::ArmSource { .. }
-        | Step::AckersAttached { .. }
         | Step::ForgetSource { .. }
         | Step::Furnish { .. }
         | Step::Halt { .. }

@@ -371,8 +371,12 @@ impl Holder {
     fn take_vip(&mut self, generation: Generation, now: Moment) -> Result<Vec<Effect>, Refusal> {
         match self.open_until.filter(|until| *until > now) {
             Some(until) if self.kept.role == (Role::Primary { generation }) => {
-                self.kept.vip = true;
-                Ok(vec![Effect::Persist, Effect::HoldVip { until }])
+                let kept = std::mem::replace(&mut self.kept.vip, true);
+                Ok((!kept)
+                    .then_some(Effect::Persist)
+                    .into_iter()
+                    .chain([Effect::HoldVip { until }])
+                    .collect())
             }
             Some(_) | None => Err(Refusal::NotHolding(generation)),
         }

@@ -27,6 +27,9 @@ pub struct Evidence {
     /// How long it took to apply what its source had just written.
     #[serde(rename = "behind_ms", with = "millis::option", default)]
     pub behind: Option<Duration>,
+    /// So many ackers were attached when they were waited for.
+    #[serde(default)]
+    pub attached: Option<u32>,
     /// The heartbeat table was found.
     pub furnished: bool,
     /// The traffic program ended well.
@@ -122,9 +125,10 @@ impl Step {
             Self::Turn { to, acker, .. } => report.is_some_and(|report| {
                 follows(report, to, *acker) && report.channel().is_some_and(Replication::is_running)
             }),
-            Self::AckersAttached { acks, .. } => {
-                report.is_some_and(|report| report.semi_sync.clients >= *acks)
-            }
+            Self::AckersAttached { acks, .. } => seen
+                .attached
+                .or(report.map(|report| report.semi_sync.clients))
+                .is_some_and(|have| have >= *acks),
             Self::Register { primary, generation, ackers, acks, degraded } => {
                 seen.record.as_ref().is_some_and(|record| {
                     (&record.primary, record.generation) == (primary, *generation)

@@ -167,6 +167,6 @@ pub(super) async fn wait_attached(
             return Err(ControlError::NotAttached { server: named(conn), have, want: acks, within });
         }
         sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_millis(2));
+        pause = (pause * 2).min(Duration::from_millis(1));
     }
 }
