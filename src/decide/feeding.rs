@@ -1,7 +1,7 @@
 //! How a candidate gets everything that must survive: it has it, a more advanced server feeds it, or the dead primary's log does.
 //! Relay logs feed nobody: what a server cannot apply it cannot hand on.
 
-use super::candidate::{Candidate, Ranking, is_passed_over};
+use super::candidate::{Against, Candidate, Ranking, is_passed_over};
 use super::failover::Isolation;
 use super::guard::Blocker;
 use crate::model::gtid::GtidSet;
@@ -98,4 +98,28 @@ fn feeds(view: &ClusterView, isolation: &Isolation, other: &Candidate, candidate
         && isolation
             .report_of(view, &other.instance)
             .is_some_and(|report| candidate.known.contains(&report.purged))
+}
+
+/// Why a server that answers is not pointed at the new primary, if so. It keeps what it has for a person to look at.
+pub(super) fn cannot_follow(
+    other: &Candidate,
+    leader: &Candidate,
+    feeding: &Feeding,
+    leader_log: Option<&GtidSet>,
+) -> Option<String> {
+    if let Some(parked) = other.against.iter().find(|against| matches!(against, Against::Parked(_))) {
+        return Some(parked.to_string());
+    }
+    // One that returned is compared and led back after this; a stranger is another cluster's.
+    let apart = |against: &&Against| matches!(against, Against::Stranger(_) | Against::NotReplicating);
+    if let Some(apart) = other.against.iter().find(apart) {
+        return Some(apart.to_string());
+    }
+    let beyond = other.ours.minus(&feeding.target);
+    if !beyond.is_empty() && !feeding.salvage_required {
+        return Some(format!("it has {}, which {} lacks", beyond.told(), leader.instance));
+    }
+    let purged = leader_log?.minus(&other.known);
+    (!purged.is_empty())
+        .then(|| format!("{}'s log no longer holds {purged}, which it lacks; rebuild it", leader.instance))
 }

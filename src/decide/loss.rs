@@ -40,7 +40,7 @@ pub fn bound(view: &ClusterView, ranking: &Ranking, to: Option<&InstanceId>, now
     format!(
         "loss: {target} lacks {} transaction(s) that {primary} had when it was last seen, {} ago; {span}; what {primary} committed after \
          that is lost too, and is counted by nobody",
-        lacks.count(),
+        lacks.told_count(),
         human(unseen)
     )
 }

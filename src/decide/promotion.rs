@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::candidate::{Against, Candidate, Ranking};
 use super::events;
 use super::failover::{Isolation, acks_in_force, next_generation};
-use super::feeding::Feeding;
+use super::feeding::{Feeding, cannot_follow};
 use super::plan::{Plan, PlanKind, Proof, Stage, Step, TrafficOrder};
 use super::proof::{Promise, promise};
 use super::reach;
@@ -478,28 +478,4 @@ impl<'a> Promotion<'a> {
         }
         lines
     }
-}
-
-/// Why a server that answers is not pointed at the new primary, if so. It keeps what it has for a person to look at.
-fn cannot_follow(
-    other: &Candidate,
-    leader: &Candidate,
-    feeding: &Feeding,
-    leader_log: Option<&GtidSet>,
-) -> Option<String> {
-    if let Some(parked) = other.against.iter().find(|against| matches!(against, Against::Parked(_))) {
-        return Some(parked.to_string());
-    }
-    // One that returned is compared and led back after this; a stranger is another cluster's.
-    let apart = |against: &&Against| matches!(against, Against::Stranger(_) | Against::NotReplicating);
-    if let Some(apart) = other.against.iter().find(apart) {
-        return Some(apart.to_string());
-    }
-    let beyond = other.ours.minus(&feeding.target);
-    if !beyond.is_empty() && !feeding.salvage_required {
-        return Some(format!("it has {}, which {} lacks", beyond.told(), leader.instance));
-    }
-    let purged = leader_log?.minus(&other.known);
-    (!purged.is_empty())
-        .then(|| format!("{}'s log no longer holds {purged}, which it lacks; rebuild it", leader.instance))
 }

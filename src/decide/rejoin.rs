@@ -1,6 +1,7 @@
 //! A server that returned, and a primary that was closed: compared first, then led back, or parked with the reason.
 
 mod asked;
+mod refused;
 
 use super::extra::{self, Returned};
 use super::failover::acks_in_force;
@@ -18,9 +19,11 @@ use crate::model::job::Job;
 use crate::model::observation::{Access, AgentStatus, Process};
 use crate::model::policy::Durability;
 use crate::model::record::ClusterRecord;
-use crate::model::report::{Replication, Report, ThreadError, ThreadState};
+use crate::model::report::{Replication, Report, ThreadState};
 use crate::model::time::Moment;
 use crate::model::view::{ClusterView, Seen};
+
+use refused::{cannot_be_sent, refusal, refused_for_history};
 
 pub use asked::{Not, about, not_parked, waiting, waits};
 
@@ -32,20 +35,6 @@ const ATTEMPTS_WHILE_OUT: u32 = 60;
 
 /// What an applier stops with that was killed, or whose session was.
 const KILLED: [u32; 3] = [1317, 1756, 1927];
-
-/// What a receiver stops with where its source cannot send it what it asks for: as both families say it, and as MySQL 8.0 does.
-const CANNOT_SEND: [u32; 2] = [1236, 13114];
-/// What MariaDB says with it where its logs begin later.
-const TOO_OLD: &str = "Could not find GTID state";
-/// What MariaDB says with it where a server that led meanwhile has written what the replica lacks, and the replica has another transaction
-/// in its place. Its GTID sets do not show that: of a domain only the last transaction counts.
-const REPLACED: &str = "is missing the GTID";
-/// What they say where the histories have parted: MariaDB, and MySQL old and new.
-const PARTED: [&str; 3] = [
-    "which is not in the master's binlog",
-    "Slave has more GTIDs than the master has",
-    "Replica has more GTIDs than the source has",
-];
 
 /// What to do next for some member that is not where it belongs, while the primary serves. One at a time.
 pub fn rejoin(view: &ClusterView, intents: &Intents, now: Moment) -> Option<Plan> {
@@ -309,7 +298,7 @@ fn compared(of: Returned<'_>, at: Standing, seen: &Seen, home: &InstanceId) -> O
             nothing()
         }
     } else {
-        extra
+        beside_what_comes(primary, extra, at.fenced)
     };
     if !extra.is_empty() {
         // What an open one has not applied is in no log of its own, and can be saved in a moment.
@@ -350,60 +339,15 @@ fn compared(of: Returned<'_>, at: Standing, seen: &Seen, home: &InstanceId) -> O
 /// The primary wrote it itself, and has it as soon as somebody acknowledges: MySQL counts a commit that waits as not executed. A fenced
 /// server cannot be given it now, so that of one only sessions that wait are believed.
 pub(super) fn is_on_its_way(primary: &Report, extra: &GtidSet, fenced: bool) -> bool {
-    !extra.is_empty()
-        && extra.minus(&extra.written_by(&primary.identity)).is_empty()
-        && (!fenced || primary.semi_sync.waiting > 0)
+    !extra.is_empty() && beside_what_comes(primary, extra.clone(), fenced).is_empty()
 }
 
-/// It lacks what no replication gives it: what the logs of its `home` do not hold any more is nobody's to send. A replica passes over
-/// transactions that carry its own server id, so what it wrote while it led and has lost since would be left out without a word
-/// (`replicate_same_server_id`; MariaDB takes its own back as a semi-sync replica, MDEV-21117). And an empty server cannot tell what
-/// it wrote: its disk is another than it was, unless it `joins` for the first time.
-fn cannot_be_sent(of: Returned<'_>, home: &InstanceId, joins: bool) -> Option<String> {
-    let Returned { view, record, instance, report, primary, .. } = of;
-    let missing = primary.executed.minus(&report.known());
-    if report.known().is_empty() && !missing.is_empty() && !joins {
-        return Some(
-            "its GTID history is empty, as on a new disk or after a reset of its binary logs".to_owned(),
-        );
+/// Without what is on its way to the primary: under load that is another set at every look.
+fn beside_what_comes(primary: &Report, extra: GtidSet, fenced: bool) -> GtidSet {
+    match !fenced || primary.semi_sync.waiting > 0 {
+        true => extra.minus(&extra.written_by(&primary.identity)),
+        false => extra,
     }
-    let above = view.of(home).and_then(Seen::latest).unwrap_or(primary);
-    let purged = missing.intersect(&above.purged);
-    if !purged.is_empty() && report.identity.flavor == Flavor::MySql {
-        return Some(format!("it lacks {purged}, which the logs of {home} do not hold any more"));
-    }
-    if let Some(error) = refusal(home, report) {
-        // MariaDB does not tell what its logs begin with; it tells whoever asks for less.
-        if error.text.contains(TOO_OLD) && !missing.is_empty() {
-            return Some(format!("{home} cannot send it what it lacks: {}", error.text));
-        }
-        if error.text.contains(REPLACED) {
-            return Some(format!(
-                "it has a transaction that {home} has not, and lacks others: {}",
-                error.text
-            ));
-        }
-    }
-    let takes_its_own = report.identity.flavor == Flavor::MariaDb
-        && topology::would_acknowledge(view, record, (instance, report), home);
-    let own = missing.written_by(&report.identity);
-    (!takes_its_own && !own.is_empty())
-        .then(|| format!("it has lost {own}, which it wrote itself, and replication would pass them over"))
-}
-
-/// Its source refused to send it anything, for good.
-fn refusal<'a>(home: &InstanceId, report: &'a Report) -> Option<&'a ThreadError> {
-    let stopped = |c: &&Replication| c.source == *home && c.receiver == ThreadState::Stopped;
-    let error = report.channel().filter(stopped)?.receiver_error.as_ref()?;
-    CANNOT_SEND.contains(&error.code).then_some(error)
-}
-
-/// It was refused for what it has or lacks, and no source sends it anything before that is compared and mended: a receiver that was told
-/// so does not try again. It may have been well when it was pointed there, and have got the rest from its old source since.
-fn refused_for_history(home: &InstanceId, report: &Report) -> bool {
-    refusal(home, report).is_some_and(|error| {
-        PARTED.iter().chain([&TOO_OLD, &REPLACED]).any(|words| error.text.contains(words))
-    })
 }
 
 fn is_applying(report: &Report) -> bool {

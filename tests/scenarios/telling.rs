@@ -6,6 +6,7 @@ use mha::decide::adopt::adopt;
 use mha::decide::failover::{Isolation, promote};
 use mha::decide::guard::Blocker;
 use mha::decide::lint::lint;
+use mha::decide::loss;
 use mha::decide::plan::{Plan, PlanKind};
 use mha::decide::{Action, Decision, decide, prospect};
 
@@ -45,6 +46,9 @@ pub(crate) fn tell(world: &mut World, name: &str) -> String {
     let told = prospect(&world.view, &world.intents, &decision.diagnosis, world.now, world.wall());
     if !told.is_empty() {
         line(&mut out, "prospect: ", &told);
+    }
+    if let Some(ask) = world.intents.failover.as_ref().filter(|ask| ask.accept_loss) {
+        line(&mut out, "", &loss::bound(&world.view, &decision.ranking, ask.to.as_ref(), world.now));
     }
     line(&mut out, "does: ", does(&decision));
     if let Action::Act(plan) = &decision.action {

@@ -96,7 +96,11 @@ pub(crate) async fn agent_step(
                     (leads && sim.answers(h)).then(|| sim.open_server(h, "opened"))
                 });
                 if opened.is_some() {
-                    shared.act(|sim| sim.note_won(h, *generation, &token.recovery));
+                    shared.act(|sim| {
+                        sim.note_won(h, *generation, &token.recovery);
+                        // A refusal fails nothing: the order for the address follows.
+                        let _ = sim.feed(h, Input::TakeVip { generation: *generation });
+                    });
                     break;
                 }
                 if Instant::now() > until {

@@ -75,6 +75,14 @@ impl GtidSet {
         }
     }
 
+    /// For a message: how many transactions, and whether it may be fewer.
+    pub fn told_count(&self) -> String {
+        match self {
+            Self::MariaDb(_) if self.count() > 1 => format!("at most {}", self.count()),
+            Self::MariaDb(_) | Self::MySql(_) => self.count().to_string(),
+        }
+    }
+
     /// For a message: the set, and whether it may be more than there is. The servers of a MariaDB domain share its numbers, so that of a span
     /// only some may be transactions of that server.
     pub fn told(&self) -> String {
