@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::evidence::{Liveness, Unenterable, assumed_dead, lets_nobody_in, liveness};
+use super::evidence::{Liveness, PortShut, assumed_dead, lets_nobody_in, liveness};
 use super::guard::names;
 use super::starved::receivers_fail;
 use crate::model::instance::InstanceId;
@@ -409,20 +409,20 @@ fn hears_nobody(view: &ClusterView) -> bool {
 /// Its port does not let this manager in although its process runs. Whether it lets anybody in, other hosts say.
 fn shut(view: &ClusterView, now: Moment, unseen: &Unseen, evidence: &mut Vec<String>) -> Verdict {
     match lets_nobody_in(view, now) {
-        Unenterable::NotFrom(host) => {
+        PortShut::NotTo(host) => {
             evidence.push(format!("{host}: greeted by it when it probed"));
             Verdict::ManagerCutOff
         }
         // The host itself refuses; silence may be the network's between here and there.
-        Unenterable::Unknown if *unseen == Unseen::Refused => Verdict::MisconfiguredPrimary,
-        Unenterable::Unknown => Verdict::ManagerCutOff,
+        PortShut::Unknown if *unseen == Unseen::Refused => Verdict::MisconfiguredPrimary,
+        PortShut::Unknown => Verdict::ManagerCutOff,
         // So does a host that has just been lost.
-        Unenterable::From { span, .. }
+        PortShut::ToEverybody { span, .. }
             if *unseen != Unseen::Refused && span < view.cluster.policy.silence =>
         {
             Verdict::ManagerCutOff
         }
-        Unenterable::From { hosts, span } => {
+        PortShut::ToEverybody { hosts, span } => {
             let grace = view.cluster.policy.refused_port_grace;
             let next = match grace.saturating_sub(span) {
                 left if left.is_zero() => "it is fenced and replaced (refused_port_grace)".to_owned(),

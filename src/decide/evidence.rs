@@ -232,24 +232,24 @@ pub(crate) fn assumed_dead(view: &ClusterView, primary: &InstanceId) -> Option<V
     ])
 }
 
-/// From where nobody gets in through the recorded primary's port while its agent says that it runs.
+/// Whether the recorded primary's port lets nobody in while its agent says that it runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Unenterable {
-    /// From this manager and from so many hosts that clients are taken to be out, for so long by this manager's own looks.
-    From { hosts: Vec<String>, span: Duration },
+pub(super) enum PortShut {
+    /// Neither this manager nor so many hosts get in that clients are taken to be out, for so long by this manager's own looks.
+    ToEverybody { hosts: Vec<String>, span: Duration },
     /// That host was greeted a moment ago.
-    NotFrom(String),
+    NotTo(String),
     /// Too few have looked.
     Unknown,
 }
 
 /// Whether the primary's port lets in neither this manager nor a majority of voters' hosts (every other member's where nobody votes).
-pub(super) fn lets_nobody_in(view: &ClusterView, now: Moment) -> Unenterable {
+pub(super) fn lets_nobody_in(view: &ClusterView, now: Moment) -> PortShut {
     let Some((primary, seen)) = view.primary().and_then(|primary| Some((primary, view.of(primary)?))) else {
-        return Unenterable::Unknown;
+        return PortShut::Unknown;
     };
     let Some(since) = seen.failing_since.filter(|_| seen.unseen().is_some_and(Unseen::lets_nobody_in)) else {
-        return Unenterable::Unknown;
+        return PortShut::Unknown;
     };
     let voters = view.cluster.voters.iter().map(|voter| voter.host.as_str());
     let members = view.cluster.members.iter().map(|member| member.instance.host.as_str());
@@ -265,13 +265,13 @@ pub(super) fn lets_nobody_in(view: &ClusterView, now: Moment) -> Unenterable {
             .fresh_probe(primary, &vantage, now, view.cluster.policy.silence)
             .map(|probe| &probe.outcome)
         {
-            Some(Ok(())) => return Unenterable::NotFrom(host.to_owned()),
+            Some(Ok(())) => return PortShut::NotTo(host.to_owned()),
             Some(Err(unseen)) if unseen.lets_nobody_in() => out.push(host.to_owned()),
             Some(Err(_)) | None => {}
         }
     }
     match out.len() >= needed {
-        true => Unenterable::From { hosts: out, span: now.since(since) },
-        false => Unenterable::Unknown,
+        true => PortShut::ToEverybody { hosts: out, span: now.since(since) },
+        false => PortShut::Unknown,
     }
 }

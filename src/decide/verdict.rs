@@ -8,7 +8,7 @@ use super::backlog::lag;
 use super::candidate::{Ranking, rank};
 use super::diagnose::{Diagnosis, diagnose};
 use super::events;
-use super::evidence::{self, Unenterable};
+use super::evidence::{self, PortShut};
 use super::failover::{self, Isolation};
 use super::guard::{self, Blocker};
 use super::plan::{Plan, PlanKind, Step};
@@ -259,8 +259,8 @@ fn start_or_refuse(view: &ClusterView, intents: &Intents, ranking: &Ranking, now
 /// The primary's port has let nobody in for longer than policy allows.
 fn is_shut_for_good(view: &ClusterView, now: Moment) -> bool {
     match evidence::lets_nobody_in(view, now) {
-        Unenterable::From { span, .. } => span >= view.cluster.policy.refused_port_grace,
-        Unenterable::NotFrom(_) | Unenterable::Unknown => false,
+        PortShut::ToEverybody { span, .. } => span >= view.cluster.policy.refused_port_grace,
+        PortShut::NotTo(_) | PortShut::Unknown => false,
     }
 }
 
