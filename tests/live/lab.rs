@@ -118,6 +118,18 @@ impl Lab {
         self.status().is_some_and(|status| status["verdict"] == "healthy")
     }
 
+    /// A line more in the cluster's configuration; the manager is started anew.
+    pub(crate) fn configure(&self, line: &str) {
+        let config = self.dir.join("mgr/manager.toml");
+        let text = std::fs::read_to_string(&config).unwrap();
+        let mode = "mode = \"auto\"\n";
+        assert!(text.contains(mode), "{text}");
+        std::fs::write(&config, text.replacen(mode, &format!("{mode}{line}\n"), 1)).unwrap();
+        self.run(&["kill-manager"]);
+        self.run(&["start-manager"]);
+        self.wait("the manager leads again", SOON, Self::is_healthy);
+    }
+
     /// Looks until it is so; how long that took.
     pub(crate) fn wait(&self, what: &str, limit: Duration, so: impl Fn(&Self) -> bool) -> Duration {
         let began = Instant::now();

@@ -68,14 +68,7 @@ pub(crate) fn install(lab: &Lab, place: &Path, text: &str) {
     let program = place.join("program");
     fs::write(&program, text).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-    let config = lab.dir.join("mgr/manager.toml");
-    let text = fs::read_to_string(&config).unwrap();
-    let line =
-        format!("mode = \"auto\"\ntraffic = {{ exec = \"{}\", within = \"5s\" }}\n", program.display());
-    fs::write(&config, text.replacen("mode = \"auto\"\n", &line, 1)).unwrap();
-    lab.run(&["kill-manager"]);
-    lab.run(&["start-manager"]);
-    lab.wait("the manager leads again", SOON, Lab::is_healthy);
+    lab.configure(&format!("traffic = {{ exec = \"{}\", within = \"5s\" }}", program.display()));
 }
 
 /// Each order as "action host generation".
