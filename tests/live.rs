@@ -21,6 +21,8 @@ mod fence;
 mod handoff;
 #[path = "live/lab.rs"]
 mod lab;
+#[path = "live/named.rs"]
+mod named;
 #[path = "live/port_shut.rs"]
 mod port_shut;
 #[path = "live/proven.rs"]

@@ -186,7 +186,8 @@ fn living(view: &ClusterView, primary: &InstanceId, seen: &Seen, report: &Report
         let next = match policy.without_ackers {
             _ if let Some(text) = nothing_arrives(view) => text,
             _ if connected => {
-                "an acknowledgement is slow or was lost; \"mhactl failover\" goes on without it, and nothing acknowledged is lost"
+                "an acknowledgement is slow or was lost, or large packets do not arrive (MTU); \"mhactl failover\" goes on without it, and \
+                 nothing acknowledged is lost"
                     .to_owned()
             }
             WithoutAckers::Block => "bring an acker back, or set without_ackers = \"degrade\"".to_owned(),

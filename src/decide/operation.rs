@@ -165,13 +165,14 @@ fn after_block(view: &ClusterView, done: &Plan, evidence: &[(Step, Evidence)]) -
     }
 }
 
-/// The members that an operation which begins with `plan` may give statements to: all, where it changes the primary.
-pub fn touched_by(view: &ClusterView, plan: &Plan) -> Vec<InstanceId> {
+/// The members that an operation which begins with `plan` may give statements to from its first moment. One that changes the primary takes
+/// long where something does not answer, and what somebody does meanwhile at a server that it has not come to is not its doing.
+pub fn touched_by(plan: &Plan) -> Vec<InstanceId> {
     match plan.kind {
         PlanKind::Rejoin | PlanKind::Repair | PlanKind::Topology => {
             plan.steps().map(|step| step.instance().clone()).collect()
         }
-        PlanKind::Isolate | PlanKind::Promote | PlanKind::Switchover | PlanKind::Adopt => everybody(view),
+        PlanKind::Isolate | PlanKind::Promote | PlanKind::Switchover | PlanKind::Adopt => Vec::new(),
     }
 }
 

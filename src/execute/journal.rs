@@ -161,6 +161,32 @@ impl Recovery {
         }
     }
 
+    /// The members that it may have given statements to by now: those of the stages that were begun. What is taken back may concern each of
+    /// `everybody`, and who blocks writers may take that back without a manager.
+    pub fn touched(&self, everybody: &[InstanceId]) -> Vec<InstanceId> {
+        let mut touched = Vec::new();
+        for entry in &self.entries {
+            match &entry.what {
+                What::Stage { plan, index, .. } => {
+                    let Some(plan) = self.plan(*plan) else { continue };
+                    // Past the commit point a stage may begin before that is written.
+                    let ahead = plan.commit.is_some_and(|commit| *index >= commit);
+                    let last = if ahead { plan.stages.len() } else { index + 1 };
+                    let steps = plan.stages.iter().take(last).skip(*index).flat_map(|stage| &stage.steps);
+                    for step in steps {
+                        if let Step::Block { .. } = step {
+                            return everybody.to_vec();
+                        }
+                        touched.push(step.instance().clone());
+                    }
+                }
+                What::Undoing { .. } | What::Refused { .. } => return everybody.to_vec(),
+                What::Accepted { .. } | What::Done { .. } | What::Failed { .. } | What::Ended { .. } => {}
+            }
+        }
+        touched
+    }
+
     /// The stages of plans of that kind that were begun, in their order in time.
     fn stages_begun(&self, kind: PlanKind) -> impl DoubleEndedIterator<Item = usize> {
         self.entries.iter().filter_map(move |entry| match &entry.what {
@@ -309,5 +335,32 @@ mod tests {
         let rejoin = plan(PlanKind::Rejoin, follow);
         let back = recovery(PlanKind::Rejoin, "db2", &rejoin, Outcome::Done);
         assert_eq!(left_behind(&[back, failover, switchover]), [""; 0], "it was led back since");
+    }
+
+    /// Somebody restarts replication at a server that the operation has not come to.
+    #[test]
+    fn only_stages_that_were_begun_touch_a_server() {
+        let follow = |host: &str| Step::PointReplica { instance: db(host), source: db("db2"), acker: true };
+        let stages = ["db1", "db2", "db3", "db4"].map(|host| Stage::new(host, vec![follow(host)])).to_vec();
+        let mut promote = plan(PlanKind::Promote, follow("db1"));
+        (promote.stages, promote.commit) = (stages, Some(2));
+        let mut running = recovery(PlanKind::Isolate, "db1", &promote, Outcome::Done);
+        running.entries.pop();
+        let everybody = ["db1", "db2", "db3", "db4", "db5"].map(db);
+        let begin = |running: &mut Recovery, what| {
+            running.entries.push(Entry { at: DateTime::<Utc>::UNIX_EPOCH, after: Duration::ZERO, what });
+        };
+        let stage = |index| What::Stage { plan: PlanKind::Promote, index, name: String::new() };
+        assert_eq!(running.touched(&everybody), [db("db1")]);
+        begin(&mut running, stage(1));
+        assert_eq!(running.touched(&everybody), ["db1", "db2"].map(db));
+        begin(&mut running, stage(2));
+        assert_eq!(
+            running.touched(&everybody),
+            everybody[..4],
+            "past the commit point all that is left may begin"
+        );
+        begin(&mut running, What::Undoing { stage: "db3".to_owned() });
+        assert_eq!(running.touched(&everybody), everybody);
     }
 }

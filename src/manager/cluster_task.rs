@@ -129,6 +129,7 @@ impl ClusterTask {
 
     async fn take(&mut self, event: Event) {
         let now = clock::now();
+        self.note_own_statements();
         match event {
             event if event.is_given_up() => {
                 tracing::warn!(cluster = %self.view.cluster.name, "an order was not carried out: whoever gave it waits no more");
@@ -340,7 +341,7 @@ impl ClusterTask {
         }
         let recovery = self.stored(&plan, ask.clone()).await?;
         let id = recovery.id.clone();
-        let touched = touched_by(&self.view, &plan);
+        let touched = touched_by(&plan);
         self.spawn(recovery, touched, move |view, token, abort, world, journal| async move {
             let operation = Operation { view: &view, plan: &plan, ask: ask.as_ref() };
             recovery::begin(operation, &abort, &token, &world, &journal).await
@@ -387,6 +388,7 @@ impl ClusterTask {
 
     async fn ended(&mut self, about: &InstanceId, outcome: Result<Outcome, String>, now: Moment) {
         self.view.forget_events();
+        self.note_own_statements();
         self.view.own_statements.end(now);
         self.read_record().await;
         let ended = self.recovery.borrow().clone();

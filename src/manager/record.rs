@@ -6,6 +6,7 @@ use super::Part;
 use super::cluster_task::ClusterTask;
 use crate::clock;
 use crate::decide::Decision;
+use crate::decide::operation::everybody;
 use crate::decide::standing::known_to_record;
 use crate::execute::record::change_record;
 use crate::model::record::RecordChange;
@@ -26,6 +27,16 @@ impl ClusterTask {
             self.read_record().await;
         }
         self.record_read_at = entries;
+    }
+
+    /// What the running operation has begun: a look at one of those servers may show statements of its own.
+    pub(super) fn note_own_statements(&mut self) {
+        if !self.operations.is_running() {
+            return;
+        }
+        let everybody = everybody(&self.view);
+        let touched = self.recovery.borrow().as_ref().map(|running| running.touched(&everybody));
+        self.view.own_statements.extend(touched.into_iter().flatten());
     }
 
     pub(super) async fn read_record(&mut self) {

@@ -71,6 +71,15 @@ impl OwnStatements {
         self.running = instances;
     }
 
+    /// The operation that runs may have given some to `instances` too.
+    pub fn extend(&mut self, instances: impl IntoIterator<Item = InstanceId>) {
+        for instance in instances {
+            if !self.running.contains(&instance) {
+                self.running.push(instance);
+            }
+        }
+    }
+
     /// It has ended.
     pub fn end(&mut self, now: Moment) {
         let ended = std::mem::take(&mut self.running);

@@ -120,11 +120,16 @@ impl Lab {
 
     /// A line more in the cluster's configuration; the manager is started anew.
     pub(crate) fn configure(&self, line: &str) {
+        let mode = "mode = \"auto\"\n";
+        self.reconfigure(mode, &format!("{mode}{line}\n"));
+    }
+
+    /// Another text in the manager's configuration; the manager is started anew.
+    pub(crate) fn reconfigure(&self, from: &str, to: &str) {
         let config = self.dir.join("mgr/manager.toml");
         let text = std::fs::read_to_string(&config).unwrap();
-        let mode = "mode = \"auto\"\n";
-        assert!(text.contains(mode), "{text}");
-        std::fs::write(&config, text.replacen(mode, &format!("{mode}{line}\n"), 1)).unwrap();
+        assert!(text.contains(from), "{text}");
+        std::fs::write(&config, text.replacen(from, to, 1)).unwrap();
         self.run(&["kill-manager"]);
         self.run(&["start-manager"]);
         self.wait("the manager leads again", SOON, Self::is_healthy);

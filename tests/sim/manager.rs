@@ -284,7 +284,7 @@ impl Manager {
     /// Sees a stored recovery through; meanwhile the cluster is looked at and decided about, as without it.
     pub(crate) async fn carry_out(&mut self, recovery: &Recovery, plan: &Plan) {
         let abort = self.operations.begun(recovery);
-        self.view.own_statements.begin(touched_by(&self.view, plan));
+        self.view.own_statements.begin(touched_by(plan));
         self.call_off_now_and_then(&abort, plan.kind);
         let (token, world, journal) = self.tools(recovery);
         let view = self.view.clone();
@@ -310,6 +310,10 @@ impl Manager {
 
     async fn watch(&mut self) {
         sleep(Duration::from_millis(250)).await;
+        let running = self.shared.act(|sim| sim.stores[self.m].unfinished().cloned());
+        let everybody = everybody(&self.view);
+        let touched = running.iter().flat_map(|running| running.touched(&everybody));
+        self.view.own_statements.extend(touched);
         self.look(true).await;
         let (now, at) = self.shared.act(|sim| (sim.now_of_manager(), wall(sim.t)));
         if self.operations.preempt(&decide(&self.view, &self.intents, now, at).action) {
@@ -361,6 +365,9 @@ impl Manager {
         self.shared.act(|sim| {
             sim.count(if overtaken { "recovery of an older journal ended" } else { "recovery resumed" });
             sim.say(format!("m{} resumes: {}", self.m, recovery.title));
+            if recovery.kind == PlanKind::Isolate && !recovery.is_committed() {
+                sim.stopped[self.m].clear();
+            }
         });
         let abort = self.operations.begun(recovery);
         self.view.own_statements.begin(everybody(&self.view));
@@ -399,6 +406,7 @@ impl Manager {
             }
             (sim.now_of_manager(), ended, sim.stores[self.m].record.clone())
         });
+        self.view.own_statements.extend(ended.touched(&everybody(&self.view)));
         self.view.own_statements.end(now);
         ended.note_promotion(&mut self.view, outcome.trouble(), now);
         let change = self.operations.ended(&ended, &outcome, record.as_ref(), &mut self.intents, now);

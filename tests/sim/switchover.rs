@@ -233,7 +233,8 @@ impl Sim {
             _ if self.opts.alone => None,
             Some((trouble, _, _)) => {
                 self.count("manager killed in a switchover");
-                trouble.lasts
+                // Nothing mends a manager that ends after everything else was mended.
+                if self.mended { Some(700) } else { trouble.lasts }
             }
             None => Some(700),
         }
