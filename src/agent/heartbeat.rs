@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::lost_ack;
 use super::sql::connect_heartbeat;
 use super::state::Shared;
 use crate::clock;
@@ -56,7 +57,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
 }
 
 /// The generation whose lease is held now, of a server that is writable as far as is known.
-fn leads(shared: &Shared) -> Option<Generation> {
+pub(super) fn leads(shared: &Shared) -> Option<Generation> {
     let seen = shared.seen();
     let held = seen.open_until.is_some_and(|until| until > clock::now());
     let writable = seen.server.as_ref().is_ok_and(|report| !report.read_only);
@@ -81,7 +82,10 @@ async fn write(shared: &Shared, slot: &mut Option<Connection>, generation: Gener
     let began = clock::now();
     shared.seen().heartbeat_since = Some(began);
     let deadline = Instant::now() + ANSWER_WITHIN;
-    let written = write_heartbeat(&mut conn, &shared.config.host, generation, deadline).await;
+    let written = tokio::select! {
+        written = write_heartbeat(&mut conn, &shared.config.host, generation, deadline) => written,
+        never = lost_ack::run(shared, generation) => match never {},
+    };
     {
         let mut seen = shared.seen();
         seen.heartbeat_since = None;

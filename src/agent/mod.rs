@@ -23,6 +23,7 @@ mod jobs;
 pub mod lease_loop;
 mod leaving;
 mod logs;
+mod lost_ack;
 mod opening;
 mod ordered_stop;
 mod own_disk;

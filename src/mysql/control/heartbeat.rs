@@ -15,6 +15,11 @@ pub const HEARTBEAT_SCHEMA: [&str; 2] = [
      writer VARCHAR(255) NOT NULL, generation BIGINT UNSIGNED NOT NULL) ENGINE=InnoDB",
 ];
 
+/// The row that is the heartbeat. Row 2 belongs to a rewind.
+const HEARTBEAT: u32 = 1;
+/// The first row that a later commit may be written to.
+const FIRST_LATER: u32 = 3;
+
 /// Writes the heartbeat in the name of `writer` and commits it.
 ///
 /// # Errors
@@ -25,8 +30,33 @@ pub async fn write_heartbeat(
     generation: Generation,
     deadline: Instant,
 ) -> Result<(), ClientError> {
+    write_row(conn, HEARTBEAT, writer, generation, deadline).await
+}
+
+/// Commits something while the heartbeat waits for an acknowledgement: an acknowledgement of this one stands for all before it. Nothing else
+/// writes row number `nth` of those.
+///
+/// # Errors
+/// As [`write_heartbeat`].
+pub async fn write_later_row(
+    conn: &mut Connection,
+    nth: u32,
+    writer: &str,
+    generation: Generation,
+    deadline: Instant,
+) -> Result<(), ClientError> {
+    write_row(conn, FIRST_LATER + nth, writer, generation, deadline).await
+}
+
+async fn write_row(
+    conn: &mut Connection,
+    row: u32,
+    writer: &str,
+    generation: Generation,
+    deadline: Instant,
+) -> Result<(), ClientError> {
     let sql = format!(
-        "INSERT INTO mha.heartbeat (id, at, writer, generation) VALUES (1, UTC_TIMESTAMP(6), {}, {generation}) \
+        "INSERT INTO mha.heartbeat (id, at, writer, generation) VALUES ({row}, UTC_TIMESTAMP(6), {}, {generation}) \
          ON DUPLICATE KEY UPDATE at=VALUES(at), writer=VALUES(writer), generation=VALUES(generation)",
         literal(writer)
     );
