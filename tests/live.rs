@@ -79,22 +79,34 @@ fn seconds(seconds: f64) {
     std::thread::sleep(Duration::from_secs_f64(seconds));
 }
 
+/// The command line of a client that is root on a host's server.
+fn client_of(lab: &Lab, host: &str) -> [String; 5] {
+    let client = if lab.is_mysql() {
+        let prefix = std::env::var("MHA_MYSQL_PREFIX").unwrap_or_else(|_| "/opt/mha-lab/mysql".into());
+        format!("{prefix}/bin/mysql")
+    } else {
+        "mariadb".to_owned()
+    };
+    let socket = lab.dir.join(host).join("run/server.sock").display().to_string();
+    [client, "--no-defaults".into(), "-uroot".into(), "-S".into(), socket]
+}
+
+/// Ends the writers: the primary has each acknowledged row, once, and no other server acknowledged one beside it.
+fn nothing_lost(lab: &mut Lab, primary: &str, fault: u64, old: u32) {
+    let found = lab.check(primary, fault, old);
+    println!("{found}");
+    for wrong in ["lost", "duplicated", "split"] {
+        assert_eq!(found[wrong], 0, "{found}; {}", lab.log());
+    }
+}
+
 /// What a client's connection holds while the test keeps it: a lock, or a place among the connections.
 struct Session(Child);
 
 impl Session {
     fn open(lab: &Lab, host: &str, statement: &str) -> Self {
-        let client = if lab.run(&["env"]).contains("FLAVOR=mysql") { "mysql" } else { "mariadb" };
-        let client = match client {
-            "mysql" => {
-                let prefix =
-                    std::env::var("MHA_MYSQL_PREFIX").unwrap_or_else(|_| "/opt/mha-lab/mysql".into());
-                format!("{prefix}/bin/mysql")
-            }
-            other => other.to_owned(),
-        };
-        let socket = lab.dir.join(host).join("run/server.sock").display().to_string();
-        let mut child = lab.spawn(&["exec", host, &client, "--no-defaults", "-uroot", "-S", &socket]);
+        let client = client_of(lab, host);
+        let mut child = lab.spawn(&[&["exec", host][..], &client.each_ref().map(String::as_str)].concat());
         writeln!(child.stdin.as_mut().unwrap(), "{statement};").unwrap();
         Self(child)
     }

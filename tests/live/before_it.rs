@@ -1,7 +1,7 @@
 //! A primary that came to lead while a replica was away, and is lost when that one is back and has not caught up: what was acknowledged
 //! before it led is on it alone, and nobody leads until it is back.
 
-use crate::lab::{Lab, SOON, now_us};
+use crate::lab::{Lab, SOON, let_start, now_us};
 use crate::{cluster, seconds};
 
 #[test]
@@ -21,8 +21,7 @@ fn one_that_has_not_caught_up_does_not_lead(flavor: &str) {
     lab.wait("writes that db3 never saw", SOON, |lab| lab.count(1) > before + 200);
     let fault = now_us();
     // Its host stays, to tell that db2's is gone; its server would be back and acknowledge in a second.
-    let lock = lab.dir.join("db1/run/start.lock").display().to_string();
-    let mut kept_down = lab.spawn(&["exec", "db1", "flock", &lock, "cat"]);
+    let kept_down = lab.keep_down("db1");
     lab.run(&["kill9", "db1"]);
     lab.wait("db2 leads", SOON, |lab| lab.primary().as_deref() == Some("db2"));
     lab.run(&["port", "db3", "db2", "3306"]);
@@ -43,8 +42,7 @@ fn one_that_has_not_caught_up_does_not_lead(flavor: &str) {
     println!("{flavor}: {}", lab.sentence());
 
     lab.run(&["heal"]);
-    drop(kept_down.stdin.take());
-    kept_down.wait().unwrap();
+    let_start(kept_down);
     lab.wait("all are well again", SOON * 2, Lab::is_healthy);
     assert_eq!(lab.primary().as_deref(), Some("db2"), "{}", lab.log());
     let found = lab.check("db2", fault, 1);

@@ -1,5 +1,7 @@
 //! One lab of the test's own: up when made, down when dropped, its words and its clients.
 
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -52,6 +54,23 @@ impl Lab {
 
     pub(crate) fn sql(&self, host: &str, statement: &str) -> String {
         self.run(&["sql", host, statement]).trim_end().to_owned()
+    }
+
+    pub(crate) fn is_mysql(&self) -> bool {
+        self.run(&["env"]).contains("FLAVOR=mysql")
+    }
+
+    /// Appends a line to the configuration of a host's server; it holds from the server's next start.
+    pub(crate) fn configure_server(&self, host: &str, line: &str) {
+        let path = self.dir.join(host).join("server.cnf");
+        let mut file = OpenOptions::new().append(true).open(path).unwrap();
+        file.write_all(format!("[mysqld]\n{line}\n").as_bytes()).unwrap();
+    }
+
+    /// Nobody starts the server of that host until the returned process is given to `let_start`.
+    pub(crate) fn keep_down(&self, host: &str) -> Child {
+        let lock = self.dir.join(host).join("run/start.lock").display().to_string();
+        self.spawn(&["exec", host, "flock", &lock, "cat"])
     }
 
     /// A process in a host, for as long as the test keeps it.
@@ -262,6 +281,12 @@ impl Drop for Lab {
             panic!("the lab cannot be removed: {said}");
         }
     }
+}
+
+/// Ends what [`Lab::keep_down`] began.
+pub(crate) fn let_start(mut kept_down: Child) {
+    drop(kept_down.stdin.take());
+    kept_down.wait().unwrap();
 }
 
 /// CLOCK_MONOTONIC in microseconds: the same for every process of the lab.
