@@ -9,6 +9,8 @@
 mod before_it;
 #[path = "live/blocked.rs"]
 mod blocked;
+#[path = "live/by_hand.rs"]
+mod by_hand;
 #[path = "live/disaster.rs"]
 mod disaster;
 #[path = "live/disk.rs"]

@@ -60,6 +60,18 @@ impl Lab {
         self.run(&["env"]).contains("FLAVOR=mysql")
     }
 
+    /// Runs statements that no binary log gets, on a replica too. They may run more than once.
+    pub(crate) fn unlogged(&self, host: &str, statements: &str) {
+        let text = match self.is_mysql() {
+            true => format!(
+                "SET @closed = @@super_read_only; SET GLOBAL super_read_only = 0; SET sql_log_bin = 0; {statements}; \
+                 SET GLOBAL super_read_only = @closed"
+            ),
+            false => format!("SET sql_log_bin = 0; {statements}"),
+        };
+        self.wait("statements that are not logged", SOON, |lab| lab.attempt(&["sql", host, &text]).0);
+    }
+
     /// Appends a line to the configuration of a host's server; it holds from the server's next start.
     pub(crate) fn configure_server(&self, host: &str, line: &str) {
         let path = self.dir.join(host).join("server.cnf");
