@@ -29,6 +29,8 @@ mod named;
 mod port_shut;
 #[path = "live/proven.rs"]
 mod proven;
+#[path = "live/reach.rs"]
+mod reach;
 #[path = "live/rebuild.rs"]
 mod rebuild;
 #[path = "live/rejoin.rs"]
