@@ -43,6 +43,8 @@ mod tail;
 mod topology;
 #[path = "live/traffic.rs"]
 mod traffic;
+#[path = "live/unfit.rs"]
+mod unfit;
 #[path = "live/voters.rs"]
 mod voters;
 
