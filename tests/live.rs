@@ -47,6 +47,8 @@ mod traffic;
 mod unfit;
 #[path = "live/voters.rs"]
 mod voters;
+#[path = "live/waived.rs"]
+mod waived;
 
 use std::io::Write as _;
 use std::process::Child;
