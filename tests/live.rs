@@ -21,6 +21,8 @@ mod events;
 mod fence;
 #[path = "live/handoff.rs"]
 mod handoff;
+#[path = "live/killed.rs"]
+mod killed;
 #[path = "live/lab.rs"]
 mod lab;
 #[path = "live/named.rs"]
