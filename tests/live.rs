@@ -9,6 +9,8 @@
 mod before_it;
 #[path = "live/blocked.rs"]
 mod blocked;
+#[path = "live/broken_log.rs"]
+mod broken_log;
 #[path = "live/by_hand.rs"]
 mod by_hand;
 #[path = "live/disaster.rs"]
