@@ -13,6 +13,7 @@ fn mariadb_nobody_leads_after_a_restart_of_replication_lost_rows() {
 }
 
 #[test]
+#[ignore = "the other family runs in the gate: scripts/test live-more"]
 fn mysql_nobody_leads_after_a_reset_of_replication_lost_rows() {
     let reset = "STOP REPLICA; RESET REPLICA; START REPLICA";
     nobody_leads_after_a_restart_of_replication_lost_rows("mysql", reset);
@@ -44,6 +45,7 @@ fn nobody_leads_after_a_restart_of_replication_lost_rows(flavor: &str, restart: 
 }
 
 #[test]
+#[ignore = "the other family runs in the gate: scripts/test live-more"]
 fn mariadb_a_failover_goes_on_once_the_applier_is_started() {
     a_failover_goes_on_once_the_applier_is_started("mariadb");
 }

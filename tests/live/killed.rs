@@ -19,6 +19,7 @@ done"#;
 const MENDED: Duration = Duration::from_secs(3);
 
 #[test]
+#[ignore = "the other family runs in the gate: scripts/test live-more"]
 fn mariadb_what_a_script_kills_is_mended_soon_after_its_end() {
     what_a_script_kills_is_mended_soon_after_its_end("mariadb");
 }
@@ -60,6 +61,7 @@ fn mariadb_a_replica_that_does_not_stop_delays_no_failover() {
 }
 
 #[test]
+#[ignore = "the other family runs in the gate: scripts/test live-more"]
 fn mysql_a_replica_that_does_not_stop_delays_no_failover() {
     a_replica_that_does_not_stop_delays_no_failover("mysql", "STOP REPLICA");
 }

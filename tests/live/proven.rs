@@ -20,6 +20,7 @@ fn mariadb_a_new_manager_believes_no_acker_that_restarted() {
 }
 
 #[test]
+#[ignore = "the other family runs in the gate: scripts/test live-more"]
 fn mysql_a_new_manager_believes_no_acker_that_restarted() {
     a_new_manager_believes_no_acker_that_restarted("mysql", Manager::Down);
 }
@@ -30,6 +31,7 @@ fn mariadb_a_manager_that_refused_refuses_after_its_restart() {
 }
 
 #[test]
+#[ignore = "the other family runs in the gate: scripts/test live-more"]
 fn mysql_a_manager_that_refused_refuses_after_its_restart() {
     a_new_manager_believes_no_acker_that_restarted("mysql", Manager::Refuses);
 }
@@ -96,6 +98,7 @@ fn refuses_for_its_restart(lab: &Lab) -> bool {
 }
 
 #[test]
+#[ignore = "the other family runs in the gate: scripts/test live-more"]
 fn mariadb_after_a_power_cut_nobody_leads_before_the_old_primary_is_back() {
     after_a_power_cut_nobody_leads_before_the_old_primary_is_back("mariadb");
 }
