@@ -184,7 +184,7 @@ fn living(view: &ClusterView, primary: &InstanceId, seen: &Seen, report: &Report
     if policy.durability == Durability::Lossless && semi_sync.source_enabled && (starved || unheard) {
         let connected = semi_sync.clients >= semi_sync.acks;
         let next = match policy.without_ackers {
-            _ if let Some(text) = nothing_arrives(view) => text,
+            _ if connected && let Some(text) = nothing_arrives(view) => text,
             _ if connected => {
                 "an acknowledgement is slow or was lost, or large packets do not arrive (MTU); \"mhactl failover\" goes on without it, and \
                  nothing acknowledged is lost"
@@ -430,8 +430,8 @@ fn shut(view: &ClusterView, now: Moment, unseen: &Unseen, evidence: &mut Vec<Str
                 left => format!("it is fenced and replaced in {} (refused_port_grace)", human(left)),
             };
             evidence.push(format!(
-                "{}: cannot connect either; its port has let nobody in for {}: look there at skip_networking, bind_address, packet filters and \
-                 name lookups (skip_name_resolve); {next}",
+                "{}: cannot connect either; its port has let nobody in for {}: look there at skip_networking, bind_address and packet \
+                 filters; {next}",
                 hosts.join(", "),
                 human(span)
             ));

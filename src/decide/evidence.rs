@@ -248,9 +248,7 @@ pub(super) fn lets_nobody_in(view: &ClusterView, now: Moment) -> PortShut {
     let Some((primary, seen)) = view.primary().and_then(|primary| Some((primary, view.of(primary)?))) else {
         return PortShut::Unknown;
     };
-    let Some(since) = seen.failing_since.filter(|_| seen.unseen().is_some_and(Unseen::lets_nobody_in)) else {
-        return PortShut::Unknown;
-    };
+    let Some(own) = seen.no_way_in_since(&Vantage::Manager) else { return PortShut::Unknown };
     let voters = view.cluster.voters.iter().map(|voter| voter.host.as_str());
     let members = view.cluster.members.iter().map(|member| member.instance.host.as_str());
     let hosts: Vec<&str> = match view.cluster.majority() {
@@ -258,20 +256,21 @@ pub(super) fn lets_nobody_in(view: &ClusterView, now: Moment) -> PortShut {
         None => members.filter(|host| *host != primary.host).collect(),
     };
     let needed = view.cluster.majority().unwrap_or(hosts.len().max(1));
-    let mut out = Vec::new();
+    let mut out: Vec<(&str, Moment)> = Vec::new();
     for host in hosts {
-        let vantage = Vantage::Agent(host.to_owned());
-        match view
-            .fresh_probe(primary, &vantage, now, view.cluster.policy.silence)
-            .map(|probe| &probe.outcome)
-        {
+        let from = Vantage::Agent(host.to_owned());
+        let probe = view.fresh_probe(primary, &from, now, view.cluster.policy.silence);
+        match probe.map(|probe| &probe.outcome) {
             Some(Ok(())) => return PortShut::NotTo(host.to_owned()),
-            Some(Err(unseen)) if unseen.lets_nobody_in() => out.push(host.to_owned()),
-            Some(Err(_)) | None => {}
+            Some(Err(_)) => out.extend(seen.no_way_in_since(&from).map(|since| (host, since))),
+            None => {}
         }
     }
-    match out.len() >= needed {
-        true => PortShut::ToEverybody { hosts: out, span: now.since(since) },
-        false => PortShut::Unknown,
-    }
+    out.sort_by_key(|(_, since)| *since);
+    // Of as many as are needed, the one that was kept out last.
+    let Some((_, last)) = needed.checked_sub(1).and_then(|last| out.get(last)) else {
+        return PortShut::Unknown;
+    };
+    let hosts = out.iter().map(|(host, _)| (*host).to_owned()).collect();
+    PortShut::ToEverybody { hosts, span: now.since(own.max(*last)) }
 }

@@ -172,6 +172,9 @@ impl<'a> Promotion<'a> {
         stages.extend(self.level());
         stages.push(self.prepare());
         stages.push(self.arm());
+        if !self.turn_early() {
+            stages.extend(self.attached().map(|attached| Stage::new("attach", vec![attached])));
+        }
         let commit = stages.len();
         stages.push(self.open());
         stages.extend(self.traffic());
@@ -205,7 +208,21 @@ impl<'a> Promotion<'a> {
             within: self.view.cluster.policy.catch_up,
         }];
         steps.extend(self.may_be_held_back().then(|| self.claim()));
+        steps.extend(self.salvage_on_leader().filter(|_| !self.turn_early() || self.candidate.to_apply > 0));
         Stage::new("catch up", steps)
+    }
+
+    /// Whether the first ackers follow the leader before it is armed. Not one that may have what only the dead server's log gives to the leader:
+    /// MariaDB refuses it for good. Nor where semi-sync is not loaded yet: MySQL does not count who attached before.
+    fn turn_early(&self) -> bool {
+        let report = self.isolation.report_of(self.view, &self.candidate.instance);
+        let is_loaded = report.is_some_and(|report| report.semi_sync.available);
+        self.handover.is_some() || is_loaded && !self.feeding.salvage_required
+    }
+
+    /// What only the dead server's log holds, where the leader is the one that had most.
+    fn salvage_on_leader(&self) -> Option<Step> {
+        self.salvage().filter(|_| self.feeding.holder == self.leader())
     }
 
     fn claim(&self) -> Step {
@@ -299,13 +316,11 @@ impl<'a> Promotion<'a> {
     /// none of that.
     fn prepare(&self) -> Stage {
         let turned = self.handover.as_ref().map_or(&[][..], |handover| &handover.turned);
-        let first = || self.first.iter().filter(|acker| !turned.contains(acker));
+        let first = || self.first.iter().filter(|acker| self.turn_early() && !turned.contains(acker));
         let mut steps = vec![Step::StopReplicating { instance: self.leader() }];
         steps.extend(first().map(|acker| self.follow(acker)));
         steps.extend((!self.may_be_held_back()).then(|| self.claim()));
-        if self.feeding.holder == self.leader() {
-            steps.extend(self.salvage());
-        }
+        steps.extend(self.salvage_on_leader().filter(|_| self.turn_early() && self.candidate.to_apply == 0));
         let back = std::iter::once(self.back_to_old(&self.leader()));
         let undo = back.chain(first().map(|acker| self.back_to_old(acker))).collect();
         Stage::new("prepare", steps).with_undo(undo)
@@ -319,8 +334,13 @@ impl<'a> Promotion<'a> {
             instance: self.isolation.primary.clone(),
             set: handover.set.clone(),
         }));
-        steps.extend(self.attached());
-        let undo = vec![Step::ArmSource { instance: self.leader(), acks: 0 }];
+        let mut undo = vec![Step::ArmSource { instance: self.leader(), acks: 0 }];
+        if self.turn_early() {
+            steps.extend(self.attached());
+        } else {
+            steps.extend(self.first.iter().map(|acker| self.follow(acker)));
+            undo.extend(self.first.iter().map(|acker| self.back_to_old(acker)));
+        }
         Stage::new("arm", steps).with_undo(undo)
     }
 

@@ -186,6 +186,11 @@ fn copy(
     Some(plan(view, PlanKind::Rejoin, title, vec![Stage::new("copy", vec![step])]))
 }
 
+/// Somebody can give a copy without being named.
+pub(super) fn has_donor(view: &ClusterView, record: &ClusterRecord, instance: &InstanceId) -> bool {
+    donor(view, record, instance).is_ok()
+}
+
 /// Why an operator's rebuild could not begin, for want of somebody to copy from: told before anything else of it is done.
 pub(super) fn no_donor(
     (view, record): (&ClusterView, &ClusterRecord),

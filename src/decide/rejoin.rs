@@ -315,8 +315,11 @@ fn compared(of: Returned<'_>, at: Standing, seen: &Seen, home: &InstanceId) -> O
     if let Some(why) = cannot_be_sent(of, home, at.joins) {
         return rebuild::instead_of_parking(of, &why);
     }
+    // Where nobody can give a copy, or commits wait for it, it follows, and what may be damaged is told.
     if at.fenced
         && let Some(why) = plain_tables::may_be_damaged(of)
+        && !commits_wait(view, record)
+        && rebuild::has_donor(view, record, instance)
     {
         return rebuild::begin(of, &why);
     }

@@ -96,8 +96,9 @@ impl Unseen {
     /// No connection came about, so no client gets in from there either.
     pub fn lets_nobody_in(&self) -> bool {
         match self {
-            Self::Refused | Self::NoRoute | Self::SilentBeforeGreeting => true,
+            Self::Refused | Self::NoRoute => true,
             Self::Lost
+            | Self::SilentBeforeGreeting
             | Self::HungAfterLogin
             | Self::AccessDenied(_)
             | Self::TooManyConnections

@@ -68,6 +68,9 @@ pub struct Seen {
     /// Since when the agent's stream is broken. `None` while it is up, or without an agent.
     pub agent_lost_at: Option<Moment>,
     pub probes: VecDeque<Probe>,
+    /// From where every look since then found no way in.
+    #[serde(default)]
+    pub no_way_in: Vec<(Vantage, Moment)>,
     /// Its scheduled events as the manager last read them, kept after the server fell silent; not over a recovery.
     #[serde(default)]
     pub events: Option<(Moment, ServerEvents)>,
@@ -216,6 +219,19 @@ impl Seen {
         self.last_report.as_ref().is_some_and(runs)
     }
 
+    fn note_way_in(&mut self, from: &Vantage, at: Moment, unseen: Option<&Unseen>) {
+        if !unseen.is_some_and(Unseen::lets_nobody_in) {
+            self.no_way_in.retain(|(vantage, _)| vantage != from);
+        } else if self.no_way_in_since(from).is_none() {
+            self.no_way_in.push((from.clone(), at));
+        }
+    }
+
+    /// Since when every look from there found no way in.
+    pub fn no_way_in_since(&self, from: &Vantage) -> Option<Moment> {
+        self.no_way_in.iter().find(|(vantage, _)| vantage == from).map(|(_, since)| *since)
+    }
+
     /// The last answer if the newest own look was one.
     pub fn report(&self) -> Option<&Report> {
         self.manager.as_ref().and_then(|look| look.seen.as_ref().ok())
@@ -348,6 +364,7 @@ impl ClusterView {
         let Some(seen) = self.seen.get_mut(&look.of) else { return };
         let instance = look.of.clone();
         seen.note_history(&look);
+        seen.note_way_in(&look.from, look.at, look.seen.as_ref().err());
         match &look.seen {
             Ok(report) => {
                 seen.take_report(look.at, report, (&self.own_statements, &look.of));
@@ -675,6 +692,7 @@ impl ClusterView {
     /// Takes in one probe from another host.
     pub fn record_probe(&mut self, probe: Probe) {
         let Some(seen) = self.seen.get_mut(&probe.of) else { return };
+        seen.note_way_in(&probe.from, probe.at, probe.outcome.as_ref().err());
         seen.probes.retain(|old| old.from != probe.from);
         seen.probes.push_back(probe);
         while seen.probes.len() > PROBES_KEPT {

@@ -26,8 +26,8 @@ const LONGEST_EVENT: u32 = 64 << 20;
 const MOST_INVERSE: usize = 256 << 20;
 /// So many changes are listed one by one; all are counted.
 const MOST_LISTED: usize = 1_000;
-/// The heartbeat as a statement, where the server logs statements.
-const OUR_STATEMENT: &str = "INSERT INTO mha.heartbeat (id, at, writer, generation) VALUES (1, ";
+/// A heartbeat as a statement, where the server logs statements; a row's number follows.
+const OUR_STATEMENT: &str = "INSERT INTO mha.heartbeat (id, at, writer, generation) VALUES (";
 const OUR_SCHEMA: &str = "mha";
 
 /// Why transactions were not copied or read.
@@ -344,7 +344,7 @@ impl Walk {
                 if matches!(word.as_str(), "BEGIN" | "COMMIT" | "SAVEPOINT") {
                     return Some(());
                 }
-                let ours = text.starts_with(OUR_STATEMENT);
+                let ours = is_ours(&text);
                 self.statement(text, ours);
             }
             MARIADB_QUERY_COMPRESSED => self.statement("(a compressed statement)".to_owned(), false),
@@ -373,6 +373,12 @@ impl Walk {
         self.contents.inverse.reverse();
         self.contents
     }
+}
+
+/// The heartbeat's row, and those of the later commits (`mysql::control::heartbeat`); not the mark of a rewind.
+fn is_ours(text: &str) -> bool {
+    let row = text.strip_prefix(OUR_STATEMENT).and_then(|rest| rest.split_once(','));
+    row.and_then(|(row, _)| row.parse::<u32>().ok()).is_some_and(|row| row == 1 || (3..=10).contains(&row))
 }
 
 /// The text of a query event, with the schema it was meant for.

@@ -9,10 +9,14 @@ use crate::mysql::dialect::literal;
 use crate::mysql::fault::ClientError;
 
 /// What must exist for it, in order. Made at adoption, on the primary.
-pub const HEARTBEAT_SCHEMA: [&str; 2] = [
+pub const HEARTBEAT_SCHEMA: [&str; 3] = [
     "CREATE DATABASE IF NOT EXISTS mha",
     "CREATE TABLE IF NOT EXISTS mha.heartbeat (id INT NOT NULL PRIMARY KEY, at DATETIME(6) NOT NULL, \
      writer VARCHAR(255) NOT NULL, generation BIGINT UNSIGNED NOT NULL) ENGINE=InnoDB",
+    // The rows for later commits are everywhere from then on: one that is inserted later would stop a replica that has it already.
+    "INSERT INTO mha.heartbeat (id, at, writer, generation) VALUES (3, UTC_TIMESTAMP(6), '', 0), (4, UTC_TIMESTAMP(6), '', 0), \
+     (5, UTC_TIMESTAMP(6), '', 0), (6, UTC_TIMESTAMP(6), '', 0), (7, UTC_TIMESTAMP(6), '', 0), (8, UTC_TIMESTAMP(6), '', 0), \
+     (9, UTC_TIMESTAMP(6), '', 0), (10, UTC_TIMESTAMP(6), '', 0) ON DUPLICATE KEY UPDATE id = VALUES(id)",
 ];
 
 /// The row that is the heartbeat. Row 2 belongs to a rewind.
