@@ -1,7 +1,7 @@
 //! What was left behind when a primary was replaced: its own writes that the next one had not, with whoever had received them and was away.
 
 use super::candidate::led_before;
-use super::failover::next_generation;
+use super::reopen::may_have_led_since;
 use crate::model::gtid::GtidSet;
 use crate::model::instance::InstanceId;
 use crate::model::report::Report;
@@ -14,13 +14,12 @@ pub(super) fn given_up(view: &ClusterView, report: &Report) -> GtidSet {
     let nothing = GtidSet::empty(report.identity.flavor);
     let Some(record) = &view.record else { return nothing };
     let Some(base) = &record.base else { return nothing };
-    // One that is recorded to have led may have led again since, where anybody knows of a later generation.
-    let is_newest = next_generation(view) == record.generation.next() && view.overtaken().is_none();
     // Also one that follows again: it acknowledges what the recorded primary writes, and that says nothing of what it wrote itself.
     let led = |instance: &InstanceId, seen: &Seen| {
         let held = seen.agent_now().and_then(|agent| agent.held);
         let before = held.is_some_and(|held| held < record.generation);
-        record.primary != *instance && (is_newest && record.former.contains(instance) || before)
+        let formerly = record.former.contains(instance) && !may_have_led_since(view, record, instance);
+        record.primary != *instance && (formerly || before)
     };
     let former =
         view.seen.iter().filter(|(instance, seen)| led(instance, seen) || led_before(view, instance, seen));

@@ -210,6 +210,14 @@ fn was_accepted_for(view: &ClusterView, generation: Generation, instance: &Insta
     holders.map(|holder| holder == instance).reduce(|all, this| all && this)
 }
 
+/// Whether one that led before may have led again after the recorded generation, by what the voters that are heard have accepted. A generation
+/// is one host's: where a single later one is known, and is somebody else's, it has not.
+pub(super) fn may_have_led_since(view: &ClusterView, record: &ClusterRecord, instance: &InstanceId) -> bool {
+    let (later, next) = (record.generation.next(), next_generation(view));
+    let is_anothers = || next == later.next() && was_accepted_for(view, later, instance) == Some(false);
+    view.overtaken().is_some() || next != later && !is_anothers()
+}
+
 /// Whether `instance` led the generation that its agent names as held. The agent of a fenced server names the one that it is fenced for: of
 /// that only the voters tell whose it is.
 pub(super) fn led_it(

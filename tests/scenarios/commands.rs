@@ -350,6 +350,9 @@ fn promoted(world: &mut World, name: &str, automatic: bool) -> Done {
     let record = world.view.record.as_mut().ok_or("not adopted")?;
     record.note_doubt(&leader, &ackers, (u32::from(!ackers.is_empty()), ackers.is_empty()), automatic);
     record.generation = record.generation.next();
+    if !record.former.contains(&old) {
+        record.former.push(old);
+    }
     record.primary = leader.clone();
     record.failovers.push(at);
     record.degraded = (lossless && ackers.is_empty())
