@@ -11,27 +11,25 @@ use super::heartbeat::leads;
 use super::sql::connect_heartbeat;
 use super::state::Shared;
 use crate::model::ballot::Generation;
-use crate::mysql::control::write_later_row;
+use crate::mysql::control::{LATER_ROWS, write_later_row};
 
 /// So long the heartbeat waits before, and between two of them.
 const EVERY: Duration = Duration::from_secs(1);
 /// How long one may take, connecting included. One that was not acknowledged either goes on in its server.
 const WITHIN: Duration = Duration::from_secs(1);
-/// So many for one heartbeat: each that is not acknowledged keeps a session and the lock of its row.
-const AT_MOST: u32 = 8;
-
-/// Runs while one heartbeat waits.
+/// Runs while one heartbeat waits. Each row is written once: a commit that is not acknowledged keeps its session and the lock of its row.
 pub(super) async fn run(shared: &Shared, generation: Generation) -> Infallible {
-    let mut written = 0;
+    let mut rows = LATER_ROWS;
     loop {
         sleep(EVERY).await;
-        if written == AT_MOST || leads(shared) != Some(generation) || !somebody_could_acknowledge(shared) {
+        if leads(shared) != Some(generation) || !somebody_could_acknowledge(shared) {
             continue;
         }
-        if let Err(why) = write(shared, written, generation).await {
+        if let Some(row) = rows.next()
+            && let Err(why) = write(shared, row, generation).await
+        {
             tracing::debug!(why, "no later commit was acknowledged");
         }
-        written += 1;
     }
 }
 
@@ -41,10 +39,10 @@ fn somebody_could_acknowledge(shared: &Shared) -> bool {
     seen.server.as_ref().is_ok_and(|report| report.semi_sync.waiting > 0 && report.semi_sync.clients > 0)
 }
 
-async fn write(shared: &Shared, nth: u32, generation: Generation) -> Result<(), String> {
+async fn write(shared: &Shared, row: u32, generation: Generation) -> Result<(), String> {
     let deadline = Instant::now() + WITHIN;
     let mut conn = connect_heartbeat(shared, deadline).await.map_err(|error| error.to_string())?;
-    let written = write_later_row(&mut conn, nth, &shared.config.host, generation, deadline).await;
+    let written = write_later_row(&mut conn, row, &shared.config.host, generation, deadline).await;
     written.map_err(|error| error.to_string())?;
     conn.close(deadline).await;
     Ok(())

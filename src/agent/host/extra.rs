@@ -14,6 +14,7 @@ use super::hexadecimal;
 use super::rows::{self, Form, Kind, Table};
 use super::tail::{Tail, Transaction};
 use crate::model::instance::Flavor;
+use crate::mysql::control::is_heartbeat_row;
 
 const MAGIC: [u8; 4] = [0xfe, b'b', b'i', b'n'];
 const CHECKSUM: usize = 4;
@@ -375,10 +376,10 @@ impl Walk {
     }
 }
 
-/// The heartbeat's row, and those of the later commits (`mysql::control::heartbeat`); not the mark of a rewind.
+/// A row of the heartbeat table that an agent wrote while its server led.
 fn is_ours(text: &str) -> bool {
     let row = text.strip_prefix(OUR_STATEMENT).and_then(|rest| rest.split_once(','));
-    row.and_then(|(row, _)| row.parse::<u32>().ok()).is_some_and(|row| row == 1 || (3..=10).contains(&row))
+    row.and_then(|(row, _)| row.parse::<u32>().ok()).is_some_and(is_heartbeat_row)
 }
 
 /// The text of a query event, with the schema it was meant for.

@@ -1,6 +1,8 @@
 //! The write heartbeat: one row that proves commits and, on replicas, tells the true lag. Written with an unprivileged account,
 //! one at a time, only by whoever holds the lease; given up when late, never killed (a killed one commits: S5).
 
+use std::ops::RangeInclusive;
+
 use tokio::time::Instant;
 
 use crate::model::ballot::Generation;
@@ -21,8 +23,13 @@ pub const HEARTBEAT_SCHEMA: [&str; 3] = [
 
 /// The row that is the heartbeat. Row 2 belongs to a rewind.
 const HEARTBEAT: u32 = 1;
-/// The first row that a later commit may be written to.
-const FIRST_LATER: u32 = 3;
+/// The rows that a later commit may be written to; [`HEARTBEAT_SCHEMA`] makes them.
+pub const LATER_ROWS: RangeInclusive<u32> = 3..=10;
+
+/// Whether that row is written by the agent of a primary: not the mark of a rewind.
+pub fn is_heartbeat_row(row: u32) -> bool {
+    row == HEARTBEAT || LATER_ROWS.contains(&row)
+}
 
 /// Writes the heartbeat in the name of `writer` and commits it.
 ///
@@ -37,19 +44,19 @@ pub async fn write_heartbeat(
     write_row(conn, HEARTBEAT, writer, generation, deadline).await
 }
 
-/// Commits something while the heartbeat waits for an acknowledgement: an acknowledgement of this one stands for all before it. Nothing else
-/// writes row number `nth` of those.
+/// Commits something while the heartbeat waits for an acknowledgement: an acknowledgement of this one stands for all before it. `row` is one
+/// of [`LATER_ROWS`], and nothing else writes it.
 ///
 /// # Errors
 /// As [`write_heartbeat`].
 pub async fn write_later_row(
     conn: &mut Connection,
-    nth: u32,
+    row: u32,
     writer: &str,
     generation: Generation,
     deadline: Instant,
 ) -> Result<(), ClientError> {
-    write_row(conn, FIRST_LATER + nth, writer, generation, deadline).await
+    write_row(conn, row, writer, generation, deadline).await
 }
 
 async fn write_row(

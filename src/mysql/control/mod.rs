@@ -32,7 +32,7 @@ pub use self::boot::boots_closed;
 pub use self::clone::{
     CloneOrder, clone, clone_progress, data_directory, end_clone, end_giving, load_clone, outside,
 };
-pub use self::heartbeat::{HEARTBEAT_SCHEMA, write_heartbeat, write_later_row};
+pub use self::heartbeat::{HEARTBEAT_SCHEMA, LATER_ROWS, is_heartbeat_row, write_heartbeat, write_later_row};
 pub use self::rewind::{Undo, begin_anew, reset, undo};
 pub use self::salvage::apply_salvage;
 pub use self::semi_sync::{refuse_unarmed, switch_off};
